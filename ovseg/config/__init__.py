@@ -1,0 +1,1 @@
+"""Recipes: the schema and how a recipe is found and read."""

@@ -1,0 +1,1 @@
+"""Reading and describing what goes in: images, class lists, datasets."""

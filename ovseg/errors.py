@@ -1,0 +1,42 @@
+"""The errors ovseg raises on purpose.
+
+Each message is one sentence or two: what is wrong, where, and what to do next. The command line
+turns them into one line and `exit_code`; anything else that escapes is a bug.
+"""
+
+
+class OvsegError(Exception):
+    """Base of every error of ours."""
+
+    exit_code = 1
+
+
+class UsageError(OvsegError):
+    """The request itself makes no sense: a bad option, class list or recipe."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe or an override of it does not fit the schema."""
+
+
+class DataError(OvsegError):
+    """A file or folder is missing, damaged or not what it should be."""
+
+
+class ModelError(OvsegError):
+    """A checkpoint or model cannot be loaded or used."""
+
+
+class DownloadError(OvsegError):
+    """A remote file could not be fetched or does not match its checksum."""
+
+
+class MissingDependencyError(OvsegError):
+    """An optional package is needed and absent; the message holds the install command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f'{purpose} needs {package}, which is not installed: pip install "ovseg[{extra}]"'
+        )

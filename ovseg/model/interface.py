@@ -1,0 +1,125 @@
+"""What every segmentation model offers, whatever it was trained on.
+
+Letters: B image, G group, Q phrase, C embedding width, h w grid rows and columns.
+
+A model turns an image into *groups*: regions given by a soft assignment of grid positions, each
+with an embedding. It turns phrases into class embeddings of the same width, and scores one against
+the other. A dense model is one whose groups are its positions; it leaves the assignment out.
+
+Arrays are torch tensors, or NumPy arrays where a model runs without torch: code that handles them
+keeps to the array API, so that it serves both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class GroupedImage:
+    """A batch of images, each as G regions.
+
+    Attributes:
+        embedding: what class embeddings are compared with, float [B, G, C].
+        grid: rows and columns (h, w) of the positions, row-major; h*w = G for dense models.
+        assignment: share of each position that belongs to each group, float [B, G, h*w], summing to
+            1 over the groups; None where group g is position g.
+        image_embedding: one embedding for the whole image, float [B, C], or None.
+    """
+
+    embedding: Array
+    grid: tuple[int, int]
+    assignment: Array | None = None
+    image_embedding: Array | None = None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels must reach the model.
+
+    Attributes:
+        mean, std: per RGB channel, in units of 0..255.
+        short_side: pixels of the shorter image side the model is used at.
+        long_side: most pixels the longer side may have; the aspect is kept.
+        multiple_of: both sides are rounded to a multiple of this.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    short_side: int
+    long_side: int = 2048
+    multiple_of: int = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model is, for people and for cache keys.
+
+    Attributes:
+        name: as given to `--model`.
+        kind: the family, such as `starter` or `ovsegmentor`.
+        description: one sentence that says what it learned from.
+        licence: SPDX expression of the weights.
+        content_hash: SHA-256 over the weights and everything else that changes an embedding.
+    """
+
+    name: str
+    kind: str
+    description: str
+    licence: str
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class UnknownPhrase:
+    """A phrase that a closed model cannot ground, with the nearest ones that it can."""
+
+    phrase: str
+    nearest: tuple[str, ...]
+
+
+class SegmentationModel(Protocol):
+    """The interface of inference. Methods are pure: same input, same output, no gradients."""
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompt templates with one `{}` each, used unless the caller brings others."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Background threshold used unless the caller brings another."""
+        ...
+
+    def to(self, device: str) -> "SegmentationModel":
+        """Move to a device named as torch names it, and return self."""
+        ...
+
+    def encode_image(self, pixels: Array) -> GroupedImage:
+        """Group normalised images, float [B, 3, H, W], sides multiples of `multiple_of`."""
+        ...
+
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Array:
+        """Class embedding of each phrase, averaged over the templates, float [Q, C]."""
+        ...
+
+    def score(
+        self, grouped: GroupedImage, class_embeddings: Array, threshold: float | None
+    ) -> Array:
+        """Scores of background and phrases per group, float [B, G, 1 + Q], larger wins.
+
+        Column 0 is the background by the model's own rule, -inf everywhere if `threshold` is None.
+        """
+        ...
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """The phrases that this model cannot ground; empty for open vocabularies."""
+        ...

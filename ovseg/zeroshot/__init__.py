@@ -1,0 +1,1 @@
+"""Segmentation of images with any vocabulary, by a model that was never shown its masks."""

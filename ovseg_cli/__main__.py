@@ -1,0 +1,52 @@
+"""Entry point: runs a command and turns errors into one line and an exit code."""
+
+import os
+import sys
+
+from ovseg.errors import OvsegError
+from ovseg_cli.console import print_error
+
+
+def main() -> None:
+    """Run `ovseg` with the process's arguments and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run `ovseg` with these arguments and return the exit code.
+
+    0 success; 1 data and run time; 2 usage and recipes; 130 interrupted. With OVSEG_DEBUG=1 the
+    exception itself comes through.
+    """
+    from ovseg_cli.app import app
+
+    debug = os.environ.get("OVSEG_DEBUG") == "1"
+    try:
+        app(args=arguments, prog_name="ovseg")
+    except SystemExit as stop:  # typer's own way out, after help, success and usage errors alike
+        return stop.code if isinstance(stop.code, int) else 1
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left (`ovseg ... | head`); Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OvsegError as error:
+        if debug:
+            raise
+        print_error(str(error))
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        print_error(
+            f"internal error: {type(error).__name__}: {error} "
+            "(a fault of ovseg: run again with OVSEG_DEBUG=1 and report the traceback)"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The command tree. Commands import the library inside their bodies, so that help stays quick."""
+
+from typing import Annotated
+
+import typer
+
+from ovseg.version import __version__
+from ovseg_cli.console import show_library_warnings
+
+app = typer.Typer(
+    name="ovseg",
+    help="Segment any class you can name, with a model that learned from images and captions.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich help costs a third of a second at every start
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ovseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    del version  # the callback has done its work
+    show_library_warnings()

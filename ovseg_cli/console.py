@@ -1,0 +1,75 @@
+"""What all commands share on the terminal: results go to stdout, everything else to stderr."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def stdout() -> "Console":
+    """The console for results."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def stderr() -> "Console":
+    """The console for progress, warnings and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """One line on stderr; long ones are not folded, so that scripts can read them."""
+    print(f"ovseg: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def print_warning(message: str) -> None:
+    """One line on stderr."""
+    print(f"ovseg: warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def progress(description: str, total: float | None) -> Iterator["Progress"]:
+    """A progress bar on stderr with one task; silent where stderr is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = stderr()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bars:
+        bars.add_task(description, total=total)
+        yield bars
+
+
+class _WarningsToStderr(logging.Handler):
+    """Shows the library's log records as warnings of the command line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_warning(record.getMessage())
+
+
+def show_library_warnings() -> None:
+    """Let warnings that the library logs reach the user."""
+    logger = logging.getLogger("ovseg")
+    if not any(isinstance(handler, _WarningsToStderr) for handler in logger.handlers):
+        logger.addHandler(_WarningsToStderr(logging.WARNING))
+        logger.propagate = False

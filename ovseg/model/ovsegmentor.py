@@ -13,14 +13,15 @@ from ovseg.model.image_encoder import EncodedImage, ImageEncoder
 from ovseg.model.projector import Projector
 from ovseg.model.text_encoder import EncodedText, TextEncoder
 
-MAX_SCALE = 100.0
-START_TEMPERATURE = 0.07
-
 
 class OVSegmentor(nn.Module):
     """The trained modules. Encoders run once; each projection is a call of its own.
 
     Projections are apart since BatchNorm, in training, normalises with the rows of its own call.
+
+    Args:
+        initial_temperature: the learned scale starts at its inverse.
+        max_scale: upper bound of the scale.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class OVSegmentor(nn.Module):
         text_projector: Projector,
         bridge_projector: Projector,
         entity_decoder: EntityDecoder,
+        initial_temperature: float = 0.07,
+        max_scale: float = 100.0,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
@@ -39,12 +42,13 @@ class OVSegmentor(nn.Module):
         self.text_projector = text_projector
         self.bridge_projector = bridge_projector
         self.entity_decoder = entity_decoder
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / START_TEMPERATURE)))
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(initial_temperature)))
+        self.max_scale = max_scale
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by before a softmax, at most 100, float []."""
-        return self.logit_scale.exp().clamp_max(MAX_SCALE)
+        """What cosines are multiplied by before a softmax, at most `max_scale`, float []."""
+        return self.logit_scale.exp().clamp_max(self.max_scale)
 
     def encode_image(self, pixels: Tensor) -> EncodedImage:
         """Group normalised images, float [B, 3, H, W], H and W multiples of the patch."""

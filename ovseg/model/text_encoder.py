@@ -149,7 +149,7 @@ def sized_transformer(
     except ValueError as error:
         raise UsageError(
             f"model.text.architecture {architecture!r} is not one that transformers knows: "
-            'use "bert", "roberta", "distilbert" or "clip"'
+            'use "bert", "roberta" or "distilbert"'
         ) from error
     return _without_pooler(transformers.AutoModel.from_config(config))
 
@@ -168,22 +168,6 @@ def pretrained_clip_tower(architecture: str, pretrained: str) -> nn.Module:
             "place of the tag"
         ) from error
     return _plain_tower(clip.text)
-
-
-def sized_clip_tower(
-    width: int, depth: int, heads: int, mlp_width: int, vocab_size: int, max_positions: int
-) -> nn.Module:
-    """A CLIP text tower of these sizes with random weights; needs no network."""
-    transformer = _open_clip().transformer.TextTransformer(
-        context_length=max_positions,
-        vocab_size=vocab_size,
-        width=width,
-        heads=heads,
-        layers=depth,
-        mlp_ratio=mlp_width / width,
-        output_dim=width,
-    )
-    return _plain_tower(transformer)
 
 
 def _plain_tower(tower: Any) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
 
+CLIP_PREFIX = "clip:"
 Pooling = Literal["first", "mean"]
 
 

@@ -6,6 +6,7 @@ import typer
 
 from ovseg.version import __version__
 from ovseg_cli.console import show_library_warnings
+from ovseg_cli.segment import EXAMPLES, segment
 
 app = typer.Typer(
     name="ovseg",
@@ -32,3 +33,6 @@ def _options(
 ) -> None:
     del version  # the callback has done its work
     show_library_warnings()
+
+
+app.command(help=EXAMPLES)(segment)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 Array = Any
 
 
@@ -103,6 +105,10 @@ class SegmentationModel(Protocol):
         """Move to a device named as torch names it, and return self."""
         ...
 
+    def from_numpy(self, values: np.ndarray) -> Array:
+        """Bring float32 values to the model's kind of array, device and type."""
+        ...
+
     def encode_image(self, pixels: Array) -> GroupedImage:
         """Group normalised images, float [B, 3, H, W], sides multiples of `multiple_of`."""
         ...
@@ -118,6 +124,10 @@ class SegmentationModel(Protocol):
 
         Column 0 is the background by the model's own rule, -inf everywhere if `threshold` is None.
         """
+        ...
+
+    def known_words(self) -> list[str] | None:
+        """All words a closed model can ground; None for open vocabularies."""
         ...
 
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:

@@ -1,0 +1,1 @@
+"""Class words of the benchmarks, one class a line, synonyms after a semicolon."""

@@ -1,0 +1,47 @@
+"""From a model's name or file to the model."""
+
+import difflib
+from pathlib import Path
+
+from ovseg.errors import MissingDependencyError, ModelError, UsageError
+from ovseg.model.interface import SegmentationModel
+
+BUILT_IN = "starter"
+
+
+def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> SegmentationModel:
+    """Load a model by name and move it to a device.
+
+    Raises:
+        UsageError: the name is not known and no such file exists, or the device is not there.
+        MissingDependencyError: the model needs torch and torch is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("torch", "torch", "this model") from error
+    chosen = choose_device(device)
+    if str(name_or_path) == BUILT_IN:
+        from ovseg.model.starter.model import StarterModel
+
+        return StarterModel().to(chosen)
+    if Path(name_or_path).exists():
+        raise ModelError(f"{name_or_path} is no model that this version of ovseg can read")
+    close = difflib.get_close_matches(str(name_or_path), [BUILT_IN], cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"the built-in model is called {BUILT_IN}"
+    raise UsageError(f"there is no model or file called {name_or_path}; {hint}")
+
+
+def choose_device(device: str) -> str:
+    """`auto` is the first of CUDA, MPS and CPU that is there; another name is checked."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next((name for name, usable in there.items() if usable), "cpu")
+    family = device.split(":")[0]
+    if family not in ("cpu", *there):
+        raise UsageError(f"unknown device {device}: choose auto, cpu, cuda or mps")
+    if not there.get(family, True):
+        raise UsageError(f"device {device} is not available to torch here: try --device cpu")
+    return device

@@ -1,0 +1,113 @@
+"""The built-in starter model.
+
+Letters: B image, Q phrase, C ImageNet class (1,000), H W pixels, h w grid rows and columns.
+
+An ImageNet-supervised classifier, EfficientNet-Lite0, applied at every position, with words
+grounded in its classes by WordNet. It is here so that everything works offline from the first
+minute. It is no OVSegmentor checkpoint: it was trained with labels, and knows only what ImageNet
+names.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from ovseg.files import sha256
+from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.model.starter.network import STRIDE, EfficientNetLite0
+from ovseg.model.starter.words import WordTable
+
+DESCRIPTION = (
+    "built-in starter: EfficientNet-Lite0, supervised on ImageNet-1k, its classifier read at every "
+    "position and words grounded by WordNet; not an OVSegmentor checkpoint"
+)
+
+
+class StarterModel:
+    """Implements `SegmentationModel`: the groups are the positions of a stride-32 grid.
+
+    An embedding is the classifier's probabilities, a class embedding the share with which each
+    ImageNet class counts for a phrase, and a score their product: the probability that the phrase,
+    or something below it in WordNet, is at that position.
+    """
+
+    templates = ("{}",)
+    threshold = 0.35
+    preprocessing = Preprocessing(
+        mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), short_side=448, multiple_of=STRIDE
+    )
+
+    def __init__(self) -> None:
+        self.words = WordTable()
+        self.network = EfficientNetLite0()
+        folder = files("ovseg.model.starter")
+        with as_file(folder / "weights.safetensors") as path:
+            half = load_file(path)
+            weights_hash = sha256(path)
+        with as_file(folder / "words.json.gz") as path:
+            words_hash = sha256(path)
+        self.network.load_state_dict({name: tensor.float() for name, tensor in half.items()})
+        self.network.requires_grad_(False).eval()
+        self.card = ModelCard(
+            name="starter",
+            kind="starter",
+            description=DESCRIPTION,
+            licence="Apache-2.0 AND WordNet",
+            content_hash=f"{weights_hash[:32]}{words_hash[:32]}",
+        )
+
+    def to(self, device: str) -> "StarterModel":
+        """Move the network to a device and return self."""
+        self.network.to(device)
+        return self
+
+    def from_numpy(self, values: np.ndarray) -> Tensor:
+        """A tensor on the network's device."""
+        return torch.from_numpy(values).to(self.network.classifier.weight.device)
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> GroupedImage:
+        """Class probabilities at every position, the mean of two scales, float [B, h*w, 1000]."""
+        fine = self._probabilities(pixels)  # [B, C, h, w]
+        half = (pixels.shape[-2] // 2, pixels.shape[-1] // 2)
+        smaller = functional.interpolate(pixels, half, mode="bilinear", antialias=True)
+        coarse = self._probabilities(smaller)
+        grid = (fine.shape[-2], fine.shape[-1])
+        coarse = functional.interpolate(coarse, grid, mode="bilinear", align_corners=False)
+        mean = (fine + coarse) / 2
+        return GroupedImage(mean.flatten(2).mT, grid)
+
+    def _probabilities(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels).softmax(dim=1)  # [B, C, h, w]
+
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Share of each ImageNet class in each phrase, float [Q, 1000]; templates change nothing.
+
+        A phrase that cannot be grounded has an embedding of zeros, which no position matches.
+        """
+        del templates
+        return self.from_numpy(np.stack([self.words.weights(phrase) for phrase in phrases]))
+
+    @torch.inference_mode()
+    def score(
+        self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
+    ) -> Tensor:
+        """Probability of background (constant) and of each phrase, float [B, h*w, 1 + Q]."""
+        phrases = grouped.embedding @ class_embeddings.T  # [B, h*w, Q]
+        background = torch.full_like(
+            phrases[..., :1], float("-inf") if threshold is None else threshold
+        )
+        return torch.cat([background, phrases], dim=-1)
+
+    def known_words(self) -> list[str]:
+        """Every word with an ImageNet class at or below it."""
+        return self.words.words
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """Phrases without an ImageNet class below them, with the nearest words that have one."""
+        return self.words.unknown(phrases)

@@ -1,0 +1,106 @@
+"""From words to ImageNet classes, by WordNet.
+
+Letters: Q phrase, C ImageNet class (1,000).
+
+A word means the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
+`vehicle` everything from ambulance to yawl. `tools/make_starter_words.py` makes the tables.
+"""
+
+import difflib
+import gzip
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ovseg.model.interface import UnknownPhrase
+
+SUGGESTIONS = 3
+
+
+def _table(name: str) -> dict[str, Any]:
+    compressed = files("ovseg.model.starter").joinpath(name).read_bytes()
+    return json.loads(gzip.decompress(compressed))
+
+
+class WordTable:
+    """Grounds English nouns in ImageNet classes."""
+
+    @cached_property
+    def _words(self) -> dict[str, Any]:
+        return _table("words.json.gz")
+
+    @cached_property
+    def _neighbours(self) -> dict[str, Any]:
+        return _table("neighbours.json.gz")
+
+    @property
+    def classes(self) -> list[str]:
+        """The first name of each ImageNet class, in the order of the classifier."""
+        return self._words["classes"]
+
+    @property
+    def words(self) -> list[str]:
+        """Every word that can be grounded, in alphabetical order."""
+        return list(self._words["words"])
+
+    def weights(self, phrase: str) -> npt.NDArray[np.float32]:
+        """Share with which each ImageNet class counts for a phrase, float32 [C], at most 1.
+
+        A class counts as much as the most used of the phrase's senses above it, relative to the
+        phrase's most used groundable sense. All zero if the phrase cannot be grounded.
+        """
+        result = np.zeros(len(self.classes), dtype=np.float32)
+        word = self.resolve(phrase)
+        if word is None:
+            return result
+        senses = self._words["words"][word]
+        # Half a use for senses that WordNet's texts never use, so that a lone one still counts.
+        most = max(count for _, count in senses) + 0.5
+        for offset, count in senses:
+            members = self._words["senses"][offset]
+            result[members] = np.maximum(result[members], (count + 0.5) / most)
+        return result
+
+    def resolve(self, phrase: str) -> str | None:
+        """The table's word for a phrase: as it is, in the singular, or its last words (its head).
+
+        `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits.
+        """
+        spelled = phrase.lower().replace("_", " ")
+        for words in (spelled.split(), spelled.replace("-", " ").split()):
+            for start in range(len(words)):
+                for form in self._singulars(" ".join(words[start:])):
+                    if form in self._words["words"]:
+                        return form
+        return None
+
+    def _singulars(self, noun: str) -> list[str]:
+        """The noun and what it may be the plural of, likeliest first."""
+        forms = [noun]
+        if irregular := self._words["singular"].get(noun.replace(" ", "_")):
+            forms.append(irregular.replace("_", " "))
+        for ending, replacement in (("ies", "y"), ("es", ""), ("s", "")):
+            if noun.endswith(ending) and len(noun) > len(ending) + 1:
+                forms.append(noun.removesuffix(ending) + replacement)
+        return forms
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """The phrases that cannot be grounded, with the nearest that can."""
+        return [
+            UnknownPhrase(phrase, self._nearest(phrase))
+            for phrase in phrases
+            if self.resolve(phrase) is None
+        ]
+
+    def _nearest(self, phrase: str) -> tuple[str, ...]:
+        """Classes under the closest common ancestor in WordNet; else words spelled alike."""
+        for form in self._singulars(phrase.lower()):
+            if offset := self._neighbours["words"].get(form):
+                members = self._neighbours["senses"][offset]
+                return tuple(self.classes[index] for index in members[:SUGGESTIONS])
+        return tuple(difflib.get_close_matches(phrase.lower(), self.words, SUGGESTIONS))

@@ -1,0 +1,161 @@
+"""Label maps from scores per group, without ever holding one score per class and pixel.
+
+Letters: G group, L label (background and classes), h w grid rows and columns, H W pixels.
+
+Works on torch tensors and NumPy arrays alike. All resizing is bilinear with half-pixel centres and
+clamped edges (torch's `align_corners=False`), written as one small matrix per axis.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from ovseg.model.interface import Array
+
+# Classes and groups are worked through in pieces of this many values of one image.
+PIECE = 4_000_000
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Per pixel, [H, W] each: the label, its score, and the group the pixel belongs to."""
+
+    labels: Array
+    scores: Array
+    groups: Array
+
+
+def label_map(
+    scores: Array, grid: tuple[int, int], shape: tuple[int, int], assignment: Array | None = None
+) -> LabelMap:
+    """Give every pixel a label.
+
+    Args:
+        scores: score of each label for each group, float [G, L]; larger wins, the first of equals.
+        grid: rows and columns (h, w) of positions.
+        shape: rows and columns (H, W) of the result.
+        assignment: share of each position in each group, float [G, h*w]; None where group g is
+            position g.
+    """
+    if assignment is None:
+        return _label_positions(scores, grid, shape)
+    return _label_groups(assignment, scores, grid, shape)
+
+
+def _label_groups(
+    assignment: Array, scores: Array, grid: tuple[int, int], shape: tuple[int, int]
+) -> LabelMap:
+    """The group with the largest share decides a pixel, and a table of G entries its label."""
+    xp: Any = array_namespace(assignment)
+    groups = _strongest(xp.reshape(assignment, (-1, *grid)), shape)
+    return LabelMap(xp.argmax(scores, axis=1)[groups], xp.max(scores, axis=1)[groups], groups)
+
+
+def _strongest(maps: Array, shape: tuple[int, int]) -> Array:
+    """Index of the largest of G maps [G, h, w] at every pixel, resized to [H, W], in pieces."""
+    xp: Any = array_namespace(maps)
+    rows = _interpolation(maps, shape[0], maps.shape[1])  # [H, h]
+    columns = xp.matrix_transpose(_interpolation(maps, shape[1], maps.shape[2]))  # [w, W]
+    step = max(PIECE // (shape[0] * shape[1]), 1)
+    best = winner = None
+    for start in range(0, maps.shape[0], step):
+        piece = rows @ maps[start : start + step] @ columns  # [g, H, W]
+        best, winner = _running_maximum(best, winner, piece, start)
+    return winner
+
+
+def _running_maximum(best: Array, winner: Array, piece: Array, start: int) -> tuple[Array, Array]:
+    """Update the best value and the index of its layer; an earlier layer wins a tie."""
+    xp: Any = array_namespace(piece)
+    value, index = xp.max(piece, axis=0), xp.argmax(piece, axis=0) + start
+    if best is None:
+        return value, index
+    better = value > best
+    return xp.where(better, value, best), xp.where(better, index, winner)
+
+
+def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int]) -> LabelMap:
+    """Interpolate the scores between positions and take the largest.
+
+    Between four neighbouring positions an interpolated score lies between the least and the largest
+    of the four. So a label can win there only if its largest is no less than the best least one,
+    which leaves few of a thousand labels to interpolate. The result is that of interpolating all.
+    """
+    xp: Any = array_namespace(scores)
+    maps = xp.reshape(scores, (*grid, -1))  # [h, w, L]
+    candidates = _candidates(maps)  # [h-1, L]
+    columns = xp.matrix_transpose(_interpolation(maps, shape[1], grid[1]))  # [w, W]
+    rows = _interpolation_table(shape[0], grid[0])
+    band_of_row = np.minimum(_source(shape[0], grid[0]).astype(np.int64), max(grid[0] - 2, 0))
+    labels, best = [], []
+    for band in np.unique(band_of_row).tolist():
+        weights = rows[band_of_row == band, band : band + 2]  # [p, 2]
+        possible = xp.nonzero(candidates[band])[0]
+        band_labels, band_best = _label_band(maps[band : band + 2], possible, weights, columns)
+        labels.append(band_labels)
+        best.append(band_best)
+    groups = _nearest_position(scores, grid, shape)
+    return LabelMap(xp.concat(labels, axis=0), xp.concat(best, axis=0), groups)
+
+
+def _candidates(maps: Array) -> Array:
+    """Which labels can win somewhere between two neighbouring rows of positions, [h-1, L]."""
+    xp: Any = array_namespace(maps)
+    top, bottom = (maps[:-1], maps[1:]) if maps.shape[0] > 1 else (maps, maps)
+    largest, least = xp.maximum(top, bottom), xp.minimum(top, bottom)  # [h-1, w, L]
+    if maps.shape[1] > 1:
+        largest = xp.maximum(largest[:, :-1], largest[:, 1:])
+        least = xp.minimum(least[:, :-1], least[:, 1:])
+    bar = xp.max(least, axis=2, keepdims=True)
+    return xp.any(largest >= bar, axis=1)
+
+
+def _label_band(
+    maps: Array, candidates: Array, weights: np.ndarray, columns: Array
+) -> tuple[Array, Array]:
+    """Labels and scores of the p pixel rows between two rows of positions, maps [2, w, L]."""
+    xp: Any = array_namespace(maps)
+    vertical = xp.astype(xp.asarray(weights, device=device(maps)), maps.dtype)  # [p, 2]
+    step = max(PIECE // (weights.shape[0] * columns.shape[1]) // 4, 1)
+    best = winner = None
+    for start in range(0, candidates.shape[0], step):
+        chosen = xp.take(maps, candidates[start : start + step], axis=2)  # [2, w, c]
+        between = xp.tensordot(vertical, chosen, axes=((1,), (0,)))  # [p, w, c]
+        piece = xp.permute_dims(between, (2, 0, 1)) @ columns  # [c, p, W]
+        best, winner = _running_maximum(best, winner, piece, start)
+    return candidates[winner], best
+
+
+def _nearest_position(like: Array, grid: tuple[int, int], shape: tuple[int, int]) -> Array:
+    """Index of the position nearest to each pixel, [H, W]."""
+    xp: Any = array_namespace(like)
+    row, column = (
+        np.floor(_source(pixels, positions) + 0.5).astype(np.int64)
+        for pixels, positions in zip(shape, grid, strict=True)
+    )
+    return xp.asarray(row[:, None] * grid[1] + column[None, :], device=device(like))
+
+
+def _source(pixels: int, positions: int) -> np.ndarray:
+    """Where each pixel's centre lies among the positions, clamped to the outermost ones."""
+    return np.clip((np.arange(pixels) + 0.5) * positions / pixels - 0.5, 0, positions - 1)
+
+
+def _interpolation_table(pixels: int, positions: int) -> np.ndarray:
+    """Weight of each position for each pixel of one axis, float64 [pixels, positions]."""
+    source = _source(pixels, positions)
+    low = np.minimum(np.floor(source).astype(np.int64), max(positions - 2, 0))
+    table = np.zeros((pixels, positions))
+    table[np.arange(pixels), low] = 1 - (source - low)
+    if positions > 1:
+        table[np.arange(pixels), low + 1] = source - low
+    return table
+
+
+def _interpolation(like: Array, pixels: int, positions: int) -> Array:
+    """`_interpolation_table` as an array of the kind, device and type of `like`."""
+    xp: Any = array_namespace(like)
+    table = xp.asarray(_interpolation_table(pixels, positions), device=device(like))
+    return xp.astype(table, like.dtype)

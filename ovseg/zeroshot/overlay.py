@@ -1,0 +1,142 @@
+"""Pictures of label maps: colours, outlines and a legend."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = npt.NDArray[np.uint8]
+
+# Okabe and Ito's palette, told apart with every common kind of colour vision; black is left out,
+# since it reads as shadow. Later labels take darker and lighter turns of the same hues.
+_BASE = np.array(
+    [
+        (230, 159, 0),
+        (86, 180, 233),
+        (0, 158, 115),
+        (240, 228, 66),
+        (0, 114, 178),
+        (213, 94, 0),
+        (204, 121, 167),
+    ],
+    dtype=np.float64,
+)
+_SHADES = (1.0, 0.6, 1.45, 0.8, 1.25)
+_SWATCH, _GAP = 16, 8
+_TEXT = (20, 20, 20)
+_PAPER = (255, 255, 255)
+
+
+class LegendEntry(Protocol):
+    """What the legend needs to know of a class."""
+
+    @property
+    def label(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def share(self) -> float: ...
+
+
+def label_palette() -> Pixels:
+    """Colour of each of 256 labels, uint8 [256, 3]; label 0, the background, is black."""
+    shades = [np.clip(_BASE * shade + max(shade - 1, 0) * 90, 0, 255) for shade in _SHADES]
+    cycle = np.concatenate(shades).round().astype(np.uint8)
+    table = np.resize(cycle, (256, 3))
+    table[1:] = table[:-1].copy()
+    table[0] = 0
+    return table
+
+
+def colours(labels: npt.NDArray[np.integer]) -> Pixels:
+    """Colour of each label, uint8 [..., 3]; labels over 255 start again at 1."""
+    wrapped = np.where(labels > 255, (labels - 1) % 255 + 1, labels)
+    return label_palette()[wrapped]
+
+
+def draw_overlay(
+    image: Pixels,
+    labels: npt.NDArray[np.uint16],
+    entries: Sequence[LegendEntry],
+    opacity: float = 0.55,
+) -> Image.Image:
+    """Blend an image with the colours of its labels and put a legend below.
+
+    Background keeps the image as it is. Regions are outlined in white inside black, which shows on
+    light and dark alike; the legend has its own white paper for the same reason.
+
+    Args:
+        image: RGB, uint8 [H, W, 3].
+        labels: uint16 [H, W], 0 is background.
+        entries: the classes to name, in order.
+        opacity: of the colours, 0..1.
+    """
+    blended = image.astype(np.float32)
+    named = labels > 0
+    blended[named] += opacity * (colours(labels[named]).astype(np.float32) - blended[named])
+    picture = blended.round().astype(np.uint8)
+    width = max(round(min(labels.shape) / 250), 1)
+    edges = _edges(labels)
+    picture[_grown(edges, width)] = 0
+    picture[_grown(edges, width - 1)] = 255
+    return _with_legend(Image.fromarray(picture), [entry for entry in entries if entry.label])
+
+
+def _edges(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    """Pixels whose right or lower neighbour has another label, [H, W]."""
+    edges = np.zeros(labels.shape, dtype=bool)
+    edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edges[:-1, :] |= labels[:-1, :] != labels[1:, :]
+    return edges
+
+
+def _grown(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
+    """The mask grown by some pixels in the four directions."""
+    for _ in range(steps):
+        grown = mask.copy()
+        grown[1:] |= mask[:-1]
+        grown[:-1] |= mask[1:]
+        grown[:, 1:] |= mask[:, :-1]
+        grown[:, :-1] |= mask[:, 1:]
+        mask = grown
+    return mask
+
+
+def _with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
+    """Swatches with names and shares on white paper under a picture, in as many rows as needed."""
+    scale = max(picture.width / 640, 0.6)
+    font = ImageFont.load_default(size=15 * scale)
+    swatch, gap = round(_SWATCH * scale), round(_GAP * scale)
+    texts = [f"{entry.name}  {entry.share:.1%}" for entry in entries] or ["only background"]
+    places, rows = _flow(
+        [round(font.getlength(text)) for text in texts], picture.width, swatch, gap
+    )
+    height = rows * (swatch + gap) + gap
+    page = Image.new("RGB", (picture.width, picture.height + height), _PAPER)
+    page.paste(picture)
+    draw = ImageDraw.Draw(page)
+    for position, (text, (left, row)) in enumerate(zip(texts, places, strict=True)):
+        top = picture.height + gap + row * (swatch + gap)
+        if position < len(entries):
+            colour = tuple(int(value) for value in colours(np.array(entries[position].label)))
+            box = (left, top, left + swatch, top + swatch)
+            draw.rectangle(box, fill=colour, outline=_TEXT)
+        draw.text((left + swatch + gap, top + swatch / 2), text, _TEXT, font, anchor="lm")
+    return page
+
+
+def _flow(
+    widths: Sequence[int], line: int, swatch: int, gap: int
+) -> tuple[list[tuple[int, int]], int]:
+    """Left edge and row of each entry when set in lines like words, and the number of rows."""
+    places: list[tuple[int, int]] = []
+    left, row = gap, 0
+    for width in widths:
+        taken = swatch + gap + width + 2 * gap
+        if left > gap and left + taken > line:
+            left, row = gap, row + 1
+        places.append((left, row))
+        left += taken
+    return places, row + 1

@@ -1,0 +1,240 @@
+"""Images and words in, label maps out: the model knows tensors, the segmenter knows pictures.
+
+Letters: B image, H W pixels, Q phrase, K class.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from PIL import Image, ImageOps
+
+from ovseg.data.class_list import BACKGROUND, ClassList
+from ovseg.data.images import Pixels, read_image, resize, resized_shape, to_rgb
+from ovseg.errors import OvsegError, UsageError
+from ovseg.model.interface import Array, GroupedImage, SegmentationModel
+from ovseg.model.loading import load_model
+from ovseg.zeroshot.embeddings import EmbeddingCache
+from ovseg.zeroshot.masks import label_map
+from ovseg.zeroshot.segmentation import Segmentation
+
+_log = logging.getLogger(__name__)
+
+ImageLike = Pixels | Image.Image | Path | str
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to segment.
+
+    Attributes:
+        background: whether pixels may belong to none of the classes.
+        threshold: background threshold; None takes the model's own.
+        templates: prompt templates with one `{}` each; None takes the model's own.
+        short_side: pixels of the shorter side at which the model looks; None takes the model's own.
+    """
+
+    background: bool = True
+    threshold: float | None = None
+    templates: tuple[str, ...] | None = None
+    short_side: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be segmented, and why."""
+
+    path: Path
+    error: OvsegError
+
+
+class Segmenter:
+    """Segments images by any classes one can name."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        self.model = model
+        self._embeddings = EmbeddingCache(model)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, device: str = "auto") -> "Segmenter":
+        """Load a model by name (`starter`) or file and make a segmenter of it.
+
+        Raises:
+            OvsegError: the model is unknown, unreadable, or needs a package or device that is not
+                there.
+        """
+        return cls(load_model(name_or_path, device))
+
+    def segment(
+        self,
+        image: ImageLike,
+        classes: str | Sequence[str] | ClassList,
+        options: Options | None = None,
+        **changes: Any,
+    ) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: a file, a Pillow image, or RGB pixels, uint8 [H, W, 3].
+            classes: `cat,dog`, a list of names, or a `ClassList`; synonyms separated by `;`.
+            options: how; single fields can be given by keyword instead, as `background=False`.
+
+        Raises:
+            OvsegError: the image cannot be read, or the classes make no sense.
+        """
+        settings = replace(options or Options(), **changes)
+        vocabulary = as_class_list(classes)
+        self.warn_of_unknown(vocabulary)
+        return self._segment_batch([_pixels(image)], vocabulary, settings)[0]
+
+    def segment_files(
+        self,
+        paths: Iterable[Path],
+        classes: str | Sequence[str] | ClassList,
+        options: Options | None = None,
+        batch_size: int = 8,
+    ) -> Iterator[tuple[Path, Segmentation] | Failure]:
+        """Segment many files, in order; one that fails is reported and the others go on.
+
+        Neighbours that reach the model in the same shape share a batch.
+        """
+        settings = options or Options()
+        vocabulary = as_class_list(classes)
+        self.warn_of_unknown(vocabulary)
+        for chunk in _chunks(paths, batch_size):
+            yield from self._segment_chunk(chunk, vocabulary, settings)
+
+    def warn_of_unknown(self, classes: ClassList) -> None:
+        """Log a warning for each phrase that the model cannot ground."""
+        for unknown in self.model.unknown(classes.phrases):
+            nearest = ", ".join(unknown.nearest)
+            hint = f"; nearest that it knows: {nearest}" if nearest else ""
+            _log.warning("the model does not know '%s'%s", unknown.phrase, hint)
+
+    def _segment_chunk(
+        self, paths: Sequence[Path], classes: ClassList, options: Options
+    ) -> Iterator[tuple[Path, Segmentation] | Failure]:
+        loaded = [_load(path) for path in paths]
+        for _shape, run in groupby(loaded, key=lambda item: self._shape_of(item, options)):
+            items = list(run)
+            images = [item[1] for item in items if not isinstance(item, Failure)]
+            results = iter(self._segment_batch(images, classes, options)) if images else iter(())
+            for item in items:
+                yield item if isinstance(item, Failure) else (item[0], next(results))
+
+    def _shape_of(
+        self, item: tuple[Path, Pixels] | Failure, options: Options
+    ) -> tuple[int, int] | None:
+        return None if isinstance(item, Failure) else self._model_shape(item[1], options)
+
+    def _segment_batch(
+        self, images: Sequence[Pixels], classes: ClassList, options: Options
+    ) -> list[Segmentation]:
+        """Images that reach the model in one shape."""
+        grouped = self.model.encode_image(self._prepare(images, options))
+        scores = self._scores(grouped, classes, options)  # [B, G, 1 + K]
+        return [
+            _segmentation(image, classes, grouped, scores, index)
+            for index, image in enumerate(images)
+        ]
+
+    def _model_shape(self, image: Pixels, options: Options) -> tuple[int, int]:
+        rule = self.model.preprocessing
+        short_side = options.short_side or rule.short_side
+        height, width = image.shape[:2]
+        return resized_shape(height, width, short_side, rule.long_side, rule.multiple_of)
+
+    def _prepare(self, images: Sequence[Pixels], options: Options) -> Array:
+        """Resize, stack and normalise, float32 [B, 3, H, W]."""
+        rule = self.model.preprocessing
+        shape = self._model_shape(images[0], options)
+        batch = np.stack([resize(image, shape) for image in images]).astype(np.float32)
+        normalised = (batch - np.array(rule.mean, np.float32)) / np.array(rule.std, np.float32)
+        return self.model.from_numpy(np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)))
+
+    def _scores(self, grouped: GroupedImage, classes: ClassList, options: Options) -> Array:
+        """Scores of background and classes per group, [B, G, 1 + K]; best synonym per class."""
+        templates = options.templates or self.model.templates
+        embeddings = self._embeddings.get(classes.phrases, templates)  # [Q, C]
+        threshold = self.model.threshold if options.threshold is None else options.threshold
+        scores = self.model.score(
+            grouped,
+            self.model.from_numpy(embeddings),
+            threshold if options.background else None,
+        )  # [B, G, 1 + Q]
+        return best_synonym(scores, classes)
+
+
+def best_synonym(scores: Array, classes: ClassList) -> Array:
+    """From a column per phrase to a column per class, by maximum: [..., 1 + Q] -> [..., 1 + K]."""
+    if len(classes.phrases) == len(classes.names):
+        return scores
+    xp: Any = array_namespace(scores)
+    labels = np.array((0, *classes.phrase_labels))
+    starts = [int(index) for index in np.searchsorted(labels, np.arange(labels[-1] + 2))]
+    columns = [xp.max(scores[..., start:stop], axis=-1) for start, stop in pairwise(starts)]
+    return xp.stack(columns, axis=-1)
+
+
+def as_class_list(classes: str | Sequence[str] | ClassList) -> ClassList:
+    """A class list from any of the ways to give one."""
+    if isinstance(classes, ClassList):
+        return classes
+    return ClassList.parse(classes) if isinstance(classes, str) else ClassList.of(classes)
+
+
+def _segmentation(
+    image: Pixels, classes: ClassList, grouped: GroupedImage, scores: Array, index: int
+) -> Segmentation:
+    height, width = image.shape[:2]
+    assignment = None if grouped.assignment is None else grouped.assignment[index]
+    found = label_map(scores[index], grouped.grid, (height, width), assignment)
+    return Segmentation(
+        image=image,
+        classes=(BACKGROUND, *classes.names),
+        labels=_numpy(found.labels).astype(np.uint16),
+        scores=_numpy(found.scores).astype(np.float32),
+        groups=_numpy(found.groups).astype(np.int32),
+        group_scores=_numpy(scores[index]).astype(np.float32),
+    )
+
+
+def _numpy(values: Array) -> np.ndarray:
+    """An array from any device."""
+    return values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)
+
+
+def _pixels(image: ImageLike) -> Pixels:
+    """An image given in any way as RGB, uint8 [H, W, 3]."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UsageError(
+            f"an image array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
+        )
+    return image
+
+
+def _load(path: Path) -> tuple[Path, Pixels] | Failure:
+    try:
+        return path, read_image(path)
+    except OvsegError as error:
+        return Failure(path, error)
+
+
+def _chunks(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
+    chunk: list[Path] = []
+    for path in paths:
+        chunk.append(path)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,217 @@
+"""`ovseg segment`: label maps of images, for any classes one can name."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ovseg.errors import UsageError
+from ovseg_cli.console import print_error, progress, stderr, stdout
+
+if TYPE_CHECKING:
+    from ovseg.data.class_list import ClassList
+    from ovseg.zeroshot.segmentation import Segmentation
+    from ovseg.zeroshot.segmenter import Options, Segmenter
+
+FEW = 3
+
+EXAMPLES = """
+Label every pixel of images with the classes you name.
+
+\b
+Examples:
+  ovseg segment photo.jpg --classes cat,dog --output out
+  ovseg segment photos/ 'more/*.png' --classes @words.txt --output out --save json
+  ovseg segment photo.jpg --vocab coco --json
+
+Without --output a table of what was found is printed. With it, each image gets an overlay with a
+legend (NAME.overlay.png) and a label map (NAME.labels.png: 0 background, 1 the first class).
+"""
+
+
+def segment(
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Image files, folders or globs.", show_default=False)
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes, as cat,dog or @FILE (one a line); synonyms after ';', as 'sofa;couch'."
+        ),
+    ] = None,
+    vocab: Annotated[
+        str | None, typer.Option(help="A benchmark's classes: voc, context, coco or ade20k.")
+    ] = None,
+    background: Annotated[
+        bool, typer.Option(help="Whether pixels may belong to none of the classes.")
+    ] = True,
+    threshold: Annotated[
+        float | None, typer.Option(help="Background threshold; the model's own by default.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="A model's name or file.")] = "starter",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results.")
+    ] = None,
+    save: Annotated[
+        str,
+        typer.Option(
+            help="Also write, separated by commas: json (COCO dataset), rle (COCO results), "
+            "logits (scores per group, .npz), groups (group map, .png)."
+        ),
+    ] = "",
+    batch_size: Annotated[int, typer.Option(help="Images a batch.", min=1)] = 8,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per image.")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Draw the overlay in the terminal.")] = False,
+    list_classes: Annotated[
+        bool, typer.Option("--list-classes", help="Print the words the model knows, and stop.")
+    ] = False,
+) -> None:
+    from ovseg.data.images import find_images
+    from ovseg.zeroshot.results import ResultFolder
+    from ovseg.zeroshot.segmenter import Options, Segmenter
+
+    if list_classes:
+        _print_words(model)
+        return
+    vocabulary = _class_list(classes, vocab)
+    if not images:
+        raise UsageError("no image given: ovseg segment photo.jpg --classes cat,dog")
+    paths = find_images(images)
+    folder = ResultFolder(output, save.split(",") if save else (), paths) if output else None
+    if save and folder is None:
+        raise UsageError("--save needs a folder to write to: add --output FOLDER")
+    segmenter = Segmenter.from_pretrained(model, device)
+    options = Options(background=background, threshold=threshold)
+    failures = 0
+    written: list[Path] = []
+    # A bar and lines of results would write over each other on one terminal.
+    with_bar = folder is not None and not (as_json or show) or not sys.stdout.isatty()
+    for path, result in _results(segmenter, paths, vocabulary, options, batch_size, with_bar):
+        if result is None:
+            failures += 1
+            continue
+        files = folder.write(path, result) if folder else []
+        written += files
+        if as_json:
+            print(json.dumps(_summary(path, result, files)), flush=True)
+        elif folder is None:
+            _print_table(path, result)
+        if show:
+            _draw(result)
+    if folder is not None and not as_json:
+        _print_written(written, len(paths) - failures, output)
+    if failures:
+        _stop_after_failures(failures, len(paths))
+
+
+def _class_list(classes: str | None, vocab: str | None) -> "ClassList":
+    from ovseg.data.class_list import ClassList
+
+    if classes is not None and vocab is not None:
+        raise UsageError("give --classes or --vocab, not both")
+    if vocab is not None:
+        return ClassList.vocabulary(vocab)
+    if classes is None:
+        raise UsageError("no classes given: add --classes cat,dog or --vocab coco")
+    return ClassList.parse(classes)
+
+
+def _results(
+    segmenter: "Segmenter",
+    paths: list[Path],
+    classes: "ClassList",
+    options: "Options",
+    batch_size: int,
+    with_bar: bool,
+) -> Iterator[tuple[Path, "Segmentation | None"]]:
+    """Results in order; a failure is printed and comes as None."""
+    from ovseg.zeroshot.segmenter import Failure
+
+    with progress("segmenting", len(paths), shown=with_bar) as bar:
+        for item in segmenter.segment_files(paths, classes, options, batch_size):
+            if isinstance(item, Failure):
+                print_error(str(item.error))
+                yield item.path, None
+            else:
+                yield item
+            bar.advance(bar.task_ids[0])
+
+
+def _stop_after_failures(failures: int, total: int) -> None:
+    if total > 1:
+        print_error(f"{failures} of {total} images failed")
+    raise typer.Exit(1)
+
+
+def _summary(path: Path, result: "Segmentation", files: list[Path]) -> dict[str, Any]:
+    height, width = result.labels.shape
+    return {
+        "image": str(path),
+        "width": width,
+        "height": height,
+        "classes": [
+            {
+                "label": found.label,
+                "name": found.name,
+                "share": round(found.share, 6),
+                "score": round(found.score, 6),
+            }
+            for found in result.shares
+        ],
+        "files": [str(file) for file in files],
+    }
+
+
+def _print_written(files: list[Path], images: int, folder: Path | None) -> None:
+    """Name the files of a few images, or only count those of many."""
+    if images > FEW:
+        print(f"{folder}: {len(files)} files for {images} images")
+        return
+    for file in files:
+        print(file)
+
+
+def _print_table(path: Path, result: "Segmentation") -> None:
+    from rich.table import Table
+
+    table = Table("class", "share of pixels", "score", title=str(path), title_justify="left")
+    for found in result.shares:
+        score = f"{found.score:.3f}" if found.label else ""
+        table.add_row(found.name, f"{found.share:.1%}", score)
+    stdout().print(table)
+
+
+def _draw(result: "Segmentation") -> None:
+    """Draw an overlay with half blocks: each character cell shows two pixels."""
+    import numpy as np
+    from rich.color import Color
+    from rich.segment import Segment, Segments
+    from rich.style import Style
+
+    console = stdout()
+    picture = result.overlay().convert("RGB")
+    columns = min(console.width, picture.width)
+    rows = max(round(columns * picture.height / picture.width) // 2, 1)
+    pixels = np.asarray(picture.resize((columns, rows * 2))).tolist()
+    for row in range(rows):
+        cells = [
+            Segment("▀", Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower)))
+            for upper, lower in zip(pixels[2 * row], pixels[2 * row + 1], strict=True)
+        ]
+        console.print(Segments(cells))
+
+
+def _print_words(model: str) -> None:
+    from ovseg.model.loading import load_model
+
+    words = load_model(model, "cpu").known_words()
+    if words is None:
+        stderr().print(f"{model} has an open vocabulary: any phrase may be asked for")
+        return
+    print("\n".join(words))

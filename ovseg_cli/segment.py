@@ -48,7 +48,22 @@ def segment(
     threshold: Annotated[
         float | None, typer.Option(help="Background threshold; the model's own by default.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A model's name or file.")] = "starter",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's name or file; clip-b16 or clip:ARCHITECTURE/WEIGHTS for a dense CLIP."
+        ),
+    ] = "starter",
+    refine: Annotated[
+        str, typer.Option(help="pamr: labels of a dense CLIP follow the edges of the image.")
+    ] = "",
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the windows of a dense CLIP in pixels, 0 for one pass.",
+            show_default="the model's own",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
@@ -84,7 +99,7 @@ def segment(
     if save and folder is None:
         raise UsageError("--save needs a folder to write to: add --output FOLDER")
     segmenter = Segmenter.from_pretrained(model, device)
-    options = Options(background=background, threshold=threshold)
+    options = Options(background=background, threshold=threshold, window=window, refine=refine)
     failures = 0
     for path, result in _results(segmenter, paths, vocabulary, options, batch_size):
         if result is None:

@@ -12,7 +12,7 @@ keeps to the array API, so that it serves both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -162,3 +162,8 @@ class DenseModel(SegmentationModel, Protocol):
 
     @property
     def reading(self) -> DenseReading: ...
+
+
+def is_dense(model: SegmentationModel) -> TypeGuard[DenseModel]:
+    """Whether a model brings its own way to compare positions with phrases."""
+    return hasattr(model, "reading")

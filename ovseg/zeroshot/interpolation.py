@@ -19,17 +19,14 @@ def resize_maps(maps: Array, shape: tuple[int, int], align_corners: bool = False
     if tuple(maps.shape[1:]) == tuple(shape):
         return maps
     xp: Any = array_namespace(maps)
-    rows = interpolation(maps, shape[0], maps.shape[1], align_corners)  # [H, h]
-    columns = interpolation(maps, shape[1], maps.shape[2], align_corners)  # [W, w]
+    rows = as_array(interpolation_table(shape[0], maps.shape[1], align_corners), maps)  # [H, h]
+    columns = as_array(interpolation_table(shape[1], maps.shape[2], align_corners), maps)  # [W, w]
     return rows @ (maps @ xp.matrix_transpose(columns))
 
 
-def interpolation(
-    like: Array, pixels: int, positions: int, align_corners: bool = False
-) -> Array:
-    """`interpolation_table` as an array of the kind, device and type of `like`."""
+def as_array(table: np.ndarray, like: Array) -> Array:
+    """A table as an array of the kind, device and type of `like`."""
     xp: Any = array_namespace(like)
-    table = interpolation_table(pixels, positions, align_corners)
     return xp.astype(xp.asarray(table, device=device(like)), like.dtype)
 
 

@@ -17,8 +17,15 @@ from PIL import Image, ImageOps
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels, read_image, resize, resized_shape, to_rgb
 from ovseg.errors import OvsegError, UsageError
-from ovseg.model.interface import Array, GroupedImage, SegmentationModel
+from ovseg.model.interface import (
+    Array,
+    DenseModel,
+    GroupedImage,
+    SegmentationModel,
+    is_dense,
+)
 from ovseg.model.loading import load_model
+from ovseg.zeroshot.dense import Look, refinement_called, segment_densely
 from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.masks import label_map
 from ovseg.zeroshot.segmentation import Segmentation
@@ -37,12 +44,17 @@ class Options:
         threshold: background threshold; None takes the model's own.
         templates: prompt templates with one `{}` each; None takes the model's own.
         short_side: pixels of the shorter side at which the model looks; None takes the model's own.
+        window: side of the windows through which a dense model looks, in pixels of the resized
+            image; 0 is one pass, None takes the model's own.
+        refine: `pamr` lets the labels of a dense model follow the edges of the image.
     """
 
     background: bool = True
     threshold: float | None = None
     templates: tuple[str, ...] | None = None
     short_side: int | None = None
+    window: int | None = None
+    refine: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,12 +148,42 @@ class Segmenter:
         self, images: Sequence[Pixels], classes: ClassList, options: Options
     ) -> list[Segmentation]:
         """Images that reach the model in one shape."""
+        if is_dense(self.model):
+            return self._segment_densely(self.model, images, classes, options)
+        if options.refine or options.window is not None:
+            raise UsageError("only dense models look through windows and can be refined")
         grouped = self.model.encode_image(self._prepare(images, options))
         scores = self._scores(grouped, classes, options)  # [B, G, 1 + K]
         return [
             _segmentation(image, classes, grouped, scores, index)
             for index, image in enumerate(images)
         ]
+
+    def _segment_densely(
+        self,
+        model: DenseModel,
+        images: Sequence[Pixels],
+        classes: ClassList,
+        options: Options,
+    ) -> list[Segmentation]:
+        """Images of one shape, through a model whose phrases are compared at the pixels."""
+        templates = options.templates or model.templates
+        return segment_densely(
+            model,
+            images,
+            self._prepare(images, options),
+            classes,
+            embed=lambda phrases: model.from_numpy(self._embeddings.get(phrases, templates)),
+            threshold=self._threshold(options),
+            look=Look.of(model.reading, options.window),
+            refinement=refinement_called(options.refine),
+        )
+
+    def _threshold(self, options: Options) -> float | None:
+        """The background threshold; None where there is to be no background."""
+        if not options.background:
+            return None
+        return self.model.threshold if options.threshold is None else options.threshold
 
     def _model_shape(self, image: Pixels, options: Options) -> tuple[int, int]:
         rule = self.model.preprocessing
@@ -161,11 +203,8 @@ class Segmenter:
         """Scores of background and classes per group, [B, G, 1 + K]; best synonym per class."""
         templates = options.templates or self.model.templates
         embeddings = self._embeddings.get(classes.phrases, templates)  # [Q, C]
-        threshold = self.model.threshold if options.threshold is None else options.threshold
         scores = self.model.score(
-            grouped,
-            self.model.from_numpy(embeddings),
-            threshold if options.background else None,
+            grouped, self.model.from_numpy(embeddings), self._threshold(options)
         )  # [B, G, 1 + Q]
         return best_synonym(scores, classes)
 

@@ -43,7 +43,7 @@ def hub_file(repository: str, names: Sequence[str], by_hand: str) -> Path:
 
 def _download(repository: str, names: Sequence[str], by_hand: str) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.utils import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     for name in names:
         try:

@@ -180,7 +180,7 @@ def build(config: dict[str, Any]) -> Any:
 
     config = deepcopy(config)
     if "multimodal_cfg" in config:
-        raise ModelError("CoCa models pool by attention and have no dense reading: take a plain ViT")
+        raise ModelError("CoCa pools by attention and has no dense reading: take a plain ViT")
     text = config.get("text_cfg", {})
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     if "hf_model_name" in text:

@@ -152,7 +152,7 @@ def _levels(values: tuple[float, float, float]) -> tuple[float, float, float]:
 def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
     what = f"{name.architecture}/{name.tag}" if name.path is None else str(name.path)
     activation = "quick-GELU" if loaded.recipe.config.get("quick_gelu") else "GELU"
-    licence = next((l for start, l in LICENCES.items() if name.tag.startswith(start)), "")
+    licence = next((text for start, text in LICENCES.items() if name.tag.startswith(start)), "")
     identity = f"{loaded.digest} {activation} {loaded.recipe.tokenizer}"
     return ModelCard(
         name=f"clip:{what}",

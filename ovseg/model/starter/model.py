@@ -37,7 +37,7 @@ class StarterModel:
     """
 
     templates = ("{}",)
-    threshold = 0.3
+    threshold = 0.35
     preprocessing = Preprocessing(
         mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), short_side=448, multiple_of=STRIDE
     )

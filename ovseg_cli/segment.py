@@ -57,16 +57,31 @@ def segment(
             help="A model's name or file; clip-b16 or clip:ARCHITECTURE/WEIGHTS for a dense CLIP."
         ),
     ] = "starter",
-    refine: Annotated[
-        str, typer.Option(help="pamr: labels of a dense CLIP follow the edges of the image.")
-    ] = "",
-    window: Annotated[
-        int | None,
+    prompt: Annotated[
+        list[str] | None,
         typer.Option(
-            help="Side of the windows of a dense CLIP in pixels, 0 for one pass.",
-            show_default="the model's own",
+            help="Template such as 'a photo of a {}.'; repeat it to average over several. "
+            "The model's own by default."
         ),
     ] = None,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Sliding windows of SIDE/STRIDE pixels, as 448/224; none is one pass over the "
+            "whole image; auto is what the model was measured with."
+        ),
+    ] = "auto",
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of the shorter side at which the model looks; its own by default.",
+            min=16,
+            max=8192,
+        ),
+    ] = None,
+    refine: Annotated[
+        str, typer.Option(help="pamr: the labels of a dense CLIP follow the edges of the image.")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
@@ -88,8 +103,10 @@ def segment(
     ] = False,
 ) -> None:
     from ovseg.data.images import find_images
+    from ovseg.zeroshot.prompts import check_templates
     from ovseg.zeroshot.results import ResultFolder
     from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.windows import parse_window
 
     if list_classes:
         _print_words(model)
@@ -102,11 +119,18 @@ def segment(
     if save and folder is None:
         raise UsageError("--save needs a folder to write to: add --output FOLDER")
     segmenter = Segmenter.from_pretrained(model, device)
-    options = Options(background=background, threshold=threshold, window=window, refine=refine)
+    options = Options(
+        background=background,
+        threshold=threshold,
+        templates=check_templates(prompt) if prompt else None,
+        short_side=short_side,
+        window=parse_window(window),
+        refine=refine,
+    )
     failures = 0
     written: list[Path] = []
     # A bar and lines of results would write over each other on one terminal.
-    with_bar = folder is not None and not (as_json or show) or not sys.stdout.isatty()
+    with_bar = (folder is not None and not (as_json or show)) or not sys.stdout.isatty()
     for path, result in _results(segmenter, paths, vocabulary, options, batch_size, with_bar):
         if result is None:
             failures += 1

@@ -46,6 +46,8 @@ class Preprocessing:
         short_side: pixels of the shorter image side the model is used at.
         long_side: most pixels the longer side may have; the aspect is kept.
         multiple_of: both sides are rounded to a multiple of this.
+        window, stride: side and step of the sliding windows it is used with, in pixels of the
+            resized image; a window of 0 is one pass over the whole image.
     """
 
     mean: tuple[float, float, float]
@@ -53,6 +55,8 @@ class Preprocessing:
     short_side: int
     long_side: int = 2048
     multiple_of: int = 1
+    window: int = 0
+    stride: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,15 @@ class DenseReading:
 
     Such models bring the cosine of each phrase to the size of the image first and compare phrases
     there: softmax over all phrases of `scale` times the cosine, and background where nothing is
-    likely enough. Lengths are pixels of the resized image.
+    likely enough.
 
     Attributes:
         scale: what cosines are multiplied by.
-        window, stride: side and step of the windows it looks through; window 0 is one pass.
         pad_to: windows are padded with zeros to a multiple of this; 1 leaves them.
         background: phrases that stand for whatever was not asked for.
     """
 
     scale: float
-    window: int
-    stride: int
     pad_to: int = 1
     background: tuple[str, ...] = ("background",)
 

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace, device
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels
 from ovseg.errors import UsageError
-from ovseg.model.interface import Array, DenseModel, DenseReading, GroupedImage
+from ovseg.model.interface import Array, DenseModel, GroupedImage
 from ovseg.zeroshot.interpolation import resize_maps, source
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedMaps, WindowMaps
@@ -43,25 +43,14 @@ class Look:
     """How a dense model looks at an image.
 
     Attributes:
-        window: side of the windows in pixels of the resized image; 0 for one pass.
-        stride: from one window to the next.
+        window: what it looks through; None for one pass.
         pad_to: windows are padded with zeros to a multiple of this, half of it on each side.
         batch: windows encoded at once.
     """
 
-    window: int
-    stride: int
+    window: SlidingWindow | None
     pad_to: int = 1
     batch: int = 8
-
-    @classmethod
-    def of(cls, reading: DenseReading, window: int | None = None) -> "Look":
-        """A model's own, or with windows of another side and half of it as stride."""
-        if window is None:
-            return cls(reading.window, reading.stride, reading.pad_to)
-        if window < 0:
-            raise UsageError(f"a window of {window} pixels: give a side, or 0 for one pass")
-        return cls(window, max(window // 2, 1), reading.pad_to)
 
 
 def look_at(
@@ -80,9 +69,9 @@ def look_at(
         look: windows or one pass.
         shapes: rows and columns (H, W) of each original image.
     """
-    if look.window:
+    if look.window is not None:
         return [
-            _through_windows(model, pixels[i : i + 1], embeddings, look, shape)
+            _through_windows(model, pixels[i : i + 1], embeddings, look.window, look, shape)
             for i, shape in enumerate(shapes)
         ]
     grouped = model.encode_image(pixels)
@@ -94,13 +83,14 @@ def _through_windows(
     model: DenseModel,
     pixels: Array,
     embeddings: Array,
+    window: SlidingWindow,
     look: Look,
     shape: tuple[int, int],
 ) -> WindowMaps:
     """Windows of an image [1, 3, H', W'] in batches; all have one size."""
     xp: Any = array_namespace(pixels)
     image_shape = (int(pixels.shape[2]), int(pixels.shape[3]))
-    boxes = boxes_of(*image_shape, SlidingWindow(look.window, look.stride))
+    boxes = boxes_of(*image_shape, window)
     padding = pad_evenly(boxes[0].height, boxes[0].width, look.pad_to)
     cosines = []
     for start in range(0, len(boxes), look.batch):

@@ -29,6 +29,7 @@ from ovseg.zeroshot.dense import Look, look_at, refined
 from ovseg.zeroshot.pixel_rule import PixelRule, class_probabilities, label_pixels
 from ovseg.zeroshot.query_maps import QueryMaps, WindowMaps
 from ovseg.zeroshot.refine import Pamr
+from ovseg.zeroshot.windows import SlidingWindow
 
 TOLERANCE = 1e-5
 LOOSER = 1e-4  # after PAMR and after renormalisation
@@ -206,13 +207,17 @@ def method_maps(f: Fixture, method: str) -> QueryMaps:
         pamr = Pamr(settings["iterations"], tuple(settings["dilations"]))
         return refined(method_maps(f, method[:-5]), f.image("resized")[0], pamr)
     if method == "clearclip":
-        return f.maps("clearclip", "resized", Look(crop, stride, f.facts["model"]["patch_size"]))
+        return f.maps(
+            "clearclip",
+            "resized",
+            Look(SlidingWindow(crop, stride), f.facts["model"]["patch_size"]),
+        )
     if method == "proxyclip":
-        look = Look(crop, stride, f.facts["proxyclip"]["pad_multiple"], batch=1)
+        look = Look(SlidingWindow(crop, stride), f.facts["proxyclip"]["pad_multiple"], batch=1)
         return f.maps("proxyclip", "resized", look, ("in.vfm.win0", "in.vfm.win1"))
     if method == "sclip whole":
-        return f.maps("sclip", "resized", Look(0, 0))
-    return f.maps(method, "resized", Look(crop, stride))
+        return f.maps("sclip", "resized", Look(None))
+    return f.maps(method, "resized", Look(SlidingWindow(crop, stride)))
 
 
 def _logits(f: Fixture) -> dict[str, Callable[[], Tensor]]:
@@ -229,8 +234,11 @@ def _logits(f: Fixture) -> dict[str, Callable[[], Tensor]]:
 
     crop = 2 * f.facts["window"]["crop"]  # larger than the image
     small = {
-        "clearclip": (Look(crop, crop // 2, f.facts["model"]["patch_size"]), ()),
-        "proxyclip": (Look(crop, 112, f.facts["proxyclip"]["pad_multiple"]), ("in.vfm.small",)),
+        "clearclip": (Look(SlidingWindow(crop, crop // 2), f.facts["model"]["patch_size"]), ()),
+        "proxyclip": (
+            Look(SlidingWindow(crop, 112), f.facts["proxyclip"]["pad_multiple"]),
+            ("in.vfm.small",),
+        ),
     }
     return {
         "sclip.logits": lambda: all_of(method_maps(f, "sclip")),

@@ -17,10 +17,16 @@ from ovseg.model.clip.loading import LoadedClip, load_clip
 from ovseg.model.clip.names import ClipName, parse_clip_name
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.clip.positions import ENLARGEMENT
-from ovseg.model.clip.reading import head_defaults, reading, scaled
+from ovseg.model.clip.reading import head_defaults, scaled
 from ovseg.model.clip.text import embed_phrases
 from ovseg.model.clip.tower import image_tower
-from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.model.interface import (
+    DenseReading,
+    GroupedImage,
+    ModelCard,
+    Preprocessing,
+    UnknownPhrase,
+)
 from ovseg.model.templates import imagenet_templates
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,12 +63,16 @@ class DenseClip:
         self._image_path_to(self._dtype)
         defaults = head_defaults(name.head)
         trained_at = int(loaded.model.visual.image_size[0])
-        self.reading = reading(defaults, trained_at, tower.patch)
+        self.reading = DenseReading(
+            defaults.scale, defaults.pad_to or tower.patch, defaults.background
+        )
         self.threshold = defaults.threshold
         self.preprocessing = Preprocessing(
             mean=_levels(loaded.recipe.mean),
             std=_levels(loaded.recipe.std),
             short_side=scaled(defaults.short_side, trained_at, tower.patch),
+            window=scaled(defaults.window, trained_at, tower.patch),
+            stride=scaled(defaults.stride, trained_at, tower.patch),
             multiple_of=lcm(tower.patch, guide.patch) if guide else tower.patch,
         )
         self.card = _card(loaded, name)

@@ -6,6 +6,7 @@ Letters: B image, N position, Q phrase, C embedding width, H W pixels, h w grid.
 import hashlib
 from collections.abc import Sequence
 from math import lcm, log
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ovseg.model.clip.guide import GuideNetwork
 from ovseg.model.clip.guide_loading import load_guide
+from ovseg.model.clip.hub import file_digest
 from ovseg.model.clip.loading import LoadedClip, load_clip
 from ovseg.model.clip.names import ClipName, parse_clip_name
 from ovseg.model.clip.network import DenseImageEncoder
@@ -163,7 +165,7 @@ def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
     what = f"{name.architecture}/{name.tag}" if name.path is None else str(name.path)
     activation = "quick-GELU" if loaded.recipe.config.get("quick_gelu") else "GELU"
     licence = next((text for start, text in LICENCES.items() if name.tag.startswith(start)), "")
-    identity = f"{loaded.digest} {activation} {loaded.recipe.tokenizer}"
+    identity = f"{loaded.digest} {activation} {_tokenizer_identity(loaded)}"
     return ModelCard(
         name=f"clip:{what}",
         kind="dense-clip",
@@ -174,3 +176,10 @@ def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
         licence=licence or "NOASSERTION",
         content_hash=hashlib.sha256(identity.encode()).hexdigest(),
     )
+
+
+def _tokenizer_identity(loaded: LoadedClip) -> str:
+    """What tells one tokenizer from another, wherever its files lie."""
+    name = loaded.recipe.tokenizer
+    file = Path(name.removeprefix("local-dir:")) / "tokenizer.json"
+    return file_digest(file) if file.is_file() else type(loaded.tokenizer).__name__

@@ -33,7 +33,9 @@ def test_the_first_name_there_is_once(hub: Hub, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING):
         path = hub_file("owner/clip", NAMES, "")
     assert path.read_bytes() == b"weights" * 1000
-    assert "downloading open_clip_model.safetensors of owner/clip from the hub (0 MB)" in caplog.text
+    assert (
+        "downloading open_clip_model.safetensors of owner/clip from the hub (0 MB)" in caplog.text
+    )
     asked = len(hub.asked)
     assert hub_file("owner/clip", NAMES, "") == path
     assert len(hub.asked) == asked, "the second time it comes from the cache"

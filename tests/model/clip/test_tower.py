@@ -107,9 +107,7 @@ def test_guide_reads_the_patches_after_the_last_norm() -> None:
     torch.testing.assert_close(guide.renormalise(pixels)[0, 0], red)
 
 
-@pytest.mark.parametrize(
-    "name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"]
-)
+@pytest.mark.parametrize("name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch16_dinov3"])
 def test_proxyclip_with_other_backbones(name: str) -> None:
     backbone = timm.create_model(
         name, num_classes=0, dynamic_img_size=True, depth=1, embed_dim=48, num_heads=2

@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from ovseg.errors import MissingDependencyError, UsageError
+from ovseg.model.clip.names import SHORT_NAMES, is_clip_name
 from ovseg.model.interface import SegmentationModel
 
 BUILT_IN = "starter"
@@ -26,11 +27,15 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
         from ovseg.model.starter.model import StarterModel
 
         return StarterModel().to(chosen)
+    if is_clip_name(str(name_or_path)):
+        from ovseg.model.clip.model import DenseClip
+
+        return DenseClip.load(str(name_or_path)).to(chosen)
     if Path(name_or_path).exists():
         from ovseg.model.checkpoint_model import read_model
 
         return read_model(Path(name_or_path)).to(chosen)
-    close = difflib.get_close_matches(str(name_or_path), [BUILT_IN], cutoff=0.5)
+    close = difflib.get_close_matches(str(name_or_path), [BUILT_IN, *SHORT_NAMES], cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"the built-in model is called {BUILT_IN}"
     raise UsageError(f"there is no model or file called {name_or_path}; {hint}")
 

@@ -35,6 +35,7 @@ _STORAGES = {
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     EOFError,
+    OSError,
     NotImplementedError,
     OverflowError,
     RuntimeError,

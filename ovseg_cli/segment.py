@@ -52,6 +52,28 @@ def segment(
         float | None, typer.Option(help="Background threshold; the model's own by default.")
     ] = None,
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "starter",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Template such as 'a photo of a {}.'; repeat it to average over several. "
+            "The model's own by default."
+        ),
+    ] = None,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Sliding windows of SIDE/STRIDE pixels, as 448/224; none is one pass over the "
+            "whole image; auto is what the model was measured with."
+        ),
+    ] = "auto",
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of the shorter side at which the model looks; its own by default.",
+            min=16,
+            max=8192,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
@@ -73,8 +95,10 @@ def segment(
     ] = False,
 ) -> None:
     from ovseg.data.images import find_images
+    from ovseg.zeroshot.prompts import check_templates
     from ovseg.zeroshot.results import ResultFolder
     from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.windows import parse_window
 
     if list_classes:
         _print_words(model)
@@ -87,11 +111,17 @@ def segment(
     if save and folder is None:
         raise UsageError("--save needs a folder to write to: add --output FOLDER")
     segmenter = Segmenter.from_pretrained(model, device)
-    options = Options(background=background, threshold=threshold)
+    options = Options(
+        background=background,
+        threshold=threshold,
+        templates=check_templates(prompt) if prompt else None,
+        short_side=short_side,
+        window=parse_window(window),
+    )
     failures = 0
     written: list[Path] = []
     # A bar and lines of results would write over each other on one terminal.
-    with_bar = folder is not None and not (as_json or show) or not sys.stdout.isatty()
+    with_bar = (folder is not None and not (as_json or show)) or not sys.stdout.isatty()
     for path, result in _results(segmenter, paths, vocabulary, options, batch_size, with_bar):
         if result is None:
             failures += 1

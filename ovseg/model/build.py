@@ -16,6 +16,7 @@ from ovseg.model.image_encoder import ImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.projector import Projector
 from ovseg.model.text_encoder import (
+    CLIP_PREFIX,
     BertEncoder,
     ClipTextEncoder,
     TextEncoder,
@@ -23,8 +24,6 @@ from ovseg.model.text_encoder import (
     pretrained_transformer,
     sized_transformer,
 )
-
-CLIP_PREFIX = "clip:"
 
 
 def build_ovsegmentor(

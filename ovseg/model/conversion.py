@@ -82,7 +82,7 @@ def _recipe(values: dict[str, Any], source: Path, overrides: Sequence[str]) -> R
 
 def _tokenizer(text: TextEncoderConfig, out: Path) -> TokenizerFiles | None:
     """The text encoder's tokenizer, or None and a warning where it cannot be had."""
-    name = text.tokenizer or text.encoder
+    name = text.tokenizer_name
     if not name:
         _log.warning("%s: no tokenizer is known; name one by --set model.text.tokenizer=...", out)
         return None

@@ -6,9 +6,12 @@ import pytest
 
 pytest.importorskip("transformers")
 
+from ovseg.config.loading import load_recipe
 from ovseg.errors import ModelError
+from ovseg.model.byte_tokenizer import VOCABULARY_SIZE
 from ovseg.model.tokenizer_files import (
     TokenizerFiles,
+    collect_tokenizer_files,
     fetch_tokenizer_files,
     restore_tokenizer,
 )
@@ -52,3 +55,36 @@ def test_nonsense_cannot_be_restored() -> None:
 
 def test_an_empty_text_is_no_tokenizer() -> None:
     assert TokenizerFiles.from_json("", "x") is None
+
+
+def test_bytes_need_no_file() -> None:
+    found = fetch_tokenizer_files("bytes")
+    tokenizer = restore_tokenizer(found)
+    assert len(tokenizer) == VOCABULARY_SIZE == load_recipe("smoke").model.text.vocab_size
+    text = "a dog, é 🦓"
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) == len(text.encode()) + 2
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id) == (2, 3)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert tokenizer("[MASK]")["input_ids"] == [2, 4, 3]
+    assert tokenizer.unk_token_id not in tokenizer("".join(map(chr, range(1, 256))))["input_ids"]
+
+
+def test_a_slow_tokenizer_is_refused() -> None:
+    class Slow:
+        def save_pretrained(self, folder: str) -> None:
+            (Path(folder) / "vocab.txt").write_text("a")
+
+    with pytest.raises(ModelError, match="only fast tokenizers"):
+        collect_tokenizer_files(Slow(), "x")
+
+
+def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*arguments: object, **options: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setenv("OVSEG_OFFLINE", "1")
+    monkeypatch.setattr("socket.create_connection", asked)
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    with pytest.raises(ModelError, match="tokenizer some-owner/some-name cannot be loaded"):
+        fetch_tokenizer_files("some-owner/some-name")

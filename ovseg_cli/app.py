@@ -7,6 +7,8 @@ import typer
 from ovseg.version import __version__
 from ovseg_cli.console import show_library_warnings
 from ovseg_cli.models import app as models
+from ovseg_cli.export import EXAMPLES as EXPORT_EXAMPLES
+from ovseg_cli.export import export
 from ovseg_cli.segment import EXAMPLES, segment
 
 app = typer.Typer(
@@ -38,3 +40,4 @@ def _options(
 
 app.command(help=EXAMPLES)(segment)
 app.add_typer(models, name="models")
+app.command(help=EXPORT_EXAMPLES)(export)

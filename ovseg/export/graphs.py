@@ -23,6 +23,7 @@ from ovseg.model.starter.network import EfficientNetLite0
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
+LOWEST = -1e30
 
 
 class Found(NamedTuple):
@@ -99,7 +100,9 @@ class PositionGraph(nn.Module):
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found:
         embedding, grid = self.positions(pixels)
         scores = self.score(embedding, classes, threshold)
-        maps = _upsample(scores.mT.unflatten(2, grid), pixels)  # [B, 1 + K, H, W]
+        # Where infinity meets a weight of 0, interpolation would make NaN of it.
+        finite = scores.clamp_min(LOWEST)
+        maps = _upsample(finite.mT.unflatten(2, grid), pixels)  # [B, 1 + K, H, W]
         return Found(
             embedding,
             embedding.mean(dim=1),
@@ -179,8 +182,8 @@ def _upsample(maps: Tensor, pixels: Tensor) -> Tensor:
 def _nearest(grid: tuple[int, int], pixels: Tensor) -> Tensor:
     """Index of the position nearest to each pixel, int64 [B, H, W]."""
     height, width = pixels.shape[-2:]
-    row = torch.arange(height, device=pixels.device) * grid[0] // height
-    column = torch.arange(width, device=pixels.device) * grid[1] // width
+    row = (2 * torch.arange(height, device=pixels.device) + 1) * grid[0] // (2 * height)
+    column = (2 * torch.arange(width, device=pixels.device) + 1) * grid[1] // (2 * width)
     places = row[:, None] * grid[1] + column
     return places.expand(pixels.shape[0], height, width)
 

@@ -7,7 +7,8 @@ networks of convolutions are quantised statically, with ranges calibrated on ima
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,12 @@ def _quantizer() -> Any:
     return quantisation
 
 
-class _quiet:
-    """Keeps the quantiser's advice, which goes to the root logger, from the screen."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.level
-        logging.root.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.root.setLevel(self._before)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's advice, which goes to the root logger, from the screen."""
+    before = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(before)

@@ -96,7 +96,7 @@ def _table(done: "Exported") -> "Table":
 
     table = Table(box=None, pad_edge=False)
     for heading in ("compared", "image", "size", "largest difference", "same labels"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for heading in ("export", "torch", "speed"):
         table.add_column(heading, justify="right")
     for row in done.report.rows:

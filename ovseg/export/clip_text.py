@@ -13,11 +13,8 @@ from torch.nn import functional
 from ovseg.data.class_list import ClassList
 from ovseg.errors import ModelError
 
-START, END = "<|startoftext|>", "<|endoftext|>"
 # How CLIP's tokenizer (Radford et al., 2021) cuts a text into words.
-_WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class ClipTextGraph(nn.Module):
@@ -86,8 +83,10 @@ def _fast(tokenizer: Any) -> Any:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    ends = [(token, tokenizer.encoder[token]) for token in (START, END)]
-    fast.post_processor = processors.TemplateProcessing(f"{START} $A {END}", None, ends)
+    start, end = int(tokenizer.sot_token_id), int(tokenizer.eot_token_id)
+    ends = [(tokenizer.decoder[number], number) for number in (start, end)]
+    around = f"{ends[0][0]} $A {ends[1][0]}"
+    fast.post_processor = processors.TemplateProcessing(around, None, ends)
     return fast
 
 

@@ -52,8 +52,7 @@ def compare(wanted: Found, found: Found) -> Likeness:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds that a call takes: the median of a few, after one to warm up."""
-    call()
+    """Seconds that a call takes: the median of a few. Whoever wants no cold one calls it before."""
     times = []
     for _ in range(REPEATS):
         start = perf_counter()

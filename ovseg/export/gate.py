@@ -100,6 +100,7 @@ class Gate:
         self._images = dict(_images(images))
         self.least_agreement = LEAST_AGREEMENT.get(format, LEAST_AGREEMENT_OTHERWISE)
         self._model = TorchProgram(source.image)
+        self._vocabulary = _known(source.model, ClassList.vocabulary(VOCABULARY))
         self._options = Options(templates=source.model.templates[:1])
         self.samples = list(self._samples())
 
@@ -144,9 +145,11 @@ class Gate:
                 yield Sample(name, inputs, self._model(inputs))
 
     def _classes(self) -> np.ndarray:
-        model, templates = self._source.model, self._options.templates
-        phrases = ClassList.vocabulary(VOCABULARY).phrases
-        return np.asarray(model.encode_text(phrases, templates or ()), np.float32)
+        return self._embedded_by(self._source.model)
+
+    def _embedded_by(self, model: SegmentationModel) -> np.ndarray:
+        templates = self._options.templates or ()
+        return np.asarray(model.encode_text(self._vocabulary.phrases, templates), np.float32)
 
     def _row(self, program: Program, sample: Sample) -> Row:
         likeness = compare(sample.found, program(sample.inputs))
@@ -162,7 +165,7 @@ class Gate:
 
     def _segmented(self, exported: SegmentationModel) -> Iterator[Row]:
         """Both models from image to label map, as `ovseg segment` runs them."""
-        classes = ClassList.vocabulary(VOCABULARY)
+        classes = self._vocabulary
         ours, theirs = Segmenter(self._source.model), Segmenter(exported)
         for name, image in self._images.items():
             wanted = ours.segment(image, classes, self._options)
@@ -182,9 +185,13 @@ class Gate:
     def _text_difference(self, exported: SegmentationModel) -> float | None:
         if self._source.text is None:
             return None
-        phrases = ClassList.vocabulary(VOCABULARY).phrases
-        found = exported.encode_text(phrases, self._options.templates or ())
-        return float(np.abs(found - self._classes()).max())
+        return float(np.abs(self._embedded_by(exported) - self._classes()).max())
+
+
+def _known(model: SegmentationModel, classes: ClassList) -> ClassList:
+    """The classes that a model knows a word for."""
+    unknown = {one.phrase for one in model.unknown(classes.phrases)}
+    return ClassList.of([name for name in classes.names if name not in unknown])
 
 
 def _seconds(segmenter: Segmenter, image: Pixels, classes: ClassList, options: Options) -> float:

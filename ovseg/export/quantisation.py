@@ -86,7 +86,7 @@ def _ways(prepared: Path, folder: Path, samples: Sequence[Sample]) -> list[tuple
 def _measured(name: str, path: Path, samples: Sequence[Sample]) -> Candidate:
     program = OnnxProgram(path)
     agreement = min(compare(sample.found, program(sample.inputs)).agreement for sample in samples)
-    return Candidate(name, path, agreement, timed(lambda: program(samples[0].inputs)))
+    return Candidate(name, path, agreement, timed(lambda: program(samples[-1].inputs)))
 
 
 def _agreement(candidate: Candidate) -> float:

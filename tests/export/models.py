@@ -1,0 +1,44 @@
+"""Models small enough to export in seconds, with random weights."""
+
+from pathlib import Path
+
+import torch
+
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.model.build import build_ovsegmentor
+from ovseg.model.interface import ModelCard
+from ovseg.model.predictor import Predictor
+from ovseg.model.tokenizer import HubTokenizer
+from tests.model.tokenizers import write_tokenizer
+
+
+def tiny_predictor(folder: Path, seed: int = 0) -> Predictor:
+    """An OVSegmentor with two and two blocks, whose scores are spread as a trained one's are."""
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(seed)
+    model = build_ovsegmentor(
+        ModelConfig(
+            image=ImageEncoderConfig(
+                backbone="", width=64, depths=(2, 2), heads=4, group_tokens=16, image_size=64
+            ),
+            text=TextEncoderConfig(
+                encoder="",
+                architecture="bert",
+                width=48,
+                depth=2,
+                heads=4,
+                mlp_width=96,
+                vocab_size=64,
+                max_positions=80,
+            ),
+            embedding_width=32,
+            projector_width=64,
+        )
+    )
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    card = ModelCard("tiny", "ovsegmentor", "random weights", "CC0-1.0", "0" * 64)
+    tokenizer = AutoTokenizer.from_pretrained(write_tokenizer(folder / "tokenizer"))
+    return Predictor(model, HubTokenizer(tokenizer, 40), card)

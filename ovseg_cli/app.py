@@ -6,9 +6,9 @@ import typer
 
 from ovseg.version import __version__
 from ovseg_cli.console import show_library_warnings
-from ovseg_cli.models import app as models
 from ovseg_cli.export import EXAMPLES as EXPORT_EXAMPLES
 from ovseg_cli.export import export
+from ovseg_cli.models import app as models
 from ovseg_cli.segment import EXAMPLES, segment
 
 app = typer.Typer(

@@ -34,9 +34,7 @@ def export(
     ],
     format: Annotated[
         str,
-        typer.Option(
-            "--format", help="onnx, onnx-int8, torchscript, torch-export or openvino."
-        ),
+        typer.Option("--format", help="onnx, onnx-int8, torchscript, torch-export or openvino."),
     ] = "onnx",
     end_to_end: Annotated[
         bool,
@@ -72,9 +70,7 @@ def export(
         print_warning("TorchScript archives hold pickles by their format; onnx has none")
     console = stderr()
     with console.status("starting") as status:
-        done = export_model(
-            model, output, options, lambda step: status.update(f"{step} ...")
-        )
+        done = export_model(model, output, options, lambda step: status.update(f"{step} ..."))
     if as_json:
         print(json.dumps(_values(done), indent=2))
         return

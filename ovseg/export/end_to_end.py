@@ -10,7 +10,7 @@ textual form, where sizes may be computed.
 from pathlib import Path
 from typing import Any
 
-from ovseg.export.onnx_files import OPSET, save_checked
+from ovseg.export.onnx_files import save_checked
 from ovseg.model.export_description import Kind
 from ovseg.model.interface import Preprocessing
 

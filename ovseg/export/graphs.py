@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ovseg.export.padding import with_fixed_padding
+from ovseg.export.positions import with_positions_for_all_sizes
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.scoring import LIKELY_CLASSES
-from ovseg.export.padding import with_fixed_padding
 from ovseg.model.starter.network import EfficientNetLite0
 
 NO_BACKGROUND = float("-inf")
@@ -142,7 +143,7 @@ class DenseClipGraph(PositionGraph):
 
     def __init__(self, network: DenseImageEncoder, scale: float) -> None:
         super().__init__()
-        self.network = network
+        self.network = with_positions_for_all_sizes(network)
         self.scale = scale
 
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -25,7 +25,9 @@ def score_starter(
     """Probabilities of the classes behind a constant column for the background."""
     del scale
     scores = grouped.embedding @ classes.T
-    return _behind(np.full_like(scores[..., :1], -np.inf if threshold is None else threshold), scores)
+    return _behind(
+        np.full_like(scores[..., :1], -np.inf if threshold is None else threshold), scores
+    )
 
 
 def score_ovsegmentor(

@@ -27,6 +27,8 @@ class ClipTextGraph(nn.Module):
         ModelError: the tower is read in another way, as SigLIP's is.
     """
 
+    causal: Tensor
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         if getattr(model, "text_pool_type", "") != "argmax" or model.attn_mask is None:

@@ -135,8 +135,10 @@ class Gate:
         looks = ((rule.short_side // 2, NO_BACKGROUND), (rule.short_side, threshold))
         for name, image in self._images.items():
             for side, bound in looks:
-                shape = resized_shape(*image.shape[:2], side, rule.long_side, rule.multiple_of)
-                pixels = (resize(image, shape) - np.float32(rule.mean)) / np.float32(rule.std)
+                height, width = image.shape[:2]
+                shape = resized_shape(height, width, side, rule.long_side, rule.multiple_of)
+                pixels = resize(image, shape) - np.array(rule.mean, np.float32)
+                pixels = pixels / np.array(rule.std, np.float32)
                 inputs: Inputs = {
                     "pixels": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32),
                     "class_embeddings": classes,
@@ -153,10 +155,12 @@ class Gate:
 
     def _row(self, program: Program, sample: Sample) -> Row:
         likeness = compare(sample.found, program(sample.inputs))
+        height, width = sample.inputs["pixels"].shape[2:]
         return Row(
             "graph",
             sample.name,
-            *sample.inputs["pixels"].shape[2:],
+            height,
+            width,
             difference=likeness.difference,
             agreement=likeness.agreement,
             seconds=timed(lambda: program(sample.inputs)),
@@ -175,7 +179,8 @@ class Gate:
             yield Row(
                 "segmenter",
                 name,
-                *image.shape[:2],
+                image.shape[0],
+                image.shape[1],
                 difference=float(apart.max()),
                 agreement=float((wanted.labels == found.labels).mean()),
                 seconds=_seconds(theirs, image, classes, self._options),

@@ -51,6 +51,8 @@ class Found(NamedTuple):
 class GroupingGraph(nn.Module):
     """OVSegmentor's image encoder, its scores and its maps."""
 
+    scale: Tensor
+
     def __init__(self, model: OVSegmentor) -> None:
         super().__init__()
         self.encoder = model.image_encoder

@@ -38,7 +38,7 @@ class EvenConv(nn.Module):
 class AnyConv(nn.Module):
     """A `SameConv` of stride 2 for any side: each output of stride 1, and then every other one.
 
-    Windows of an odd side are centred on its pixels 0, 2, 4, ...; those of an even side on 1, 3, ...
+    Windows of an odd side are centred on its pixels 0, 2, 4, ...; of an even side on 1, 3, ...
     """
 
     def __init__(self, conv: SameConv) -> None:
@@ -50,7 +50,7 @@ class AnyConv(nn.Module):
 
 
 def with_fixed_padding(network: Network) -> Network:
-    """A copy of a network of `SameConv` for images whose sides are multiples of 32, or half that."""
+    """A copy of a network of `SameConv` for sides that are multiples of 32, or half of that."""
     copy = deepcopy(network)
     strided = [name for name, module in copy.named_modules() if _is_strided(module)]
     for name, module in list(copy.named_modules()):

@@ -34,9 +34,8 @@ def score_ovsegmentor(
     grouped: GroupedImage, classes: Floats, scale: float, threshold: float | None
 ) -> Floats:
     """`P5 * P`, and a background where the best class of a group stays behind."""
-    groups, images, classes = (
-        _unit(x) for x in (grouped.embedding, grouped.image_embedding, classes)
-    )
+    groups, images = _unit(grouped.embedding), _unit(np.asarray(grouped.image_embedding))
+    classes = _unit(classes)
     similarity = scale * (groups @ classes.T)  # [B, G, K]
     among = np.where(_likely(images @ classes.T)[:, None], similarity, -np.inf)
     scores = _softmax(among) * _softmax(similarity)

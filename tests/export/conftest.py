@@ -9,14 +9,18 @@ pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
 
 from ovseg.export.exporting import Exported, ExportOptions, export_loaded
 from ovseg.model.starter.model import StarterModel
+from tests.conftest import ROOT
 from tests.export.models import tiny_predictor
+
+ONE = (ROOT / "examples" / "chelsea.png",)
+"""One photo, to save time."""
 
 
 @pytest.fixture(scope="session")
 def starter_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The built-in model as ONNX, laid out for the hub, with its graph for whole photos."""
     folder = tmp_path_factory.mktemp("starter") / "export"
-    options = ExportOptions(format="onnx", end_to_end=True, hub_layout=True)
+    options = ExportOptions(images=ONE, end_to_end=True, hub_layout=True)
     return export_loaded(StarterModel(), folder, options)
 
 
@@ -24,7 +28,7 @@ def starter_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A tiny OVSegmentor as ONNX."""
     folder = tmp_path_factory.mktemp("tiny") / "export"
-    return export_loaded(tiny_predictor(), folder, ExportOptions(format="onnx"))
+    return export_loaded(tiny_predictor(), folder, ExportOptions(images=ONE))
 
 
 @pytest.fixture

@@ -120,13 +120,6 @@ def test_segments_where_torch_is_not_installed(
         assert (tmp_path / folder.parent.name / "chelsea.labels.png").is_file()
 
 
-def test_the_starter_itself_needs_torch_and_says_so() -> None:
-    program = f"{WITHOUT_TORCH}\nfrom ovseg_cli.__main__ import run\nsys.exit(run(['segment', 'x.png', '--classes', 'cat']))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-
-
 def test_a_missing_runtime_names_the_command(tiny_folder: Path, chelsea: Path) -> None:
     program = (
         f"{WITHOUT_TORCH.replace('onnx', 'onnxruntime')}\nfrom ovseg_cli.__main__ import run\n"

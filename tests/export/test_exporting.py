@@ -1,7 +1,9 @@
 """What an export leaves behind, and what it leaves behind when it fails: nothing."""
 
 import json
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,13 @@ from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.export import exporting
 from ovseg.export.exporting import Exported, ExportOptions, export_loaded
 from ovseg.export.gate import Gate
+from ovseg.export.quantisation import quantise_image
+from ovseg.export.source import source_of
+from ovseg.model.export_description import Format
 from ovseg.model.starter.model import StarterModel
 from ovseg.zeroshot.segmenter import Segmenter
 from ovseg_cli.__main__ import run
+from tests.export.conftest import ONE
 from tests.export.models import tiny_predictor
 
 
@@ -106,41 +112,88 @@ def test_end_to_end_takes_photos_as_they_are(
     assert scores.shape == wanted.group_scores.shape
 
 
-def test_a_failing_gate_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gate, "_model_changes_its_mind", None, raising=False)
-    other = tiny_predictor(seed=1)
-    true_source = exporting.source_of
+@pytest.fixture
+def written(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of the tiny model come from the export that is there, to save the time."""
 
-    def other_weights(model: object) -> object:
-        """Graphs of one model, compared with another."""
-        source = true_source(tiny_predictor())
-        return exporting.Source(**{**vars(source), "image": true_source(other).image})
+    def copy(name: str) -> Callable[[object, Path], None]:
+        def write(_: object, path: Path) -> None:
+            shutil.copy(tiny_folder / name, path)
 
-    sources = iter([true_source(other), other_weights(None)])
-    monkeypatch.setattr(exporting, "source_of", lambda model: next(sources))
-    real_gate = Gate(next(sources), (), "onnx")
-    monkeypatch.setattr(exporting, "Gate", lambda *_: real_gate)
-    monkeypatch.setattr(
-        exporting, "write_image_onnx", lambda source, path: _write(tiny_predictor(), path)
-    )
+        return write
+
+    monkeypatch.setattr(exporting, "write_image_onnx", copy("image.onnx"))
+    monkeypatch.setattr(exporting, "write_text_onnx", copy("text.onnx"))
+
+
+@pytest.mark.usefixtures("written")
+def test_a_failing_gate_keeps_nothing(tmp_path: Path) -> None:
+    """The weights written are not those of the model."""
+    with pytest.raises(ModelError, match=r"not kept: on .* of the labels are the model's"):
+        export_loaded(tiny_predictor(seed=1), tmp_path / "out" / "x", ExportOptions(images=ONE))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.usefixtures("written")
+def test_a_failing_gate_leaves_the_former_export(tiny_folder: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(tiny_folder, tmp_path / "all" / "out"))
+    with pytest.raises(ModelError, match="not kept"):
+        export_loaded(tiny_predictor(seed=1), output, ExportOptions(images=ONE))
+    assert (output / "export.json").read_bytes() == (tiny_folder / "export.json").read_bytes()
+    assert [path.name for path in output.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.usefixtures("written")
+def test_a_passing_export_replaces_the_former(tiny_folder: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(tiny_folder, tmp_path / "all" / "out"))
+    (output / "export.json").write_text("{}")
+    done = export_loaded(tiny_predictor(), output, ExportOptions(images=ONE))
+    assert json.loads((output / "export.json").read_text())["kind"] == "ovsegmentor"
+    assert done.report.agreement >= 0.99
+    assert [path.name for path in output.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.usefixtures("written")
+def test_openvino_gives_the_same_labels(tmp_path: Path, chelsea: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
     output = tmp_path / "out"
-    with pytest.raises(ModelError, match="the export is not kept: on .* labels are the model's"):
-        export_loaded(other, output, ExportOptions(format="onnx"))
-    assert list(tmp_path.iterdir()) == []
+    done = export_loaded(tiny_predictor(), output, ExportOptions(format="openvino", images=ONE))
+    assert {"image.xml", "image.bin", "text.xml", "text.bin"} <= set(done.files)
+    assert done.report.agreement >= 0.99
+    wanted = Segmenter(tiny_predictor()).segment(chelsea, "cat,dog,bird")
+    found = Segmenter.from_pretrained(output).segment(chelsea, "cat,dog,bird")
+    assert (found.labels == wanted.labels).mean() > 0.99
 
 
-def _write(model: object, path: Path) -> None:
-    from ovseg.export.onnx_files import write_image_onnx
-    from ovseg.export.source import source_of
+def test_int8_keeps_eight_bit_weights(tiny_folder: Path, tmp_path: Path) -> None:
+    gate = Gate(source_of(tiny_predictor()), ONE, "onnx-int8")
+    assert gate.least_agreement == 0.98
+    how = quantise_image(
+        tiny_folder / "image.onnx", tmp_path / "int8.onnx", gate.samples, gate.least_agreement
+    )
+    assert how == "dynamic, products, per channel"
+    kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    assert kinds.count("MatMulInteger") + kinds.count("DynamicQuantizeMatMul") > 10
 
-    write_image_onnx(source_of(model), path)
+
+@pytest.mark.parametrize("format", ["torchscript", "torch-export"])
+def test_torch_formats_give_the_same_labels_and_are_not_run_by_ovseg(
+    tmp_path: Path, format: Format
+) -> None:
+    done = export_loaded(
+        tiny_predictor(), tmp_path / "out", ExportOptions(format=format, images=ONE)
+    )
+    assert done.report.agreement >= 0.99
+    assert {row.what for row in done.report.rows} == {"graph"}
+    with pytest.raises(ModelError, match="is a program, for applications"):
+        Segmenter.from_pretrained(tmp_path / "out")
 
 
 def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear reader")
     with pytest.raises(UsageError, match="exists and is no export"):
-        export_loaded(StarterModel(), tmp_path / "mine", ExportOptions())
+        export_loaded(StarterModel(), tmp_path / "mine", ExportOptions(images=ONE))
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear reader"
 
 
@@ -148,7 +201,7 @@ def test_an_export_cannot_be_exported(tiny_folder: Path, tmp_path: Path) -> None
     from ovseg.model.loading import load_model
 
     with pytest.raises(ModelError, match="cannot be exported again"):
-        export_loaded(load_model(tiny_folder), tmp_path / "out", ExportOptions())
+        export_loaded(load_model(tiny_folder), tmp_path / "out", ExportOptions(images=ONE))
 
 
 def test_unknown_formats_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -17,17 +17,20 @@ from ovseg.model.interface import Preprocessing
 INPUTS = ("image", "class_embeddings", "threshold")
 OUTPUTS = ("photo_labels", "photo_groups", "photo_scores")
 
-# `photo` is uint8 [H, W, 3]. Sides follow `resized_shape`; `Round` goes to even like Python's.
+# Sides follow `resized_shape`, in float64 as there; `Round` goes to even like Python's.
 _BEFORE = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 before (uint8[H, W, 3] image) => (float[1, 3, rows, columns] before_pixels, int64[2] before_size)
-<float short = {{{short_side}}}, float long = {{{long_side}}}, float step = {{{multiple_of}}},
- float half = {{0.5}}, float one = {{1.0}}, float low = {{0.0}}, float high = {{255.0}},
+<double short = {{{short_side}}}, double long = {{{long_side}}}, double step = {{{multiple_of}}},
+ double half = {{0.5}}, double one = {{1.0}}, int64 first = {{0}}, int64 second = {{1}},
  float[1, 3, 1, 1] mean = {{{mean}}}, float[1, 3, 1, 1] std = {{{std}}},
- int64[1] batch = {{0}}, int64[2] front = {{1, 3}}>
+ int64[1] batch = {{0}}, int32 sixteen = {{16}}, int32 shift = {{65536}}, int32 two = {{2}},
+ int32 four = {{4}}, int64[1] columns_axes = {{1}},
+ int64[2] rows_axes = {{1, 2}}, float float_zero = {{0.0}}, float float_one = {{1.0}},
+ float fine = {{2048.0}}, int64 int_zero = {{0}}, int64 int_one = {{1}}>
 {{
     before_size = Shape <start = 0, end = 2> (image)
-    sides = Cast <to = 1> (before_size)
+    sides = Cast <to = 11> (before_size)
     longest = ReduceMax <keepdims = 0> (sides)
     shortest = ReduceMin <keepdims = 0> (sides)
     to_long = Div (long, longest)
@@ -41,18 +44,74 @@ before (uint8[H, W, 3] image) => (float[1, 3, rows, columns] before_pixels, int6
     some = Max (rounded, one)
     wanted_float = Mul (some, step)
     wanted = Cast <to = 7> (wanted_float)
-    values = Cast <to = 1> (image)
+    levels = Cast <to = 6> (image)
+{columns}
+    left = Gather <axis = 1> (levels, columns_low)
+    right = Gather <axis = 1> (levels, columns_high)
+    left_share = Mul (left, columns_low_weight)
+    right_share = Mul (right, columns_high_weight)
+    wide = Add (left_share, right_share)
+{rows}
+    coarse = Div (wide, sixteen)
+    upper = Gather <axis = 0> (coarse, rows_low)
+    lower = Gather <axis = 0> (coarse, rows_high)
+    upper_product = Mul (upper, rows_low_weight)
+    lower_product = Mul (lower, rows_high_weight)
+    upper_share = Div (upper_product, shift)
+    lower_share = Div (lower_product, shift)
+    both = Add (upper_share, lower_share)
+    nearly = Add (both, two)
+    resized = Div (nearly, four)
+    values = Cast <to = 1> (resized)
     channels = Transpose <perm = [2, 0, 1]> (values)
     batched = Unsqueeze (channels, batch)
-    sizes = Concat <axis = 0> (front, wanted)
-    resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">
-        (batched, , , sizes)
-    levels = Round (resized)
-    clipped = Clip (levels, low, high)
-    centred = Sub (clipped, mean)
+    centred = Sub (batched, mean)
     before_pixels = Div (centred, std)
 }}
 """
+
+# OpenCV's bilinear rule for bytes: weights in steps of 1/2048, integer arithmetic. Being exact
+# matters, since a level of difference here and there flips labels that are nearly tied.
+_TAPS = """
+    {axis}_before = Gather (before_size, {index})
+    {axis}_after = Gather (wanted, {index})
+    {axis}_side = Cast <to = 11> ({axis}_before)
+    {axis}_wanted = Cast <to = 11> ({axis}_after)
+    {axis}_range = Range (int_zero, {axis}_after, int_one)
+    {axis}_numbers = Cast <to = 11> ({axis}_range)
+    {axis}_centres = Add ({axis}_numbers, half)
+    {axis}_ratio = Div ({axis}_side, {axis}_wanted)
+    {axis}_scaled = Mul ({axis}_centres, {axis}_ratio)
+    {axis}_exact = Sub ({axis}_scaled, half)
+    {axis}_source = Cast <to = 1> ({axis}_exact)
+    {axis}_floor = Floor ({axis}_source)
+    {axis}_share = Sub ({axis}_source, {axis}_floor)
+    {axis}_index = Cast <to = 7> ({axis}_floor)
+    {axis}_last = Sub ({axis}_before, int_one)
+{inner}
+    {axis}_rest = Sub (float_one, {axis}_inner)
+    {axis}_next = Add ({axis}_index, int_one)
+    {axis}_low = Clip ({axis}_index, int_zero, {axis}_last)
+    {axis}_high = Clip ({axis}_next, int_zero, {axis}_last)
+    {axis}_low_fine = Mul ({axis}_rest, fine)
+    {axis}_high_fine = Mul ({axis}_inner, fine)
+    {axis}_low_level = Round ({axis}_low_fine)
+    {axis}_high_level = Round ({axis}_high_fine)
+    {axis}_low_flat = Cast <to = 6> ({axis}_low_level)
+    {axis}_high_flat = Cast <to = 6> ({axis}_high_level)
+    {axis}_low_weight = Unsqueeze ({axis}_low_flat, {axis}_axes)
+    {axis}_high_weight = Unsqueeze ({axis}_high_flat, {axis}_axes)
+"""
+
+# Beyond the outermost pixels OpenCV drops the share of the second column, but not that of the
+# second row, which is then the same row again.
+_INNER_COLUMNS = """
+    beyond = GreaterOrEqual (columns_index, columns_last)
+    ahead = Less (columns_index, int_zero)
+    outside = Or (beyond, ahead)
+    columns_inner = Where (outside, float_zero, columns_share)
+"""
+_INNER_ROWS = "    rows_inner = Identity (rows_share)"
 
 _GROUPS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
@@ -221,6 +280,8 @@ def _constants(rule: Preprocessing) -> dict[str, Any]:
         "short_side": float(rule.short_side),
         "long_side": float(rule.long_side),
         "multiple_of": float(rule.multiple_of),
+        "rows": _TAPS.format(axis="rows", index="first", inner=_INNER_ROWS),
+        "columns": _TAPS.format(axis="columns", index="second", inner=_INNER_COLUMNS),
         "mean": ", ".join(map(repr, map(float, rule.mean))),
         "std": ", ".join(map(repr, map(float, rule.std))),
     }

@@ -233,7 +233,12 @@ class _Exporting:
     def _verify(self) -> Report:
         runs = self.options.format in RUNNABLE
         exported = read_exported(self.folder, "cpu") if runs else None
-        return self.gate.check(open_program(self.folder / self.layout.image), exported)
+        whole = self.layout.end_to_end
+        return self.gate.check(
+            open_program(self.folder / self.layout.image),
+            exported,
+            None if whole is None else self.folder / whole,
+        )
 
 
 def _check(output: Path, options: ExportOptions) -> None:

@@ -5,7 +5,8 @@ that ovseg can run also go through a `Segmenter` from image file to label map.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from ovseg.data.class_list import ClassList
 from ovseg.data.images import Pixels, read_image, resize, resized_shape
 from ovseg.errors import ModelError
 from ovseg.export.comparison import Sample, compare, timed
+from ovseg.export.end_to_end import OUTPUTS as PHOTO_OUTPUTS
 from ovseg.export.graphs import NO_BACKGROUND
 from ovseg.export.programs import Inputs, Program, TorchProgram
 from ovseg.export.source import Source
 from ovseg.model.interface import SegmentationModel
+from ovseg.model.runtimes import Runtime, open_graph
 from ovseg.zeroshot.segmenter import Options, Segmenter
 
 BUNDLED = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")
@@ -35,7 +38,8 @@ class Row:
     """One comparison.
 
     Attributes:
-        what: `graph`, or `segmenter` for the whole way from image to label map.
+        what: `graph`; `segmenter` for the way from image to label map as `ovseg segment` goes it;
+            `end-to-end` for the graph that goes it by itself.
         image: its name.
         height, width: of what was compared, in pixels.
         difference: largest difference of a score.
@@ -104,12 +108,15 @@ class Gate:
         self._options = Options(templates=source.model.templates[:1])
         self.samples = list(self._samples())
 
-    def check(self, program: Program, exported: SegmentationModel | None) -> Report:
+    def check(
+        self, program: Program, exported: SegmentationModel | None, whole: Path | None = None
+    ) -> Report:
         """Measure an export and refuse it if labels differ.
 
         Args:
             program: the image graph, read back.
             exported: the whole export; None if ovseg does not run its format.
+            whole: file of the graph for whole photos, if there is one.
 
         Raises:
             ModelError: labels agree on too few pixels.
@@ -119,6 +126,8 @@ class Gate:
         if exported is not None:
             rows += self._segmented(exported)
             text = self._text_difference(exported)
+        if whole is not None:
+            rows += self._end_to_end(open_graph(whole))
         report = Report(tuple(rows), self.least_agreement, text, torch.get_num_threads())
         if report.agreement < self.least_agreement:
             worst = min(rows, key=lambda row: row.agreement)
@@ -186,6 +195,31 @@ class Gate:
                 seconds=_seconds(theirs, image, classes, self._options),
                 model_seconds=_seconds(ours, image, classes, self._options),
             )
+
+    def _end_to_end(self, graph: Runtime) -> Iterator[Row]:
+        """The graph for whole photos against the model in one pass."""
+        segmenter, options = Segmenter(self._source.model), replace(self._options, window="none")
+        for name, image in self._images.items():
+            wanted = segmenter.segment(image, self._vocabulary, options)
+            run = partial(graph.run, PHOTO_OUTPUTS, self._photo(image))
+            labels, _, scores = run()
+            seen = np.isfinite(wanted.group_scores)
+            dense = self._source.kind == "dense-clip"  # its segmenter has scores of another kind
+            apart = np.zeros(1) if dense else np.abs(wanted.group_scores - scores)[seen]
+            yield Row(
+                "end-to-end",
+                name,
+                image.shape[0],
+                image.shape[1],
+                difference=float(apart.max()),
+                agreement=float((wanted.labels == labels).mean()),
+                seconds=timed(run),
+                model_seconds=_seconds(segmenter, image, self._vocabulary, options),
+            )
+
+    def _photo(self, image: Pixels) -> dict[str, np.ndarray]:
+        threshold = np.array(self._source.model.threshold, np.float32)
+        return {"image": image, "class_embeddings": self._classes(), "threshold": threshold}
 
     def _text_difference(self, exported: SegmentationModel) -> float | None:
         if self._source.text is None:

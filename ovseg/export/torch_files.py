@@ -18,9 +18,21 @@ from ovseg.export.onnx_files import image_example, image_shapes, text_example, t
 from ovseg.export.source import Source
 
 
+class PlainOutputs(nn.Module):
+    """An image graph that returns a plain tuple: torch's formats cannot name the fields."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
+        """The fields of `Found`, in order."""
+        return tuple(self.graph(pixels, classes, threshold))
+
+
 def write_image_torchscript(source: Source, path: Path) -> None:
     """Trace the image graph to a TorchScript archive."""
-    _trace(source.image, image_example(source), path)
+    _trace(PlainOutputs(source.image), image_example(source), path)
 
 
 def write_text_torchscript(graph: nn.Module, path: Path) -> None:
@@ -30,7 +42,7 @@ def write_text_torchscript(graph: nn.Module, path: Path) -> None:
 
 def write_image_program(source: Source, path: Path) -> None:
     """Write the image graph as torch.export's program, sizes dynamic."""
-    _export(source.image, image_example(source), image_shapes(source), path)
+    _export(PlainOutputs(source.image), image_example(source), image_shapes(source), path)
 
 
 def write_text_program(graph: nn.Module, path: Path) -> None:

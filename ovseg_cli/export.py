@@ -66,8 +66,8 @@ def export(
         hub_layout=hub_layout,
         images=tuple(find_images(images)) if images else (),
     )
-    if options.format == "torchscript":
-        print_warning("TorchScript archives hold pickles by their format; onnx has none")
+    if options.format in ("torchscript", "torch-export"):
+        print_warning(f"{options.format} files hold pickles by their format; onnx has none")
     console = stderr()
     with console.status("starting") as status:
         done = export_model(model, output, options, lambda step: status.update(f"{step} ..."))

@@ -146,8 +146,8 @@ class Gate:
             for side, bound in looks:
                 height, width = image.shape[:2]
                 shape = resized_shape(height, width, side, rule.long_side, rule.multiple_of)
-                pixels = resize(image, shape) - np.array(rule.mean, np.float32)
-                pixels = pixels / np.array(rule.std, np.float32)
+                centred = resize(image, shape) - np.array(rule.mean, np.float32)
+                pixels = centred / np.array(rule.std, np.float32)
                 inputs: Inputs = {
                     "pixels": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32),
                     "class_embeddings": classes,

@@ -1,8 +1,8 @@
 """Graphs in torch's own formats, for applications that load them with torch.
 
-TorchScript archives hold pickles by their format. torch reads them with an interpreter of its own
-that makes nothing but TorchScript's types, yet what it loads is a program: ovseg itself never runs
-such a file except to verify the one it has just written.
+TorchScript archives hold pickles by their format, and torch.export's one that stands for example
+inputs, empty here. torch reads them with restricted interpreters, yet what it loads is a program:
+ovseg itself never runs such a file except to verify the one it has just written.
 """
 
 import warnings
@@ -23,11 +23,11 @@ class PlainOutputs(nn.Module):
 
     def __init__(self, graph: nn.Module) -> None:
         super().__init__()
-        self.graph = graph
+        self.inner = graph
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
         """The fields of `Found`, in order."""
-        return tuple(self.graph(pixels, classes, threshold))
+        return tuple(self.inner(pixels, classes, threshold))
 
 
 def write_image_torchscript(source: Source, path: Path) -> None:
@@ -71,6 +71,7 @@ def _export(
             raise ModelError(
                 f"torch.export cannot write this model: {_first_line(error)}"
             ) from error
+        program.example_inputs = None  # they alone would be pickled
         torch.export.save(program, path)
 
 

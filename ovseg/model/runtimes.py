@@ -34,9 +34,9 @@ class OnnxGraph:
 
     @cached_property
     def _session(self) -> Any:
-        runtime = onnxruntime()
+        runtime, providers = onnxruntime(), _providers(self.device)
         try:
-            return runtime.InferenceSession(self.path, providers=_providers(self.device))
+            return runtime.InferenceSession(self.path, providers=providers)
         except Exception as error:  # its errors share no public base
             raise ModelError(
                 f"{self.path}: ONNX Runtime cannot read it: {_first_line(error)}"

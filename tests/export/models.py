@@ -56,5 +56,5 @@ def tiny_predictor(seed: int = 0) -> Predictor:
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    card = ModelCard("tiny", "ovsegmentor", "random weights", "CC0-1.0", "0" * 64)
+    card = ModelCard("tiny", "ovsegmentor", "random weights", "CC0-1.0", f"{seed:064x}")
     return Predictor(model, HubTokenizer(voc_tokenizer(), 40), card)

@@ -15,7 +15,6 @@ from ovseg.zeroshot.segmenter import Options, Segmenter
 from ovseg.zeroshot.windows import SlidingWindow, boxes_of
 from tests.model.clip.tiny import write_folder
 
-
 CLASSES = ClassList.parse("cat,dog")
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
-from ovseg.model.clip.hub import file_digest, hub_file
+from ovseg.model.clip.hub import WEIGHT_NAMES, file_digest, hub_file
 from ovseg.model.clip.names import ClipName, nearest
 
 _QUICK = "-quickgelu"
 _FOLDER_CONFIG = "open_clip_config.json"
-_WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_FOLDER_WEIGHTS = (*_WEIGHT_NAMES, "model.safetensors")
+_FOLDER_WEIGHTS = (*WEIGHT_NAMES, "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _from_table(name: ClipName) -> Recipe:
     spelled = base + _QUICK if config["quick_gelu"] else base
     weights = hub_file(
         repository,
-        (file,) if file else _WEIGHT_NAMES,
+        (file,) if file else WEIGHT_NAMES,
         by_hand=f"then name it: --model clip:/path/to/file,arch={spelled}",
     )
     source = f"https://huggingface.co/{repository}"

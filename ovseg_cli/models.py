@@ -110,8 +110,8 @@ def convert(
 
 
 @contextmanager
-def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]:
-    """A bar of bytes on stderr; silent where stderr is no terminal."""
+def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None] | None]:
+    """A bar of bytes on stderr; None where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -122,6 +122,9 @@ def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]
     )
 
     console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -129,9 +132,7 @@ def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(entry.name, total=entry.size)
         yield lambda here, total: bars.update(task, completed=here, total=total)
 

@@ -1,0 +1,103 @@
+"""Photographs for scenes to stand on."""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ovseg.data.cutouts.naming import NameTable, Rejected
+from ovseg.files import replacing
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+STORED_SIDE = 1280
+MAX_PIXELS = 100_000_000
+_MIN_SIDE = 200
+
+
+@dataclass(frozen=True)
+class Background:
+    """A photograph that scenes can be put on.
+
+    Attributes:
+        source: path within the folder of backgrounds, with forward slashes.
+        pixels: file name of the shrunk picture in the library folder.
+        shows: entities that its file name mentions; they are not put on it, since what is in the
+            photograph has no mask.
+    """
+
+    source: str
+    pixels: str
+    shows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BackgroundChunk:
+    """Some photographs, and where to keep them; the fields are as in `LibraryChunk`."""
+
+    folder: Path
+    sources: tuple[str, ...]
+    first: int
+    store: Path
+    names: Path | None
+
+
+def find_backgrounds(folder: Path) -> list[str]:
+    """Paths of all pictures under `folder`, sorted."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+
+
+def read_chunk(chunk: BackgroundChunk) -> dict[str, Any]:
+    """Read the files: `{"backgrounds": [...], "rejected": [[source, reason], ...]}`."""
+    table = NameTable(chunk.names)
+    backgrounds: list[dict[str, Any]] = []
+    rejected: list[list[str]] = []
+    for number, source in enumerate(chunk.sources, start=chunk.first):
+        try:
+            pixels = _decode(chunk.folder / source)
+        except Rejected as reason:
+            rejected.append([source, str(reason)])
+            continue
+        stored = f"{number:06d}.png"
+        with replacing(chunk.store / stored) as temporary:
+            cv2.imwrite(str(temporary), pixels[..., ::-1])
+        background = Background(source, stored, tuple(_mentioned(source, table)))
+        backgrounds.append(asdict(background))
+    return {"backgrounds": backgrounds, "rejected": rejected}
+
+
+def load_pixels(path: Path) -> NDArray[np.uint8]:
+    """A stored background, RGB uint8 [H, W, 3]."""
+    return np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def _mentioned(source: str, table: NameTable) -> list[str]:
+    words = re.findall(r"[a-z]+", Path(source).stem.casefold())
+    return sorted({name for word in words if (name := table.look_up(word)) is not None})
+
+
+def _decode(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Rejected("too many pixels")
+            if min(image.size) < _MIN_SIDE:
+                raise Rejected("too small")
+            image.draft("RGB", (STORED_SIDE, STORED_SIDE))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright.thumbnail((STORED_SIDE, STORED_SIDE), Image.Resampling.BOX)
+            return np.asarray(upright)
+    except Image.DecompressionBombError as error:
+        raise Rejected("too many pixels") from error
+    except UnidentifiedImageError as error:
+        raise Rejected("not a picture") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise Rejected("damaged picture") from error

@@ -51,7 +51,9 @@ def turn(rgba: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
 
 
 def blur(rgba: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """Out of focus by `sigma` pixels."""
+    """Out of focus by `sigma` pixels; the picture grows to hold the soft edge."""
+    margin = int(2 * sigma) + 1
+    rgba = cv2.copyMakeBorder(rgba, margin, margin, margin, margin, cv2.BORDER_CONSTANT)
     return _straight(cv2.GaussianBlur(_premultiply(rgba), (0, 0), sigma))
 
 

@@ -66,9 +66,9 @@ def read_chunk(chunk: BackgroundChunk) -> dict[str, Any]:
         except Rejected as reason:
             rejected.append([source, str(reason)])
             continue
-        stored = f"{number:06d}.png"
+        stored = f"{number:06d}.jpg"
         with replacing(chunk.store / stored) as temporary:
-            cv2.imwrite(str(temporary), pixels[..., ::-1])
+            cv2.imwrite(str(temporary), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
         background = Background(source, stored, tuple(_mentioned(source, table)))
         backgrounds.append(asdict(background))
     return {"backgrounds": backgrounds, "rejected": rejected}

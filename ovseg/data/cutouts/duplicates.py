@@ -14,6 +14,8 @@ Thresholds: of 71 drawings that Tux Paint holds twice, the silhouettes of 95 % d
 0.01 and of all by less than 0.03.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,15 @@ def group(signatures: NDArray[np.uint8]) -> list[int]:
             for other in others[same]:
                 _join(parent, int(first), int(other))
     return [_root(parent, index) for index in range(count)]
+
+
+def join(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """The finest grouping in which members of a group of either stay together."""
+    parent = list(range(len(first)))
+    for groups in (first, second):
+        for index, leader in enumerate(groups):
+            _join(parent, index, leader)
+    return [_root(parent, index) for index in range(len(parent))]
 
 
 def _features(signatures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

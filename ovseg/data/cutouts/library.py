@@ -37,6 +37,7 @@ class CutOut:
     Attributes:
         source: path within the folder of cut-outs, with forward slashes.
         name: the entity it shows.
+        words: the description that says so.
         several: whether it shows more than one of them.
         supercategory: first folder of `source`.
         may_mirror: false where the picture says so (writing, left and right hands).
@@ -46,6 +47,7 @@ class CutOut:
 
     source: str
     name: str
+    words: str
     several: bool
     supercategory: str
     may_mirror: bool
@@ -122,6 +124,7 @@ def _read(
     return CutOut(
         source=source,
         name=named.name,
+        words=" ".join(description.text.split())[:200],
         several=named.several,
         supercategory=parts[0] if len(parts) > 1 else "object",
         may_mirror=_may_mirror(path),

@@ -7,7 +7,7 @@ number alone. Frames: pixels, (row, column), origin top left.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -89,13 +89,6 @@ class Scene:
     dropped: int = 0
 
 
-@dataclass
-class _Tally:
-    redrawn: int = 0
-    dropped: int = 0
-    placed: list[Placed] = field(default_factory=list)
-
-
 def scene_shape(rng: Generator, side: int) -> tuple[int, int]:
     """Height and width in pixels, the longer one `side`."""
     width, height = _SHAPES[rng.integers(len(_SHAPES))]
@@ -138,20 +131,20 @@ def place(rng: Generator, sprites: Sequence[Sprite], shape: tuple[int, int]) -> 
     The lower an object stands, the nearer it is. Who is seen too little is placed anew, a few
     times, and then left out. The scene returned has no pixels yet.
     """
-    tally = _Tally()
+    placed: list[Placed] = []
+    redrawn = dropped = 0
     for sprite in sprites:
-        tries = [_try(rng, sprite, tally.placed, shape) for _ in range(1)]
-        attempt = tries[0]
-        while attempt is None and tally.redrawn < _TRIES * len(sprites):
-            tally.redrawn += 1
-            attempt = _try(rng, sprite, tally.placed, shape)
-        if attempt is None:
-            tally.dropped += 1
-        else:
-            tally.placed = attempt
-    labels, instances = _look(tally.placed, shape)
+        attempt = _try(rng, sprite, placed, shape)
+        for _ in range(_TRIES):
+            if attempt is not None:
+                break
+            redrawn += 1
+            attempt = _try(rng, sprite, placed, shape)
+        dropped += attempt is None
+        placed = placed if attempt is None else attempt
+    labels, instances = _look(placed, shape)
     empty = np.zeros((*shape, 3), np.uint8)
-    return Scene(empty, labels, tuple(instances), tally.redrawn, tally.dropped), tally.placed
+    return Scene(empty, labels, tuple(instances), redrawn, dropped), placed
 
 
 def _try(

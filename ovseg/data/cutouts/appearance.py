@@ -102,10 +102,10 @@ def _darken(canvas: NDArray[np.float32], light: NDArray[np.float32], row: int, c
 
 
 def photograph(rng: Generator, canvas: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Exposure, a colour cast and sensor noise over the whole scene, float -> uint8 [H, W, 3]."""
-    cast = rng.normal(1.0, 0.03, size=3).astype(np.float32) * float(rng.uniform(0.88, 1.1))
-    noise = rng.standard_normal(canvas.shape, dtype=np.float32) * float(rng.uniform(0, 4))
-    return np.clip(np.round(canvas * cast + noise), 0, 255).astype(np.uint8)
+    """Exposure, a colour cast and grain over the whole scene, float -> uint8 [H, W, 3]."""
+    cast = (rng.normal(1.0, 0.03, size=3) * rng.uniform(0.88, 1.1)).astype(np.float32)
+    grain = rng.standard_normal(canvas.shape[:2], dtype=np.float32) * np.float32(rng.uniform(0, 4))
+    return np.clip(canvas * cast + grain[..., None] + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
 def _premultiply(rgba: NDArray[np.uint8]) -> NDArray[np.float32]:

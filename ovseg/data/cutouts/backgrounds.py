@@ -8,14 +8,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ovseg.data.cutouts.naming import NameTable, Rejected
+from ovseg.data.cutouts.naming import NameTable
+from ovseg.data.images import SUFFIXES, read_image
+from ovseg.errors import DataError
 from ovseg.files import replacing
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-STORED_SIDE = 1280
-MAX_PIXELS = 100_000_000
+STORED_SIDE = 1024
 _MIN_SIDE = 200
 
 
@@ -56,15 +55,15 @@ def find_backgrounds(folder: Path) -> list[str]:
 
 
 def read_chunk(chunk: BackgroundChunk) -> dict[str, Any]:
-    """Read the files: `{"backgrounds": [...], "rejected": [[source, reason], ...]}`."""
+    """Read the files: `{"backgrounds": [...], "rejected": [[source, reason, detail], ...]}`."""
     table = NameTable(chunk.names)
     backgrounds: list[dict[str, Any]] = []
     rejected: list[list[str]] = []
     for number, source in enumerate(chunk.sources, start=chunk.first):
         try:
-            pixels = _decode(chunk.folder / source)
-        except Rejected as reason:
-            rejected.append([source, str(reason)])
+            pixels = _read(chunk.folder / source)
+        except DataError as error:
+            rejected.append([source, "not a usable photograph", str(error)])
             continue
         stored = f"{number:06d}.jpg"
         with replacing(chunk.store / stored) as temporary:
@@ -76,7 +75,7 @@ def read_chunk(chunk: BackgroundChunk) -> dict[str, Any]:
 
 def load_pixels(path: Path) -> NDArray[np.uint8]:
     """A stored background, RGB uint8 [H, W, 3]."""
-    return np.ascontiguousarray(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1])
+    return np.asarray(cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
 
 
 def _mentioned(source: str, table: NameTable) -> list[str]:
@@ -84,20 +83,13 @@ def _mentioned(source: str, table: NameTable) -> list[str]:
     return sorted({name for word in words if (name := table.look_up(word)) is not None})
 
 
-def _decode(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Rejected("too many pixels")
-            if min(image.size) < _MIN_SIDE:
-                raise Rejected("too small")
-            image.draft("RGB", (STORED_SIDE, STORED_SIDE))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            upright.thumbnail((STORED_SIDE, STORED_SIDE), Image.Resampling.BOX)
-            return np.asarray(upright)
-    except Image.DecompressionBombError as error:
-        raise Rejected("too many pixels") from error
-    except UnidentifiedImageError as error:
-        raise Rejected("not a picture") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise Rejected("damaged picture") from error
+def _read(path: Path) -> NDArray[np.uint8]:
+    pixels = read_image(path)
+    height, width = pixels.shape[:2]
+    if min(height, width) < _MIN_SIDE:
+        raise DataError(f"{path}: {width}×{height} pixels; photographs need {_MIN_SIDE} or more")
+    scale = STORED_SIDE / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))

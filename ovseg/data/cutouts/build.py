@@ -154,7 +154,7 @@ def build_cutouts(
     pieces: list[Piece[SceneChunk]] = []
     for side, count in zip((TRAIN, TEST), _scene_counts(request), strict=True):
         if count:
-            _require_stock(stocks[side], side)
+            _require_stock(request, found, stocks[side], side)
             write_stock(work / f"stock-{side}.json", stocks[side])
             pieces += _scene_pieces(request, side, count)
     results = run_pieces("composing scenes", pieces, make_chunk, workers, progress)
@@ -229,7 +229,9 @@ def _open_out(request: CutoutsRequest, fingerprint: dict[str, Any]) -> CutoutsSu
         _require_same(request.out, document["request"], fingerprint)
         return CutoutsSummary(**document["summary"]) if path == done else None
     if request.out.exists() and any(request.out.iterdir()):
-        raise UsageError(f"{request.out} is not empty and not a set of scenes: choose another --out")
+        raise UsageError(
+            f"{request.out} is not empty and not a set of scenes: choose another --out"
+        )
     write_text(begun, json.dumps({"request": fingerprint}))
     return None
 
@@ -305,14 +307,21 @@ def _stocks(request: CutoutsRequest, found: _Library, split: Split) -> dict[str,
     return stocks
 
 
-def _require_stock(stock: Stock, side: str) -> None:
+def _require_stock(request: CutoutsRequest, found: _Library, stock: Stock, side: str) -> None:
+    """Give up, leaving nothing behind, where a side has nothing to make scenes from."""
+    if stock.backgrounds and stock.cutouts:
+        return
+    shutil.rmtree(request.out / ".build")
+    counted = Counter(item[1] for item in found.rejected).most_common(4)
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in counted) or "none left out"
     if not stock.backgrounds:
-        raise DataError("none of the photographs can be used: see the reasons with --dry-run --json")
-    if not stock.cutouts:
-        raise DataError(
-            f"no usable cut-out for the {side} set: every entity needs two drawings to be in both; "
-            "add cut-outs, or pass --test-share 0"
-        )
+        raise DataError(f"no usable photograph in {request.backgrounds} (left out: {reasons})")
+    if not found.cutouts:
+        raise DataError(f"no usable cut-out in {request.cutouts} (left out: {reasons})")
+    raise DataError(
+        f"no cut-out for the {side} set: an entity needs two different drawings to be on both "
+        "sides; add cut-outs, or pass --test-share 0"
+    )
 
 
 def _scene_pieces(request: CutoutsRequest, side: str, count: int) -> list[Piece[SceneChunk]]:

@@ -132,7 +132,9 @@ def _two(rng: Generator, subjects: Sequence[Subject], phrases: Sequence[str]) ->
     relations = _relations(*subjects)
     if relations and rng.random() < 0.75:
         return f"{phrases[0]} {_pick(rng, relations)} {phrases[1]}"
-    return _pick(rng, [f"{phrases[0]} {word} {phrases[1]}" for word in ("and", "with", "next to")[:2]])
+    return _pick(
+        rng, [f"{phrases[0]} {word} {phrases[1]}" for word in ("and", "with", "next to")[:2]]
+    )
 
 
 def _many(rng: Generator, subjects: Sequence[Subject], phrases: Sequence[str]) -> str:

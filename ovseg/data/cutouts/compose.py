@@ -129,10 +129,8 @@ class Composer:
         self._table = table
         self._size = size
         folder = pixels
-        self._cutout = lru_cache(128)(
-            lambda name: library.load_pixels(folder / "cutouts" / name)
-        )
-        self._background = lru_cache(16)(
+        self._cutout = lru_cache(128)(lambda name: library.load_pixels(folder / "cutouts" / name))
+        self._background = lru_cache(32)(
             lambda name: backgrounds.load_pixels(folder / "backgrounds" / name)
         )
 
@@ -182,9 +180,7 @@ def _write(
     masks = chunk.out / "annotations" / f"panoptic_{chunk.side}"
     _write_picture(masks / f"{stem}.png", panoptic.encode(labels), [])
     write_text(images / f"{stem}.txt", shown.caption + "\n")
-    _write_picture(
-        images / f"{stem}.jpg", shown.scene.image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
+    _write_picture(images / f"{stem}.jpg", shown.scene.image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     names = [instance.cutout.name for instance in shown.scene.instances]
     return {
         "number": number,
@@ -200,4 +196,4 @@ def _write(
 
 def _write_picture(path: Path, rgb: NDArray[np.uint8], options: list[int]) -> None:
     with replacing(path) as temporary:
-        cv2.imwrite(str(temporary), np.ascontiguousarray(rgb[..., ::-1]), options)
+        cv2.imwrite(str(temporary), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)

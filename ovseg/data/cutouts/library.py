@@ -79,58 +79,81 @@ def find_cutouts(folder: Path) -> list[str]:
     root = folder.resolve()
     found = []
     for path in folder.rglob("*"):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and path.resolve().is_relative_to(root):
+        if (
+            path.suffix.lower() in SUFFIXES
+            and path.is_file()
+            and path.resolve().is_relative_to(root)
+        ):
             found.append(path.relative_to(folder).as_posix())
     return sorted(found)
 
 
 def read_chunk(chunk: LibraryChunk) -> dict[str, Any]:
-    """Read the files: `{"cutouts": [...], "rejected": [[source, reason], ...]}` as JSON holds it."""
+    """Read the files: `{"cutouts": [...], "rejected": [[source, reason, words], ...]}`."""
     table = NameTable(chunk.names)
     cutouts: list[dict[str, Any]] = []
     rejected: list[list[str]] = []
     with Renderer() as renderer:
         for number, source in enumerate(chunk.sources, start=chunk.first):
+            description = Description("")
             try:
-                cutout = _read(chunk, source, f"{number:06d}.png", table, renderer)
-                cutouts.append(asdict(cutout))
+                path = chunk.folder / source
+                data = _bytes(path)
+                description = _describe(path, data, renderer)
+                stored = chunk.store / f"{number:06d}.png"
+                cutouts.append(
+                    asdict(_read(source, path, data, description, table, renderer, stored))
+                )
             except Rejected as reason:
-                rejected.append([source, str(reason)])
+                rejected.append([source, str(reason), _short(description.text)])
     return {"cutouts": cutouts, "rejected": rejected}
 
 
 def load_pixels(path: Path) -> NDArray[np.uint8]:
     """A stored cut-out, RGBA uint8 [H, W, 4]."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3]])
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+
+
+def _describe(path: Path, data: bytes, renderer: Renderer) -> Description:
+    """The words beside a picture, else those inside it."""
+    beside = _words_beside(path)
+    if beside is not None:
+        return beside
+    if path.suffix.lower() != ".svg":
+        raise Rejected("no words beside it")
+    return renderer.describe(data)
 
 
 def _read(
-    chunk: LibraryChunk, source: str, stored: str, table: NameTable, renderer: Renderer
+    source: str,
+    path: Path,
+    data: bytes,
+    description: Description,
+    table: NameTable,
+    renderer: Renderer,
+    stored: Path,
 ) -> CutOut:
-    path = chunk.folder / source
-    data = _bytes(path)
-    is_svg = path.suffix.lower() == ".svg"
-    description = _words_beside(path)
-    if description is None:
-        if not is_svg:
-            raise Rejected("no words beside it")
-        description = renderer.describe(data)
     named = name_of(description, table)
+    is_svg = path.suffix.lower() == ".svg"
     rgba = _normalise(_render(data, renderer) if is_svg else _decode(data))
-    with replacing(chunk.store / stored) as temporary:
+    with replacing(stored) as temporary:
         cv2.imwrite(str(temporary), rgba[..., [2, 1, 0, 3]])
     parts = source.split("/")
     return CutOut(
         source=source,
         name=named.name,
-        words=" ".join(description.text.split())[:200],
+        words=_short(description.text),
         several=named.several,
         supercategory=parts[0] if len(parts) > 1 else "object",
         may_mirror=_may_mirror(path),
-        pixels=stored,
+        pixels=stored.name,
         signature=duplicates.signature(rgba).tobytes().hex(),
     )
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:200]
 
 
 def _bytes(path: Path) -> bytes:
@@ -210,11 +233,12 @@ def shrink(rgba: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     if scale >= 1:
         return np.ascontiguousarray(rgba)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    floats = rgba.astype(np.float32)
-    floats[..., :3] *= floats[..., 3:] / 255
-    floats = cv2.resize(floats, size, interpolation=cv2.INTER_AREA)
-    floats[..., :3] *= 255 / np.maximum(floats[..., 3:], 1e-3)
-    return np.clip(np.round(floats), 0, 255).astype(np.uint8)
+    alpha = cv2.cvtColor(rgba[..., 3], cv2.COLOR_GRAY2BGR)
+    weighted = cv2.multiply(rgba[..., :3], alpha, scale=1 / 255)
+    weighted = cv2.resize(weighted, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], 3)
+    small = cv2.resize(rgba[..., 3], size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], 1)
+    straight = weighted * (np.float32(255) / np.maximum(small, np.float32(1)))
+    return np.dstack([np.clip(straight + np.float32(0.5), 0, 255).astype(np.uint8), small])
 
 
 def _visible_box(rgba: NDArray[np.uint8]) -> tuple[int, int, int, int]:

@@ -15,7 +15,9 @@ from ovseg.data.cutouts.naming import Description, Rejected
 
 TIMEOUT = 20.0  # seconds; the slowest of 8,000 drawings seen takes three
 MEMORY = 2 << 30  # bytes of address space
-_WARM_UP = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"><path d="M0 0h1v1z"/></svg>'
+_WARM_UP = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"><path d="M0 0h1v1z"/></svg>'
+)
 
 
 @dataclass(frozen=True)

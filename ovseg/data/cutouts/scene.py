@@ -125,7 +125,9 @@ def make_sprite(
     return Sprite(cutout, rgba, appearance.draw_shadow(rng))
 
 
-def place(rng: Generator, sprites: Sequence[Sprite], shape: tuple[int, int]) -> tuple[Scene, list[Placed]]:
+def place(
+    rng: Generator, sprites: Sequence[Sprite], shape: tuple[int, int]
+) -> tuple[Scene, list[Placed]]:
     """Find places where enough of every sprite is seen.
 
     The lower an object stands, the nearer it is. Who is seen too little is placed anew, a few
@@ -162,7 +164,9 @@ def _try(
     return candidate if seen and large else None
 
 
-def _look(placed: Sequence[Placed], shape: tuple[int, int]) -> tuple[NDArray[np.int16], list[Instance]]:
+def _look(
+    placed: Sequence[Placed], shape: tuple[int, int]
+) -> tuple[NDArray[np.int16], list[Instance]]:
     """Which object each pixel shows, and how much of each object is seen."""
     labels = np.full(shape, -1, np.int16)
     covered = np.zeros((len(placed), len(placed)), np.int64)
@@ -205,7 +209,9 @@ def _window(
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """The part of a sprite inside the scene, in its own frame and in the scene's."""
     inside, outside = [], []
-    for start, length, limit in zip((item.row, item.column), item.sprite.rgba.shape, shape, strict=False):
+    for start, length, limit in zip(
+        (item.row, item.column), item.sprite.rgba.shape, shape, strict=False
+    ):
         low, high = max(0, start), min(limit, start + length)
         inside.append(slice(low - start, max(low, high) - start))
         outside.append(slice(low, max(low, high)))

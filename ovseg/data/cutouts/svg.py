@@ -20,7 +20,15 @@ MAX_DEPTH = 128
 # A drawing with photographs inside is not what it seems without them.
 _REFUSED = {"image": "picture inside", "feImage": "picture inside"}
 _DROPPED = frozenset({"script", "foreignObject", "metadata", "title", "desc", "namedview"})
-_UNITS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "pc": 16.0, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96.0}
+_UNITS = {
+    "": 1.0,
+    "px": 1.0,
+    "pt": 96 / 72,
+    "pc": 16.0,
+    "mm": 96 / 25.4,
+    "cm": 96 / 2.54,
+    "in": 96.0,
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`ovseg build-dataset cutouts`: captioned scenes with ground truth, from cut-outs and photographs."""
+"""`ovseg build-dataset cutouts`: captioned scenes with ground-truth masks."""
 
 import json
 import time

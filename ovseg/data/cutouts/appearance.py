@@ -1,6 +1,7 @@
 """How a cut-out looks in a scene: turned, recoloured, blurred, with a shadow, photographed.
 
-Letters: H W scene rows and columns, h w a cut-out's. Pixels RGBA uint8 [h, w, 4], not premultiplied.
+Letters: H W scene rows and columns, h w a cut-out's. Cut-outs are RGBA uint8
+[h, w, 4], their colours not premultiplied.
 """
 
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ phrase long.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,9 +15,9 @@ from typing import Any
 
 from ovseg.errors import DataError
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 _ARTICLES = ("a", "an", "the", "some", "our")
@@ -100,6 +101,8 @@ class NameTable:
         fixed = (*self.singular_s, *self.plural_only, *self.names)
         if word in fixed or not word.endswith("s") or word.endswith("ss"):
             return word
+        if word.endswith("es") and word[:-2] in fixed:
+            return word[:-2]
         if word.endswith("ies") and len(word) > 4:
             return word[:-3] + "y"
         if word.endswith(("shes", "ches", "xes", "sses", "oes")):
@@ -119,7 +122,7 @@ class NameTable:
             return word
         if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u"):
             return word[:-1] + "ies"
-        if word.endswith(("s", "sh", "ch", "x", "z")) or word in ("potato", "tomato", "mango"):
+        if word.endswith(("s", "sh", "ch", "x", "z")):
             return word + "es"
         return word + "s"
 

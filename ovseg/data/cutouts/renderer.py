@@ -12,8 +12,10 @@ from types import TracebackType
 
 from ovseg.data.cutouts import svg
 from ovseg.data.cutouts.naming import Description, Rejected
+from ovseg.errors import DataError
 
 TIMEOUT = 20.0  # seconds; the slowest of 8,000 drawings seen takes three
+_START_TIMEOUT = 60.0
 MEMORY = 2 << 30  # bytes of address space
 _WARM_UP = (
     b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"><path d="M0 0h1v1z"/></svg>'
@@ -88,6 +90,10 @@ class Renderer:
         self._process.start()
         theirs.close()
         self._connection = ours
+        if not ours.poll(_START_TIMEOUT):
+            self._stop()
+            raise DataError("the process that renders SVGs does not start")
+        ours.recv()
         return ours
 
     def _stop(self) -> None:
@@ -103,6 +109,7 @@ def _serve(connection: Connection) -> None:
     """The child: answer with what was rendered, or with the reason why not."""
     svg.render(svg.read_svg(_WARM_UP), 1)  # imports everything while files may still be opened
     _give_up_rights()
+    connection.send("ready")
     while True:
         try:
             data, side = connection.recv()

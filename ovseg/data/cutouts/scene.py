@@ -44,7 +44,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Placed:
-    """A sprite and the scene position (row, column) of its top left corner, which may be outside."""
+    """A sprite and the position (row, column) of its top left corner, perhaps outside."""
 
     sprite: Sprite
     row: int

@@ -118,13 +118,11 @@ def _parse(data: bytes) -> ElementTree.Element:
 def _strip(root: ElementTree.Element) -> None:
     """Remove metadata, scripts and references out of the document; refuse embedded pictures."""
     for parent in root.iter():
-        if not isinstance(parent.tag, str):
-            continue
         reason = _REFUSED.get(_local(parent.tag))
         if reason is not None:
             raise Rejected(reason)
         for child in list(parent):
-            if not isinstance(child.tag, str) or _local(child.tag) in _DROPPED:
+            if _local(child.tag) in _DROPPED:
                 parent.remove(child)
         for key, value in list(parent.attrib.items()):
             name = _local(key)
@@ -157,7 +155,7 @@ def _description(root: ElementTree.Element) -> Description:
     titles: list[str] = []
     keywords: list[str] = []
     for work in root.iter():
-        if not isinstance(work.tag, str) or _local(work.tag) != "Work":
+        if _local(work.tag) != "Work":
             continue
         titles += [child.text or "" for child in work if _local(child.tag) == "title"]
         for subject in work:

@@ -148,7 +148,8 @@ def name_of(description: Description, table: NameTable) -> Named:
     head = table.singular(words[-1])
     if head in table.deny or len(head) < 2 or not head.isalpha():
         raise Rejected("words name nothing visible")
-    if article or head in {table.singular(word) for word in description.keywords}:
+    keywords = {table.singular(word) for word in description.keywords}
+    if article or head in table.mass | table.plural_only | keywords:
         return Named(head, several and head not in table.plural_only)
     raise Rejected("words not understood")
 

@@ -23,7 +23,9 @@ def bomb(levels: int) -> bytes:
         f'<g id="a{n + 1}"><use xlink:href="#a{n}"/><use xlink:href="#a{n}"/></g>'
         for n in range(levels)
     )
-    body = f'<defs><rect id="a0" width="9" height="9"/>{groups}</defs><use xlink:href="#a{levels}"/>'
+    body = (
+        f'<defs><rect id="a0" width="9" height="9"/>{groups}</defs><use xlink:href="#a{levels}"/>'
+    )
     return SVG.format(body).encode()
 
 

@@ -16,6 +16,8 @@ from ovseg.data.cutouts.naming import NameTable
 from ovseg.data.cutouts.scene import Scene
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# How a sentence ends that has said where; a second "on a green background" would stumble.
+_PLACES = ("left", "right", "corner", "top", "bottom", "middle")
 _APART = 0.08  # gap between centres, as a share of the scene, from which "left of" is said
 _SMALL, _LARGE = 0.025, 0.17  # share of the scene
 
@@ -57,7 +59,8 @@ def describe(rng: Generator, scene: Scene, table: NameTable) -> str:
         text = _two(rng, order, phrases)
     else:
         text = _many(rng, order, phrases)
-    text += _ground(rng, scene)
+    if not text.endswith(_PLACES):
+        text += _ground(rng, scene)
     return text[0].upper() + text[1:] + "."
 
 
@@ -95,13 +98,16 @@ def _centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
 
 def noun_phrase(rng: Generator, subject: Subject, table: NameTable) -> str:
     """ "a small red car", "two red cars", "some cherries", "a pair of scissors"."""
-    words = [subject.size] if subject.size and rng.random() < 0.3 else []
+    noun, count = subject.name, len(subject.numbers)
+    last = noun.rpartition(" ")[2]
+    uncounted = last in table.mass or subject.several
+    words = []
+    if subject.size and not uncounted and rng.random() < 0.3:
+        words.append(subject.size)
     # "an orange orange" is no sentence for people.
     if subject.colour and subject.colour != subject.name and rng.random() < 0.75:
         words.append(subject.colour)
-    noun, count = subject.name, len(subject.numbers)
-    last = noun.rpartition(" ")[2]
-    if last in table.mass or subject.several:
+    if uncounted:
         plural = noun if last in table.mass else table.plural(noun)
         return " ".join(["some", *words, plural])
     if last in table.plural_only:
@@ -110,7 +116,8 @@ def noun_phrase(rng: Generator, subject: Subject, table: NameTable) -> str:
         words.append(noun if count == 1 else table.plural(noun))
     if count > 1:
         return " ".join([_NUMBERS[count], *words])
-    return f"{article(words[0])} {' '.join(words)}"
+    leading = "the" if noun in table.unique else article(words[0])
+    return f"{leading} {' '.join(words)}"
 
 
 def article(word: str) -> str:

@@ -74,6 +74,7 @@ class NameTable:
         self.measures = _words(table, "measures", source)
         self.plural_only = _words(table, "plural_only", source)
         self.mass = _words(table, "mass", source)
+        self.unique = _words(table, "unique", source)
         self.singular_s = _words(table, "singular_s", source)
         self.plurals = {str(k): str(v) for k, v in _section(table, "plurals", source).items()}
         self.names = _section(table, "names", source)

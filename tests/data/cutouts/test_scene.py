@@ -141,6 +141,7 @@ def test_what_hides_is_in_front() -> None:
         ("owl", False, "an owl"),
         ("unicorn", False, "a unicorn"),
         ("orange", False, "an orange"),
+        ("sun", False, "the sun"),
     ],
 )
 def test_noun_phrases(name: str, several: bool, phrase: str) -> None:
@@ -150,6 +151,13 @@ def test_noun_phrases(name: str, several: bool, phrase: str) -> None:
     colours = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
     subject = subjects_of(Scene(colours, labels, (instance,)))[0]
     assert noun_phrase(np.random.default_rng(0), subject, TABLE) == phrase
+
+
+def test_a_place_is_said_once() -> None:
+    said = captions(flat_scene(("cat", (40, 5, 60, 25), RED)))
+    assert any(text.endswith("cat on the left.") for text in said)
+    assert any(text.endswith("on a white background.") for text in said)
+    assert not any("on the left on a" in text for text in said)
 
 
 def test_articles_follow_the_sound() -> None:

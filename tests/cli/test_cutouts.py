@@ -4,22 +4,23 @@ from pathlib import Path
 import pytest
 
 from ovseg_cli.__main__ import run
-from tests.data.cutouts.conftest import backgrounds, cutouts  # noqa: F401
+from tests.data.cutouts import conftest
 
 pytest.importorskip("resvg_py")
+cutouts, backgrounds = conftest.cutouts, conftest.backgrounds
 
 
-def command(cutouts: Path, backgrounds: Path, out: Path, *more: str) -> list[str]:
+def command(pictures: Path, photographs: Path, out: Path, *more: str) -> list[str]:
     return [
-        *("build-dataset", "cutouts", "--cutouts", str(cutouts)),
-        *("--backgrounds", str(backgrounds), "--count", "10", "--size", "96", "-o", str(out)),
+        *("build-dataset", "cutouts", "--cutouts", str(pictures)),
+        *("--backgrounds", str(photographs), "--count", "10", "--size", "96", "-o", str(out)),
         *more,
     ]
 
 
 def test_builds_and_reports_as_json(
-    cutouts: Path,  # noqa: F811
-    backgrounds: Path,  # noqa: F811
+    cutouts: Path,
+    backgrounds: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -32,8 +33,8 @@ def test_builds_and_reports_as_json(
 
 
 def test_a_dry_run_counts_and_writes_nothing(
-    cutouts: Path,  # noqa: F811
-    backgrounds: Path,  # noqa: F811
+    cutouts: Path,
+    backgrounds: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -47,7 +48,7 @@ def test_a_dry_run_counts_and_writes_nothing(
 
 
 def test_wrong_input_is_one_line_and_an_exit_code(
-    cutouts: Path,  # noqa: F811
+    cutouts: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -172,8 +172,12 @@ def test_panoptic_colours_and_segments_agree() -> None:
     ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
     first, second = panoptic.segments(labels, [7, 4])
     assert first == {
-        "id": panoptic.segment_id(0), "category_id": 7, "iscrowd": 0, "bbox": [3, 2, 6, 3], "area": 18
-    }  # fmt: skip
+        "id": panoptic.segment_id(0),
+        "category_id": 7,
+        "iscrowd": 0,
+        "bbox": [3, 2, 6, 3],
+        "area": 18,
+    }
     assert second["bbox"] == [0, 10, 4, 10]
     np.testing.assert_array_equal(ids == first["id"], labels == 0)
     np.testing.assert_array_equal(ids == 0, labels == -1)

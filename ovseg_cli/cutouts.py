@@ -22,7 +22,7 @@ Compose captioned scenes with ground-truth masks from cut-outs on photographs.
 Examples:
   ovseg build-dataset cutouts --cutouts /usr/share/tuxpaint/stamps \\
       --backgrounds /usr/share/backgrounds --count 5000 --output scenes
-  ovseg eval --panoptic scenes/annotations/panoptic_test.json
+  ovseg build-dataset cutouts --cutouts mine --backgrounds photos --count 100 --dry-run
 
 \b
 Cut-outs are .svg files, named by their metadata or a .txt beside them, and transparent .png and
@@ -31,6 +31,7 @@ Cut-outs are .svg files, named by their metadata or a .txt beside them, and tran
   openclipart-svg                    /usr/share/openclipart/svg
   lomiri-wallpapers, mate-backgrounds, ukui-wallpapers ...    /usr/share/backgrounds
 
+Images with captions are in OUTPUT/images, ground truth for `ovseg eval` in OUTPUT/annotations.
 The same seed gives the same bytes, with any number of workers; after an interruption the same
 command goes on. No cut-out, and no duplicate of one, is on both sides of the split.
 """

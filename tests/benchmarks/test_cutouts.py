@@ -56,7 +56,7 @@ def test_scenes_a_second(benchmark, chunk: SceneChunk) -> None:
     benchmark.extra_info["scenes"] = SCENES
     start = time.process_time()
     records = benchmark.pedantic(make_chunk, args=(chunk,), rounds=3, warmup_rounds=1)
-    # Four rounds with the warm-up; processor time is what a core would need if it had no other work.
+    # Four rounds with the warm-up. Processor time: what an otherwise idle core would need.
     cpu = (time.process_time() - start) / 4
     benchmark.extra_info["scenes_per_cpu_second"] = round(SCENES / cpu, 1)
     assert len(records) == SCENES

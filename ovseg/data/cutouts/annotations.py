@@ -20,8 +20,11 @@ def write(
     category_of: Mapping[str, int],
     supercategory_of: Mapping[str, str],
 ) -> None:
-    """COCO panoptic and COCO captions JSON of one side."""
-    names = sorted(category_of, key=category_of.__getitem__)
+    """COCO panoptic and COCO captions JSON of one side.
+
+    Categories are those the side has cut-outs of: a test set is not scored on words that cannot
+    occur in it. Their numbers are the same on both sides.
+    """
     images = [_image(record) for record in records]
     panoptic_set = {
         "info": {"description": f"Cut-out scenes, {side}", "version": "1.0"},
@@ -35,7 +38,7 @@ def write(
             }
             for record in records
         ],
-        "categories": panoptic.categories(names, [supercategory_of[name] for name in names]),
+        "categories": panoptic.categories(category_of, supercategory_of),
     }
     captions = [
         {"id": record["number"] + 1, "image_id": record["number"] + 1, "caption": record["caption"]}

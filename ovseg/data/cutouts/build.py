@@ -378,7 +378,9 @@ def _finish(
     above = {cutout.name: cutout.supercategory for cutout in reversed(found.cutouts)}
     for side in (TRAIN, TEST):
         if records[side]:
-            annotations.write(request.out, side, records[side], stocks[side].category_of, above)
+            category_of = stocks[side].category_of
+            present = {name: category_of[name] for name in sorted(stocks[side].cutouts)}
+            annotations.write(request.out, side, records[side], present, above)
     annotations.write_classes(request.out / "classes.txt", stocks[TRAIN].category_of)
     if records[TEST]:
         annotations.write_classes(request.out / "classes_test.txt", stocks[TEST].cutouts)

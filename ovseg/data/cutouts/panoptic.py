@@ -6,7 +6,7 @@ telling instances apart it is a semantic set.
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,11 @@ def segments(labels: NDArray[np.int16], categories: Sequence[int]) -> list[dict[
     return found
 
 
-def categories(names: Sequence[str], supercategories: Sequence[str]) -> list[dict[str, Any]]:
-    """The `categories` of a set: numbers from 1 in the order of the names."""
+def categories(
+    category_of: Mapping[str, int], supercategory_of: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The `categories` of a set, by number."""
     return [
-        {"id": number, "name": name, "supercategory": above, "isthing": 1}
-        for number, (name, above) in enumerate(zip(names, supercategories, strict=True), start=1)
+        {"id": number, "name": name, "supercategory": supercategory_of[name], "isthing": 1}
+        for name, number in sorted(category_of.items(), key=lambda item: item[1])
     ]

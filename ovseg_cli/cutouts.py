@@ -13,7 +13,8 @@ import typer
 from ovseg_cli.console import progress, stdout
 
 if TYPE_CHECKING:
-    from ovseg.data.cutouts.build import CutoutsSummary, Plan
+    from ovseg.data.cutouts.build import CutoutsSummary
+    from ovseg.data.cutouts.request import Plan
 
 EXAMPLES = """
 Compose captioned scenes with ground-truth masks from cut-outs on photographs.
@@ -59,7 +60,8 @@ def cutouts(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    from ovseg.data.cutouts.build import CutoutsRequest, build_cutouts, plan_cutouts
+    from ovseg.data.cutouts.build import build_cutouts
+    from ovseg.data.cutouts.request import CutoutsRequest, plan_cutouts
 
     request = CutoutsRequest(cutouts, backgrounds, output, count, seed, size, test_share, names)
     if dry_run:

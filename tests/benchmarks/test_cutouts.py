@@ -15,6 +15,7 @@ import pytest
 
 from ovseg.data.cutouts import build
 from ovseg.data.cutouts.compose import SceneChunk, make_chunk
+from ovseg.data.cutouts.request import CutoutsRequest
 from tests.data.cutouts.conftest import SHAPES, polygon, save
 
 SCENES = 64
@@ -46,7 +47,7 @@ def chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SceneChunk:
 
     run = build.run_pieces
     monkeypatch.setattr(build, "run_pieces", keep)
-    request = build.CutoutsRequest(folder, photographs, tmp_path / "out", SCENES, test_share=0.0)
+    request = CutoutsRequest(folder, photographs, tmp_path / "out", SCENES, test_share=0.0)
     with pytest.raises(KeyboardInterrupt):
         build.build_cutouts(request)
     return dataclasses.replace(kept[0], count=SCENES)

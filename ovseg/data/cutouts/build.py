@@ -11,7 +11,6 @@
 While it is being built `OUT/.build` holds what is needed to go on after a stop.
 """
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -24,7 +23,13 @@ from ovseg.data.cutouts import annotations, backgrounds, library
 from ovseg.data.cutouts.backgrounds import Background, BackgroundChunk
 from ovseg.data.cutouts.compose import SceneChunk, Stock, make_chunk, write_stock
 from ovseg.data.cutouts.library import CutOut, LibraryChunk
-from ovseg.data.cutouts.naming import NameTable
+from ovseg.data.cutouts.request import (
+    CutoutsRequest,
+    Sources,
+    find_sources,
+    make_fingerprint,
+    scene_counts,
+)
 from ovseg.data.cutouts.split import TEST, TRAIN, Split, split_backgrounds, split_cutouts
 from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
 from ovseg.errors import DataError, UsageError
@@ -33,49 +38,6 @@ from ovseg.files import write_text
 _FILES_PER_PIECE = 32
 _PHOTOGRAPHS_PER_PIECE = 4
 _SCENES_PER_PIECE = 64
-_BYTES_PER_SCENE = 190  # per pixel of the longer side: 73 kB at 384, measured with the Debian sets
-
-
-@dataclass(frozen=True)
-class CutoutsRequest:
-    """What to build.
-
-    Attributes:
-        cutouts: folder of cut-outs, read with all its folders.
-        backgrounds: folder of photographs, likewise.
-        out: folder of the set.
-        count: scenes, training and test together.
-        seed: of everything random.
-        size: longer side of a scene, in pixels.
-        test_share: share of scenes, and of every entity's cut-outs, kept for testing, 0..0.9.
-        names: name table, or None for the built-in one.
-    """
-
-    cutouts: Path
-    backgrounds: Path
-    out: Path
-    count: int
-    seed: int = 0
-    size: int = 384
-    test_share: float = 0.1
-    names: Path | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a request amounts to, before anything is read.
-
-    Attributes:
-        cutouts, backgrounds: files found.
-        train, test: scenes.
-        disk_bytes: about how much the set will take.
-    """
-
-    cutouts: int
-    backgrounds: int
-    train: int
-    test: int
-    disk_bytes: int
 
 
 @dataclass(frozen=True)
@@ -106,29 +68,10 @@ class CutoutsSummary:
 
 
 @dataclass(frozen=True)
-class _Sources:
-    cutouts: list[str]
-    backgrounds: list[str]
-
-
-@dataclass(frozen=True)
 class _Library:
     cutouts: list[CutOut]
     backgrounds: list[Background]
     rejected: list[list[str]]
-
-
-def plan_cutouts(request: CutoutsRequest) -> Plan:
-    """Count files and scenes without reading or writing any.
-
-    Raises:
-        UsageError: the request makes no sense.
-        DataError: a folder is missing or empty.
-    """
-    sources = _find(request)
-    train, test = _scene_counts(request)
-    disk = request.count * request.size * _BYTES_PER_SCENE
-    return Plan(len(sources.cutouts), len(sources.backgrounds), train, test, disk)
 
 
 def build_cutouts(
@@ -143,8 +86,8 @@ def build_cutouts(
         DataError: a folder is missing, or nothing in it can be used.
         MissingDependencyError: there are SVGs and the extra `cutouts` is not installed.
     """
-    sources = _find(request)
-    finished = _open_out(request, _fingerprint(request, sources))
+    sources = find_sources(request)
+    finished = _open_out(request, make_fingerprint(request, sources))
     if finished is not None:
         return finished
     work = request.out / ".build"
@@ -152,7 +95,7 @@ def build_cutouts(
     split = split_cutouts(found.cutouts, request.test_share, request.seed)
     stocks = _stocks(request, found, split)
     pieces: list[Piece[SceneChunk]] = []
-    for side, count in zip((TRAIN, TEST), _scene_counts(request), strict=True):
+    for side, count in zip((TRAIN, TEST), scene_counts(request), strict=True):
         if count:
             _require_stock(request, found, stocks[side], side)
             write_stock(work / f"stock-{side}.json", stocks[side])
@@ -170,53 +113,6 @@ def build_cutouts(
     summary = _summarise(found, split, stocks, records)
     _finish(request, found, split, stocks, records, summary)
     return summary
-
-
-def _find(request: CutoutsRequest) -> _Sources:
-    if request.count < 1:
-        raise UsageError(f"cannot build {request.count} scenes: --count must be 1 or more")
-    if not 64 <= request.size <= 4096:
-        raise UsageError(f"a scene of {request.size} pixels: --size must be 64 to 4096")
-    if not 0 <= request.test_share <= 0.9:
-        raise UsageError(f"--test-share {request.test_share} must be between 0 and 0.9")
-    for folder in (request.cutouts, request.backgrounds):
-        if not folder.is_dir():
-            raise DataError(f"no such folder: {folder}")
-    NameTable(request.names)  # a broken table is told before any work
-    cutouts = library.find_cutouts(request.cutouts)
-    photographs = backgrounds.find_backgrounds(request.backgrounds)
-    if not cutouts:
-        raise DataError(
-            f"no cut-outs in {request.cutouts}: .svg files, or .png and .webp with a .txt beside"
-        )
-    if not photographs:
-        raise DataError(f"no photographs (.jpg, .png, .webp) in {request.backgrounds}")
-    return _Sources(cutouts, photographs)
-
-
-def _scene_counts(request: CutoutsRequest) -> tuple[int, int]:
-    test = round(request.count * request.test_share)
-    return request.count - test, test
-
-
-def _fingerprint(request: CutoutsRequest, sources: _Sources) -> dict[str, Any]:
-    """What the bytes of the set depend on; a later run must ask for the same to go on."""
-    digest = hashlib.sha256()
-    for folder, paths in (
-        (request.cutouts, sources.cutouts),
-        (request.backgrounds, sources.backgrounds),
-    ):
-        for path in paths:
-            digest.update(f"{path}\0{(folder / path).stat().st_size}\0".encode())
-    table = request.names.read_bytes() if request.names else b""
-    return {
-        "count": request.count,
-        "seed": request.seed,
-        "size": request.size,
-        "test_share": request.test_share,
-        "files": digest.hexdigest(),
-        "names": hashlib.sha256(table).hexdigest() if table else "built in",
-    }
 
 
 def _open_out(request: CutoutsRequest, fingerprint: dict[str, Any]) -> CutoutsSummary | None:
@@ -246,7 +142,7 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
 
 
 def _read_library(
-    request: CutoutsRequest, sources: _Sources, workers: int, progress: Progress | None
+    request: CutoutsRequest, sources: Sources, workers: int, progress: Progress | None
 ) -> _Library:
     work = request.out / ".build"
     chunks = [

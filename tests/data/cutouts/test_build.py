@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ovseg.data.cutouts.build import CutoutsRequest, build_cutouts, plan_cutouts
+from ovseg.data.cutouts.build import build_cutouts
 from ovseg.data.cutouts.naming import NameTable
+from ovseg.data.cutouts.request import CutoutsRequest, plan_cutouts
 from ovseg.errors import DataError, UsageError
 from tests.data.cutouts.conftest import SHAPES, SVG, polygon, save
 

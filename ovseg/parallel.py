@@ -31,3 +31,14 @@ def gather_rows(rows: "Tensor", world_size: int) -> "Tensor":
     parts = [torch.empty_like(rows) for _ in range(world_size)]
     distributed.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
+
+
+def mean_over_processes(values: "Tensor") -> "Tensor":
+    """Mean of a tensor over all processes, without gradients; its own in a single one."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

@@ -113,6 +113,8 @@ def test_two_processes_together_have_the_loss_and_gradient_of_one(tmp_path: Path
     whole = contrastive_loss(left, right, torch.tensor(4.0), valid)
     whole.backward()
     # Data parallel training averages over processes: losses and gradients alike.
-    assert float(sum(part["loss"] for part in found) / 2) == pytest.approx(float(whole.detach()), rel=1e-12)
+    assert float(sum(part["loss"] for part in found) / 2) == pytest.approx(
+        float(whole.detach()), rel=1e-12
+    )
     for side, grad in (("left", left.grad), ("right", right.grad)):
         torch.testing.assert_close(torch.cat([part[side] for part in found]) / 2, grad)

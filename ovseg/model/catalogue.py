@@ -1,4 +1,4 @@
-"""The models we know by name: where they come from, how good they are, and whether they are here."""
+"""The models we know by name: where they come from, what they score, whether they are here."""
 
 import difflib
 from collections.abc import Mapping
@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovseg import files
-from ovseg.downloads import Progress, Remote, fetch, is_here, target
+from ovseg.downloads import Remote, fetch, is_here, target
 from ovseg.errors import ModelError, UsageError
+from ovseg.transfer import Progress
 
 _AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
 

@@ -5,9 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
+import torch
 from torch import Tensor
 
 from ovseg.losses.contrastive import contrastive_loss

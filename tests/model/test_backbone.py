@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
-
+import timm
+import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 

@@ -1,9 +1,7 @@
 """Both binding modules."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
+import torch
 from torch.nn import functional
 
 from ovseg.model.binding import ReleasedBinding, SlotBinding

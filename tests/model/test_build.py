@@ -1,8 +1,7 @@
 """From a recipe's section to modules."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from ovseg.config.schema import ContrastiveLossConfig, EntityDecoderConfig
 from ovseg.errors import RecipeError

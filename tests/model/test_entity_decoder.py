@@ -1,8 +1,7 @@
 """The entity decoder and its padding mask."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from ovseg.model.entity_decoder import EntityDecoder
 

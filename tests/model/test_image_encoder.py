@@ -1,9 +1,7 @@
 """The image encoder: sizes, precisions, positions, checkpointing, compilation."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
+import torch
 from torch.nn import functional
 
 from ovseg.errors import ModelError

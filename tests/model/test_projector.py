@@ -2,9 +2,7 @@
 
 import copy
 
-import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from ovseg.model.projector import Projector
 

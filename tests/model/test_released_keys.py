@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from ovseg.model.released_keys import our_key, released_momentum, released_to_ours
 

@@ -3,8 +3,7 @@
 import math
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
 
 from ovseg.model.scoring import group_scores
 

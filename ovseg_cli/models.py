@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,7 +102,9 @@ def convert(
 
     from ovseg.model.conversion import convert_released
 
-    made = convert_released(released, out, overrides or [])
+    console = stderr()
+    with console.status(f"converting {released}") if console.is_terminal else nullcontext():
+        made = convert_released(released, out, overrides or [])
     if as_json:
         typer.echo(json.dumps({"path": str(out), **asdict(made)}, indent=2))
     else:

@@ -89,7 +89,7 @@ def find_entry(name: str) -> Entry:
         return names[name]
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "`ovseg models list` shows those there are"
-    raise UsageError(f"there is no model called {name}; {hint}")
+    raise UsageError(f"there is no model or file called {name}; {hint}")
 
 
 def local_file(entry: Entry) -> Path | None:

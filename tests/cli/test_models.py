@@ -117,6 +117,17 @@ def test_mistakes_are_one_line(
     assert line.startswith("ovseg: error: ") and sentence in line
 
 
+def test_every_wrong_key_has_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    wrong = ["--set", "model.image.widht=3", "--set", "model.image.binding=slto"]
+    released = str(PARITY / "reference-a.pth")
+    assert run(["models", "convert", released, str(tmp_path / "x"), *HEADS, *wrong]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        'ovseg: error: --set: model.image.binding = "slto": must be one of released, slot; '
+        'did you mean "slot"?',
+        "ovseg: error: --set: model.image.widht = 3: unknown key; did you mean model.image.width?",
+    ]
+
+
 def test_pull_of_what_is_built_in_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["models", "pull", "starter"]) == 0
     assert "nothing to pull" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import math
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,13 @@ def _worker(rank: int, world_size: int, port: int, folder: str) -> None:
     from torch import distributed
 
     address = f"tcp://127.0.0.1:{port}"
-    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
+    distributed.init_process_group(
+        "gloo",
+        init_method=address,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=90),
+    )
     given = torch.load(Path(folder) / "given.pt", weights_only=True)
     left = given["left"].chunk(world_size)[rank].clone().requires_grad_()
     right = given["right"].chunk(world_size)[rank].clone().requires_grad_()

@@ -6,6 +6,7 @@ import typer
 
 from ovseg.version import __version__
 from ovseg_cli import cutouts
+from ovseg_cli import build_dataset
 from ovseg_cli.console import show_library_warnings
 from ovseg_cli.models import app as models
 from ovseg_cli.segment import EXAMPLES, segment
@@ -45,3 +46,4 @@ build_dataset = typer.Typer(
 )
 app.add_typer(build_dataset, name="build-dataset")
 build_dataset.command(name="cutouts", help=cutouts.EXAMPLES)(cutouts.cutouts)
+app.add_typer(build_dataset.app, name="build-dataset")

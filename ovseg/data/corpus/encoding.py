@@ -106,7 +106,8 @@ def _decode(image: Image.Image, short_side: int) -> Image.Image:
         image = _to_rgb(image).resize(target, Image.Resampling.BOX)
     else:
         image = _to_rgb(image)
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -119,7 +120,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         flat = Image.alpha_composite(page, colour).convert("RGB")
         flat.info["exif"] = image.info.get("exif", b"")
         return flat
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _encode(image: Image.Image, quality: int) -> PreparedImage:

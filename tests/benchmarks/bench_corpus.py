@@ -64,10 +64,9 @@ def bench_match(captions: Path, rows: int, folder: Path) -> None:
     if (child := os.fork()) == 0:
         start = time.perf_counter()
         summary = PlanSummary()
-        matcher = Matcher(load_entities("paper100"))
-        chunks = read_table(str(table), KNOWN["cc12m"].layout or Layout("", "", ()), summary.tally)
-        tables = (match_chunk(chunk, matcher, None) for chunk in chunks)
-        write_plan(tables, folder / "plan.parquet", 5000, summary)
+        source = resolve_source("cc12m", str(table), Columns(), None)
+        options = BuildOptions(EntityOptions("paper100"), engine=Engine(workers=workers))
+        build.make_plan(source, folder, options)
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"{summary.tally.read:,} rows, {summary.rows:,} matched")

@@ -19,10 +19,10 @@ from ovseg.data.corpus.dataset import Dataset, Recipe, Summary
 from ovseg.data.corpus.encoding import ImageOptions
 from ovseg.data.corpus.engines import Engine
 from ovseg.data.corpus.entities import EntityList, entities_toml, load_entities, save_entities
-from ovseg.data.corpus.fetching import FetchOptions, fetch_shards
-from ovseg.data.corpus.matching import Matcher
+from ovseg.data.corpus.fetching import fetch_shards
+from ovseg.data.corpus.guard import FetchOptions
 from ovseg.data.corpus.pictures import ShardJob, build_shard
-from ovseg.data.corpus.plan import PlanSummary, match_chunk, shard_count, write_plan
+from ovseg.data.corpus.plan import MatchJob, PlanSummary, match_part, shard_count, write_plan
 from ovseg.data.corpus.report import write_report
 from ovseg.data.corpus.shards import read_stats
 from ovseg.data.corpus.sources import Source
@@ -205,10 +205,16 @@ def _match(
     tally: Tally,
     progress: Progress,
 ) -> Iterator[pa.Table]:
-    matcher = Matcher(entities)
-    tagger = Tagger(options.entities.pipeline) if options.entities.match == "pos" else None
-    for chunk in _reading(source, tally, "matching captions", progress):
-        yield match_chunk(chunk, matcher, tagger)
+    """Match the parts of the source, wherever the engine runs; `tally` is filled in."""
+    wanted = options.entities
+    jobs = [
+        MatchJob(source, part, entities, wanted.match == "pos", wanted.pipeline)
+        for part in source.parts()
+    ]
+    for table, read in options.engine.run(match_part, jobs):
+        tally += read
+        progress("matching captions", tally.read, None)
+        yield table
 
 
 def _build_shards(

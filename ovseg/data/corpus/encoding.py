@@ -101,7 +101,7 @@ def _decode(image: Image.Image, short_side: int) -> Image.Image:
     """The picture in RGB, upright, its shorter side at most `short_side` (0: as it is)."""
     if short_side and min(image.size) > short_side:
         scale = short_side / min(image.size)
-        target = tuple(max(1, round(side * scale)) for side in image.size)
+        target = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         image.draft("RGB", target)  # JPEG: decode at the scale just above
         image = _to_rgb(image).resize(target, Image.Resampling.BOX)
     else:

@@ -34,7 +34,6 @@ class FetchOptions:
     timeout: float = 10.0  # seconds without a byte
     deadline: float = 60.0  # seconds for a whole response; every redirect begins anew
     max_bytes: int = 30_000_000
-    max_redirects: int = 5
     threads: int = 64
 
     def __post_init__(self) -> None:
@@ -53,7 +52,7 @@ def build_opener(options: FetchOptions) -> urllib.request.OpenerDirector:
         urllib.request.UnknownHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
-        _Redirects(options.max_redirects),
+        _Redirects(),
         _Http(options),
         _Https(options),
     ):
@@ -208,9 +207,8 @@ class _Https(urllib.request.HTTPSHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    def __init__(self, limit: int) -> None:
-        self.max_redirections = limit
-        self.max_repeats = 2
+    max_redirections = 5
+    max_repeats = 2
 
 
 _REASONS = (

@@ -75,7 +75,7 @@ def _installed(options: FetchOptions) -> Iterator[None]:
     try:
         yield
     finally:
-        urllib.request.install_opener(before)  # type: ignore[arg-type]
+        urllib.request.install_opener(before)
 
 
 class GuardedDownloader(Downloader):

@@ -138,12 +138,14 @@ def _append(
     image: PreparedImage | str,
     offset: int | None = None,
 ) -> None:
-    found = isinstance(image, PreparedImage)
+    if isinstance(image, PreparedImage):
+        found: tuple[int | None, ...] = (offset, len(image.data), image.width, image.height)
+    else:
+        found = (None, None, None, None)
     values = (
-        *(key, number, offset, len(image.data) if found else None),
-        *((image.width, image.height) if found else (None, None)),
+        *(key, number, *found),
         *(row.caption, row.entities, row.starts, row.ends, row.locator),
-        OK if found else image,
+        OK if isinstance(image, PreparedImage) else image,
     )
     for column, value in zip(table.values(), values, strict=True):
         column.append(value)

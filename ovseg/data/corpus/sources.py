@@ -9,7 +9,8 @@ import polars as pl
 
 from ovseg.data.corpus import collections
 from ovseg.data.corpus.captions import Tally
-from ovseg.data.corpus.tables import Layout, open_binary, read_table
+from ovseg.data.corpus.lines import WHOLE, Part, open_binary
+from ovseg.data.corpus.tables import Layout, read_table, table_parts
 from ovseg.errors import UsageError
 
 
@@ -70,8 +71,14 @@ class Source:
     images: Path | None
     layout: Layout | None = None
 
-    def chunks(self, tally: Tally) -> Iterator[pl.DataFrame]:
-        """Read the source (see `captions.CHUNK_SCHEMA`); unusable rows go to `tally`."""
+    def parts(self) -> list[Part]:
+        """Stretches of the source that can be read apart; all of them, in order, are the whole."""
+        if self.kind == "table" and self.layout is not None:
+            return table_parts(self.address, self.layout)
+        return [WHOLE]
+
+    def chunks(self, tally: Tally, part: Part = WHOLE) -> Iterator[pl.DataFrame]:
+        """Read a part (see `captions.CHUNK_SCHEMA`); unusable rows go to `tally`."""
         by_name = self.images is not None
         if self.kind == "coco":
             return collections.read_coco(self.address, tally, by_name)
@@ -83,7 +90,7 @@ class Source:
             return collections.read_archives(Path(self.address), tally)
         if self.layout is None:
             raise ValueError("a table needs a layout")
-        return read_table(self.address, self.layout, tally)
+        return read_table(self.address, self.layout, tally, part)
 
     def fingerprint(self) -> str:
         """Tells this source's content from another's: of a file its size and first megabyte.

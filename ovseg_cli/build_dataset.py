@@ -5,7 +5,7 @@ needs no word more.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -144,7 +144,7 @@ def build(
         raise UsageError("give the data set's folder with --output DIR, or --dry-run")
     columns = Columns(format, url_column, tuple(caption_column or ()), header)
     with _steps() as progress:
-        found = resolve_source(source, file, columns, images)
+        found = resolve_source(source, file, columns, images, _download(source, progress))
         if dry_run or output is None:
             chosen, plan = plan_only(found, options, progress)
         else:
@@ -232,6 +232,23 @@ def _parse_part(text: str) -> tuple[int, int]:
     if not (slash and first.isdigit() and second.isdigit()):
         raise UsageError(f"--shard-range {text}: write it as 1/4, the first of four parts")
     return int(first), int(second)
+
+
+def _download(source: str, progress: "Progress") -> "Callable[[int, int | None], None]":
+    """Says, with the first bytes, what is downloaded and how large it is."""
+    from ovseg.data.corpus.sources import KNOWN
+
+    announced = False
+
+    def show(here: int, total: int | None) -> None:
+        nonlocal announced
+        if not announced:
+            known = KNOWN[source]
+            console.stderr().print(f"downloading {known.url} ({known.size})", soft_wrap=True)
+            announced = True
+        progress(f"downloading the captions of {source}, bytes", here, total)
+
+    return show
 
 
 @contextmanager

@@ -13,7 +13,6 @@ on photos scaled to 0.8 and 3 megapixels. `shards` writes images that are alread
 
 import argparse
 import io
-import os
 import random
 import resource
 import tempfile
@@ -26,13 +25,16 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from ovseg.data.corpus.build import BuildOptions, EntityOptions, make_plan
 from ovseg.data.corpus.captions import Tally
+from ovseg.data.corpus.dataset import Dataset
 from ovseg.data.corpus.encoding import ImageOptions, PreparedImage, prepare_image
+from ovseg.data.corpus.engines import Engine
 from ovseg.data.corpus.entities import load_entities
 from ovseg.data.corpus.matching import Matcher
-from ovseg.data.corpus.plan import PlanSummary, match_chunk, write_plan
+from ovseg.data.corpus.plan import PlanSummary
 from ovseg.data.corpus.shards import PlanRow, write_shard
-from ovseg.data.corpus.sources import KNOWN
+from ovseg.data.corpus.sources import Columns, resolve_source
 from ovseg.data.corpus.tables import Layout, read_table
 
 
@@ -43,11 +45,12 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, help="a file as CC3M's: caption, tab, URL")
     parser.add_argument("--photos", type=Path, help="a folder of photos")
     parser.add_argument("--rows", type=int, default=12_400_000)
+    parser.add_argument("--workers", type=int, default=2, help="processes that match")
     parser.add_argument("--folder", type=Path, help="where the large file may lie")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.what == "match":
-            bench_match(options.captions, options.rows, Path(folder))
+            bench_match(options.captions, options.rows, Path(folder), options.workers)
         elif options.what == "ratios":
             bench_ratios(options.captions)
         elif options.what == "images":
@@ -56,24 +59,25 @@ def main() -> None:
             bench_shards(Path(folder))
 
 
-def bench_match(captions: Path, rows: int, folder: Path) -> None:
+def bench_match(captions: Path, rows: int, folder: Path, workers: int) -> None:
     """Read, clean, match and plan a file in CC12M's layout; time and peak memory."""
     table = folder / "captions.tsv"
     _write_many(captions, rows, table)
-    # A process of its own: the peak memory of this one would count what came before.
-    if (child := os.fork()) == 0:
-        start = time.perf_counter()
-        summary = PlanSummary()
-        source = resolve_source("cc12m", str(table), Columns(), None)
-        options = BuildOptions(EntityOptions("paper100"), engine=Engine(workers=workers))
-        build.make_plan(source, folder, options)
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"{summary.tally.read:,} rows, {summary.rows:,} matched")
-        print(f"processor time {time.process_time():.1f} s")
-        print(f"{seconds:.1f} s, {summary.tally.read / seconds:,.0f} rows/s, peak {peak:.2f} GB")
-        os._exit(0)
-    os.waitpid(child, 0)
+    source = resolve_source("cc12m", str(table), Columns(), None)
+    options = BuildOptions(EntityOptions("paper100"), engine=Engine(workers=workers))
+    dataset = Dataset(folder)
+    start = time.perf_counter()
+    make_plan(source, dataset, load_entities("paper100"), options)
+    seconds = time.perf_counter() - start
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    used = [resource.getrusage(kind) for kind in kinds]
+    busy = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    # Linux gives the largest child's peak: the sum is an upper bound.
+    peak = used[0].ru_maxrss + (workers * used[1].ru_maxrss if workers > 1 else 0)
+    plan = dataset.load_plan_summary() or PlanSummary()
+    print(f"{plan.tally.read:,} rows, {plan.rows:,} matched, {workers} processes")
+    print(f"{seconds:.1f} s, {plan.tally.read / seconds:,.0f} rows/s, processor {busy:.1f} s")
+    print(f"peak memory {peak / 1e6:.2f} GB at most")
 
 
 def _write_many(captions: Path, rows: int, table: Path) -> None:

@@ -102,8 +102,9 @@ def build_dataset(
         dataset.remove_leftovers()
         dataset.claim(_recipe(source, options))
         entities = _entities(source, dataset, options, progress)
-        _make_plan(source, dataset, entities, options, progress)
-        _build_shards(source, dataset, entities, options, progress)
+        with options.engine.session():
+            make_plan(source, dataset, entities, options, progress)
+            _build_shards(source, dataset, entities, options, progress)
         return finish_if_complete(dataset, progress)
 
 
@@ -183,13 +184,14 @@ def _reading(source: Source, tally: Tally, step: str, progress: Progress) -> Ite
         progress(step, tally.read, None)
 
 
-def _make_plan(
+def make_plan(
     source: Source,
     dataset: Dataset,
     entities: EntityList,
     options: BuildOptions,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> None:
+    """Match the whole source into the folder's plan, unless that is there already."""
     if dataset.load_plan_summary() is not None:
         return
     summary = PlanSummary()

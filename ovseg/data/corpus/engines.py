@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -43,6 +44,14 @@ class Engine:
             return self.workers
         count = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
         return len(count)
+
+    def session(self) -> AbstractContextManager[None]:
+        """Keeps what the engine needs between runs: the connection to a Ray cluster."""
+        if self.kind == RAY:
+            from ovseg.data.corpus.ray_engine import connected
+
+            return connected(self)
+        return nullcontext()
 
     def run(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
         """Results in the order of the inputs. `function` and `inputs` must be picklable."""

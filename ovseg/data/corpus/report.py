@@ -1,4 +1,4 @@
-"""`report.html`: what a data set holds, to look at. One file, no scripts, nothing from elsewhere."""
+"""`report.html`: what a data set holds, to look at. One file, no scripts, nothing from the web."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

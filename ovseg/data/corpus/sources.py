@@ -11,20 +11,28 @@ from ovseg.data.corpus import collections
 from ovseg.data.corpus.captions import Tally
 from ovseg.data.corpus.lines import WHOLE, Part, open_binary
 from ovseg.data.corpus.tables import Layout, read_table, table_parts
+from ovseg.downloads import Remote, fetch
 from ovseg.errors import UsageError
+from ovseg.transfer import Progress
 
 
 @dataclass(frozen=True)
 class KnownSource:
     """A published data set: how its captions file is laid out and where it comes from.
 
-    Its publisher states no checksum; `size` is about what the download takes, for people.
+    Their publishers state neither checksums nor exact sizes: `size` is for people, and a download
+    is whole when it has the length that the server announced.
     """
 
     layout: Layout | None
     url: str = ""
     size: str = ""
     home: str = ""
+
+    def remote(self) -> Remote:
+        """The captions file as something to download."""
+        name = self.url.rsplit("/", 1)[-1]
+        return Remote(name, self.url, checksum=None, path=f"captions/{name}")
 
 
 KNOWN = {
@@ -121,23 +129,31 @@ class Columns:
     header: bool | None = None
 
 
-def resolve_source(name: str, file: str, columns: Columns, images: Path | None) -> Source:
+def resolve_source(
+    name: str,
+    file: str,
+    columns: Columns,
+    images: Path | None,
+    download: Progress | None = None,
+) -> Source:
     """The source that `name` (of `KNOWN`, or a path or fsspec address) and the options mean.
 
-    `file` is where the captions of a known source lie.
+    `file` is where the captions of a known source lie; left empty, they are downloaded where the
+    source is one file that may be, and `download` hears of the bytes.
     """
+    if images is not None and not images.is_dir():
+        raise UsageError(f"--images {images} is no folder")
     if name in KNOWN:
-        if not file:
+        if not file and not KNOWN[name].url:
             raise UsageError(
                 f"{name}: give the captions with --source FILE (see {KNOWN[name].home})"
             )
+        file = file or str(fetch(KNOWN[name].remote(), progress=download))
         layout = KNOWN[name].layout
         if layout is None:
             return Source(name, file, images)
         return Source("table", file, images, _override(layout, columns))
     address = file or name
-    if images is not None and not images.is_dir():
-        raise UsageError(f"--images {images} is no folder")
     if "://" not in address and not Path(address).exists():
         raise UsageError(
             f"there is no source {name!r}: give one of {', '.join(KNOWN)}, or a path that exists"

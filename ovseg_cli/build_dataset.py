@@ -52,9 +52,10 @@ def build(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="cc12m, cc3m, redcaps, yfcc, coco, or the path of a table (TSV, CSV, JSONL, "
             "parquet), of a COCO captions file, of a folder of images with .txt files, or of a "
-            "folder of webdataset tars."
+            "folder of webdataset tars.",
         ),
     ],
     output: Annotated[

@@ -113,6 +113,9 @@ def build(
     allow_private_hosts: Annotated[
         bool, typer.Option("--allow-private-hosts", help="Fetch from this network, too.")
     ] = False,
+    retry_failures: Annotated[
+        bool, typer.Option("--retry-failures", help="Fetch again what failed before.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show counts and disk need; write nothing.")
     ] = False,
@@ -140,6 +143,7 @@ def build(
         partners,
         seed,
         _parse_part(shard_range),
+        retry_failures,
     )
     if output is None and not dry_run:
         raise UsageError("give the data set's folder with --output DIR, or --dry-run")

@@ -69,6 +69,7 @@ class BuildOptions:
     partners: int = 10
     seed: int = 0
     part: tuple[int, int] = (1, 1)
+    retry_failures: bool = False  # fetch again what failed before; what is here stays
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows_per_shard <= 99_999:
@@ -111,7 +112,7 @@ def build_dataset(
 def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> Summary:
     """Write index, partners and report once no shard is missing; return the counts."""
     summary = dataset.summary()
-    if summary.complete:
+    if summary.complete and not dataset.is_finished():
         progress("index, partners and report", 0, 1)
         dataset.finish()
         write_report(dataset, summary)
@@ -230,7 +231,9 @@ def _build_shards(
     total = shard_count(dataset.plan)
     index, count = options.part
     mine = range(total * (index - 1) // count, total * index // count)
-    missing = [number for number in mine if read_stats(dataset.folder, number) is None]
+    missing = [number for number in mine if _is_wanted(dataset.folder, number, options)]
+    if missing:
+        dataset.reopen()
     done = itertools.count(len(mine) - len(missing))
     progress("building shards", next(done), len(mine))
     names = tuple(entity.name for entity in entities)
@@ -245,3 +248,8 @@ def _build_shards(
         shards = options.engine.run(build_shard, jobs)
     for _ in shards:
         progress("building shards", next(done), len(mine))
+
+
+def _is_wanted(folder: Path, number: int, options: BuildOptions) -> bool:
+    stats = read_stats(folder, number)
+    return stats is None or (options.retry_failures and bool(stats.failures))

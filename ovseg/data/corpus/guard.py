@@ -76,12 +76,18 @@ def is_public(address: str) -> bool:
 
 
 def ascii_address(url: str) -> str:
-    """A URL as it may be sent: letters beyond ASCII encoded, in the host as IDNA."""
+    """A URL as it may be sent: letters beyond ASCII encoded, in the host as IDNA.
+
+    What is no URL comes back as it is; the request for it fails and is counted.
+    """
     url = url.replace(" ", "%20")
     if url.isascii():
         return url
-    parts = urlsplit(url)
-    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii")
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.encode("idna").decode("ascii")
+    except ValueError:
+        return url
     rest = (quote(part, safe="%/:=&?~#+!$,;'@()*[]") for part in parts[2:])
     return urlunsplit((parts.scheme, host, *rest))
 

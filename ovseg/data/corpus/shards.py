@@ -196,6 +196,21 @@ class _Tar:
         self.size += len(data)
 
 
+def read_images(folder: Path, number: int) -> dict[int, PreparedImage]:
+    """The images of a shard that is complete, by the row's place in the plan; else none."""
+    if read_stats(folder, number) is None:
+        return {}
+    table = pq.read_table(folder / f"{shard_name(number)}.parquet").to_pylist()
+    with (folder / f"{shard_name(number)}.tar").open("rb") as stream:
+        found = {}
+        for position, row in enumerate(table):
+            if row["status"] == OK:
+                stream.seek(row["offset"])
+                data = stream.read(row["size"])
+                found[position] = PreparedImage(data, row["width"], row["height"])
+    return found
+
+
 def read_stats(folder: Path, number: int) -> ShardStats | None:
     """The statistics of a complete shard; None where it still has to be built."""
     name = shard_name(number)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ovseg_cli import console
+from ovseg_cli import console, cutouts
 
 if TYPE_CHECKING:
     from ovseg.data.corpus.agreement import Agreement
@@ -44,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-# Sub-commands of other modules are registered here.
+app.command(name="cutouts", help=cutouts.EXAMPLES)(cutouts.cutouts)
 
 
 @app.command(_BUILD)

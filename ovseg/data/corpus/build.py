@@ -98,6 +98,8 @@ def build_dataset(
     The same call after any interruption ends with the same bytes. With a part, only that part's
     shards are built; `merge_datasets` joins parts.
     """
+    if source.holds(folder):
+        raise UsageError(f"{folder} lies inside the source {source.address}: give another --output")
     dataset = Dataset(folder)
     with dataset.locked():
         dataset.remove_leftovers()

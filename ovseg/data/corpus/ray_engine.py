@@ -33,6 +33,7 @@ def connected(engine: Engine) -> Iterator[None]:
             num_cpus=None if engine.address else engine.workers or None,
             log_to_driver=False,
             include_dashboard=False,
+            logging_level="WARNING",
         )
     except (ConnectionError, ValueError) as error:
         raise DataError(f"cannot join the Ray cluster {engine.address}: {error}") from error

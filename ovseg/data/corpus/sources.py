@@ -100,6 +100,12 @@ class Source:
             raise ValueError("a table needs a layout")
         return read_table(self.address, self.layout, tally, part)
 
+    def holds(self, folder: Path) -> bool:
+        """Whether a folder lies in the source, which would then change while it is read."""
+        if self.kind not in ("folder", "archives"):
+            return False
+        return folder.resolve().is_relative_to(Path(self.address).resolve())
+
     def fingerprint(self) -> str:
         """Tells this source's content from another's: of a file its size and first megabyte.
 

@@ -143,6 +143,11 @@ def test_other_settings_are_refused(built: tuple[Path, Summary], photos: Path) -
         build_dataset(_source(photos), built[0], BuildOptions(EntityOptions("paper100")))
 
 
+def test_the_source_is_not_built_into(photos: Path) -> None:
+    with pytest.raises(UsageError, match="inside the source"):
+        build_dataset(_source(photos), photos / "data", _options())
+
+
 def test_parts_joined_are_the_whole(
     built: tuple[Path, Summary], photos: Path, tmp_path: Path
 ) -> None:

@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from ovseg.version import __version__
+from ovseg_cli.build_dataset import app as build_dataset
 from ovseg_cli.console import show_library_warnings
+from ovseg_cli.models import app as models
 from ovseg_cli.segment import EXAMPLES, segment
 
 app = typer.Typer(
@@ -36,3 +38,5 @@ def _options(
 
 
 app.command(help=EXAMPLES)(segment)
+app.add_typer(models, name="models")
+app.add_typer(build_dataset, name="build-dataset")

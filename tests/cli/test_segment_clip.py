@@ -32,7 +32,7 @@ def test_from_the_hub_as_a_process(tmp_path: Path, chelsea: Path) -> None:
     weights = write_folder(tmp_path / "tiny") / "open_clip_model.safetensors"
     asked = "segment", str(chelsea), "--classes", "cat,wall", "--refine", "pamr", "--json"
     command = [sys.executable, "-c", PROGRAM, json.dumps(plain), *asked]
-    command += ["--model", "clip:ViT-tiny/openai", "--short-side", "64"]
+    command += ["--model", "clip:ViT-tiny/openai", "--short-side", "64", "--prompt", "{}"]
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     with serving() as hub:
         hub.files = {"owner/tiny/open_clip_model.safetensors": weights.read_bytes()}

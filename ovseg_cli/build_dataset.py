@@ -199,6 +199,22 @@ def merge(
 
 
 @app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    address: Annotated[str, typer.Argument(help="Where to: any fsspec address, s3://... say.")],
+) -> None:
+    """Copy what is complete of a data set to a bucket or another place; repeat as it grows.
+
+    Example: ovseg build-dataset publish data/cc4m s3://bucket/cc4m
+    """
+    from ovseg.data.corpus.publishing import publish_dataset
+
+    with _steps() as progress:
+        sent = publish_dataset(folder, address, progress)
+    console.stdout().print(f"{sent:,} files sent to {address}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def agreement(
     source: Annotated[str, typer.Argument(help="As for building: a name or a path.")],
     file: Annotated[str, typer.Option("--source", help="The file of a named source.")] = "",

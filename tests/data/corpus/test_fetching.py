@@ -147,6 +147,21 @@ def test_worker_processes_are_guarded_and_a_second_run_fetches_what_is_missing(
     assert (tmp_path / "data" / "000001.tar").read_bytes() == bytes_before
 
 
+def test_the_guard_is_what_keeps_img2dataset_from_reading_files(tmp_path: Path) -> None:
+    from img2dataset.downloader import download_image
+
+    from ovseg.data.corpus.img2dataset_worker import guarded
+
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"not yours")
+    row = (0, secret.as_uri())
+    _, stream, _ = download_image(row, 5, None, None)
+    assert stream.read() == b"not yours"
+    with guarded(FetchOptions(allow_private_hosts=True)):
+        _, stream, message = download_image(row, 5, None, None)
+    assert stream is None and reason_of(message) == "not http or https"
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ovseg.version import __version__
+from ovseg_cli.build_dataset import app as build_dataset
 from ovseg_cli.console import show_library_warnings
 from ovseg_cli.export import EXAMPLES as EXPORT_EXAMPLES
 from ovseg_cli.export import export
@@ -41,3 +42,4 @@ def _options(
 app.command(help=EXAMPLES)(segment)
 app.add_typer(models, name="models")
 app.command(help=EXPORT_EXAMPLES)(export)
+app.add_typer(build_dataset, name="build-dataset")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,7 +102,9 @@ def convert(
 
     from ovseg.model.conversion import convert_released
 
-    made = convert_released(released, out, overrides or [])
+    console = stderr()
+    with console.status(f"converting {released}") if console.is_terminal else nullcontext():
+        made = convert_released(released, out, overrides or [])
     if as_json:
         typer.echo(json.dumps({"path": str(out), **asdict(made)}, indent=2))
     else:
@@ -110,8 +112,8 @@ def convert(
 
 
 @contextmanager
-def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]:
-    """A bar of bytes on stderr; silent where stderr is no terminal."""
+def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None] | None]:
+    """A bar of bytes on stderr; None where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -122,6 +124,9 @@ def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]
     )
 
     console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -129,9 +134,7 @@ def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(entry.name, total=entry.size)
         yield lambda here, total: bars.update(task, completed=here, total=total)
 

@@ -98,7 +98,7 @@ def test_pull_offline_says_what_to_put_where(
         (["pull", "startr"], 2, "did you mean starter?"),
         (["pull", "ovsegmentor-vitb16-bert"], 1, "ovseg models convert FILE.pth"),
         (["info", "nothing.pth"], 1, "nothing.pth: cannot be read: No such file"),
-        (["info", "nothing"], 2, "there is no model called nothing"),
+        (["info", "nothing"], 2, "there is no model or file called nothing"),
         (["convert", "nothing.pth", "x.safetensors"], 1, "nothing.pth: cannot be read"),
         (["convert", str(PARITY / "reference-a.pth"), "x.safetensors"], 2, "text.heads=N"),
     ],
@@ -115,6 +115,17 @@ def test_mistakes_are_one_line(
     assert run(["models", *arguments]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ovseg: error: ") and sentence in line
+
+
+def test_every_wrong_key_has_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    wrong = ["--set", "model.image.widht=3", "--set", "model.image.binding=slto"]
+    released = str(PARITY / "reference-a.pth")
+    assert run(["models", "convert", released, str(tmp_path / "x"), *HEADS, *wrong]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        'ovseg: error: --set: model.image.binding = "slto": must be one of released, slot; '
+        'did you mean "slot"?',
+        "ovseg: error: --set: model.image.widht = 3: unknown key; did you mean model.image.width?",
+    ]
 
 
 def test_pull_of_what_is_built_in_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:

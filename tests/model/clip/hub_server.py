@@ -46,6 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
+            self.send_header("Connection", "close")
             self.end_headers()
             return
         digest = hashlib.sha256(b"other" if self.hub.lie else body).hexdigest()
@@ -56,6 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Connection", "close")
         self.end_headers()
         if with_body:
             stop = self.hub.truncate or len(body)

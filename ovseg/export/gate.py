@@ -23,7 +23,7 @@ from ovseg.export.end_to_end import OUTPUTS as PHOTO_OUTPUTS
 from ovseg.export.graphs import NO_BACKGROUND
 from ovseg.export.programs import Inputs, Program, TorchProgram
 from ovseg.export.source import Source
-from ovseg.model.interface import SegmentationModel
+from ovseg.model.interface import SegmentationModel, is_dense
 from ovseg.model.runtimes import Runtime, open_graph
 from ovseg.zeroshot.segmenter import Options, Segmenter
 
@@ -198,13 +198,15 @@ class Gate:
 
     def _end_to_end(self, graph: Runtime) -> Iterator[Row]:
         """The graph for whole photos against the model in one pass."""
-        segmenter, options = Segmenter(self._source.model), replace(self._options, window="none")
+        segmenter = Segmenter(self._source.model)
+        options = replace(self._options, window="none", background=not self._asks_for_words())
         for name, image in self._images.items():
             wanted = segmenter.segment(image, self._vocabulary, options)
             run = partial(graph.run, PHOTO_OUTPUTS, self._photo(image))
             labels, _, scores = run()
             seen = np.isfinite(wanted.group_scores)
-            dense = self._source.kind == "dense-clip"  # its segmenter has scores of another kind
+            # A dense model's segmenter has probabilities, where its graph has scaled cosines.
+            dense = self._asks_for_words()
             apart = np.zeros(1) if dense else np.abs(wanted.group_scores - scores)[seen]
             yield Row(
                 "end-to-end",
@@ -218,8 +220,13 @@ class Gate:
             )
 
     def _photo(self, image: Pixels) -> dict[str, np.ndarray]:
-        threshold = np.array(self._source.model.threshold, np.float32)
+        bound = NO_BACKGROUND if self._asks_for_words() else self._source.model.threshold
+        threshold = np.array(bound, np.float32)
         return {"image": image, "class_embeddings": self._classes(), "threshold": threshold}
+
+    def _asks_for_words(self) -> bool:
+        """Whether a `Segmenter` adds words for the background, which a graph leaves to callers."""
+        return is_dense(self._source.model)
 
     def _text_difference(self, exported: SegmentationModel) -> float | None:
         if self._source.text is None:

@@ -60,8 +60,9 @@ def _torch_counts(target: Array, prediction: Array, rows: int, classes: int) -> 
     import torch
 
     if target.numel():
-        largest = torch.stack([target.max().long(), prediction.max().long()]).tolist()
-        _check_range(*largest, rows, classes)
+        # Both at once: each look at a value makes the host wait for the device.
+        true, predicted = torch.stack([target.max().long(), prediction.max().long()]).tolist()
+        _check_range(true, predicted, rows, classes)
     index = target.to(torch.int32) * classes + prediction
     return torch.bincount(index, minlength=rows * classes).reshape(rows, classes)
 

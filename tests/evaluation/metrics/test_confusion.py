@@ -62,7 +62,7 @@ def test_more_than_two_to_the_thirty_one_pixels_do_not_overflow() -> None:
 def test_a_label_outside_the_classes_is_an_error() -> None:
     target, prediction = random_maps(21)
     target[0, 0] = 77
-    with pytest.raises(DataError, match="label 77 is not among the 21 classes"):
+    with pytest.raises(DataError, match=r"label 77 is not among the 21 classes"):
         confusion_matrix(target, prediction, 21)
 
 
@@ -71,15 +71,15 @@ def test_labels_too_large_for_any_row_are_errors(convert) -> None:
     target, prediction = random_maps(21)
     wide = target.astype(np.int64)
     wide[3, 4] = 300
-    with pytest.raises(DataError, match="label 300"):
+    with pytest.raises(DataError, match=r"label 300"):
         confusion_matrix(convert(wide), convert(prediction), 21)
     prediction[0, 0] = 21
-    with pytest.raises(DataError, match="predicted label 21"):
+    with pytest.raises(DataError, match=r"predicted label 21"):
         confusion_matrix(convert(target), convert(prediction), 21)
 
 
 def test_maps_of_different_sizes_are_an_error() -> None:
-    with pytest.raises(DataError, match="differ in size"):
+    with pytest.raises(DataError, match=r"differ in size"):
         confusion_matrix(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
 
 

@@ -18,7 +18,11 @@ class UsageError(OvsegError):
 
 
 class RecipeError(UsageError):
-    """A recipe or an override of it does not fit the schema."""
+    """A recipe or its overrides do not fit the schema; `problems` holds a sentence for each."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class DataError(OvsegError):

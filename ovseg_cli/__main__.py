@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ovseg.errors import OvsegError
+from ovseg.errors import OvsegError, RecipeError
 from ovseg_cli.console import print_error
 
 
@@ -35,7 +35,8 @@ def run(arguments: list[str]) -> int:
     except OvsegError as error:
         if debug:
             raise
-        print_error(str(error))
+        for problem in error.problems if isinstance(error, RecipeError) else [str(error)]:
+            print_error(problem)
         return error.exit_code
     except Exception as error:
         if debug:

@@ -82,6 +82,28 @@ class UnknownPhrase:
     nearest: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class DenseReading:
+    """How a dense model's positions are compared with phrases, where it has its own way.
+
+    Such models bring the cosine of each phrase to the size of the image first and compare phrases
+    there: softmax over all phrases of `scale` times the cosine, and background where nothing is
+    likely enough. Lengths are pixels of the resized image.
+
+    Attributes:
+        scale: what cosines are multiplied by.
+        window, stride: side and step of the windows it looks through; window 0 is one pass.
+        pad_to: windows are padded with zeros to a multiple of this; 1 leaves them.
+        background: phrases that stand for whatever was not asked for.
+    """
+
+    scale: float
+    window: int
+    stride: int
+    pad_to: int = 1
+    background: tuple[str, ...] = ("background",)
+
+
 class SegmentationModel(Protocol):
     """The interface of inference. Methods are pure: same input, same output, no gradients."""
 
@@ -133,3 +155,10 @@ class SegmentationModel(Protocol):
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         """The phrases that this model cannot ground; empty for open vocabularies."""
         ...
+
+
+class DenseModel(SegmentationModel, Protocol):
+    """A model whose groups are positions, read as `DenseReading` says."""
+
+    @property
+    def reading(self) -> DenseReading: ...

@@ -1,10 +1,15 @@
 """The one place that knows of several processes."""
 
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from ovseg.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 def cpu_count() -> int:
@@ -31,3 +36,49 @@ def gather_rows(rows: "Tensor", world_size: int) -> "Tensor":
     parts = [torch.empty_like(rows) for _ in range(world_size)]
     distributed.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that work together: this one's rank, how many there are, its device.
+
+    Attributes:
+        rank: 0 for the one that prints.
+        size: 1 where there is only this one.
+        device: the device meant for this process, as torch names it; None where it may choose.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self.size > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+
+def processes() -> Processes:
+    """The processes that a launcher such as `accelerate launch` has started, or this one alone.
+
+    Raises:
+        MissingDependencyError: there are several, and accelerate is not installed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return Processes()
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingDependencyError("accelerate", "eval", "several processes") from error
+    state = PartialState()
+    return Processes(state.process_index, state.num_processes, str(state.device))

@@ -4,7 +4,7 @@ Letters: h w rows and columns before, H W after.
 """
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_torch_array
 
 from ovseg.model.interface import Array
 
@@ -17,6 +17,12 @@ def resize_bilinear(maps: Array, size: tuple[int, int]) -> Array:
     """
     if tuple(maps.shape[-2:]) == size:
         return maps
+    if is_torch_array(maps):  # torch's own kernel is ten times faster than two gathers per axis
+        from torch.nn.functional import interpolate
+
+        stack = maps.reshape(1, -1, *maps.shape[-2:])
+        resized = interpolate(stack, size=size, mode="bilinear", align_corners=False)
+        return resized.reshape(*maps.shape[:-2], *size)
     return _resize_axis(_resize_axis(maps, -2, size[0]), -1, size[1])
 
 

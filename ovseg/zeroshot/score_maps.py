@@ -87,7 +87,7 @@ def best_column(
     best = label = None
     for start in range(0, len(columns), chunk):
         chosen = xp.asarray(columns[start : start + chunk], device=device(parts[0].scores))
-        maps = resize_bilinear(_mean_scores(parts, chosen, shape), size)  # [k, *size]
+        maps = resize_bilinear(mean_scores(parts, chosen, shape), size)  # [k, *size]
         highest = xp.max(maps, axis=0)
         winner = xp.reshape(xp.take(chosen, xp.reshape(xp.argmax(maps, axis=0), (-1,))), size)
         if best is None:
@@ -113,7 +113,7 @@ def _contenders(parts: list[ScoredWindows]) -> np.ndarray:
     return np.flatnonzero(rising)
 
 
-def _mean_scores(parts: list[ScoredWindows], columns: Array, shape: tuple[int, int]) -> Array:
+def mean_scores(parts: list[ScoredWindows], columns: Array, shape: tuple[int, int]) -> Array:
     """Mean over the windows of each pixel, float [k, H, W]."""
     scores = parts[0].scores
     xp, where = array_namespace(scores), device(scores)

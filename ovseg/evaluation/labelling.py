@@ -1,0 +1,193 @@
+"""From encoded views to label maps, by a protocol's rule.
+
+Letters: M window, G group, Q phrase, K foreground class, N position, h w grid, H W original image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ovseg.evaluation.encoding import EncodedView
+from ovseg.evaluation.maps import GridMaps, ScoreMaps, averaged, strongest
+from ovseg.evaluation.protocol import Protocol
+from ovseg.evaluation.sets.base import EvaluationSet, Labels
+from ovseg.model.interface import Array, GroupedImage, SegmentationModel
+from ovseg.model.templates import imagenet_templates
+from ovseg.zeroshot.embeddings import EmbeddingCache
+from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
+from ovseg.zeroshot.query_maps import QueryMaps, RefinedMaps
+from ovseg.zeroshot.refine import Pamr
+from ovseg.zeroshot.score_maps import ScoredWindows, best_column, region_map
+from ovseg.zeroshot.segmenter import best_synonym
+
+Views = Sequence[EncodedView]
+
+
+class Labeller:
+    """Labels the images of one set by one protocol.
+
+    Args:
+        model: whose scores are used.
+        protocol: as it applies to the set.
+        evaluated: the set.
+    """
+
+    def __init__(
+        self, model: SegmentationModel, protocol: Protocol, evaluated: EvaluationSet
+    ) -> None:
+        self._model = model
+        self._protocol = protocol
+        self._background = evaluated.background
+        self._classes = protocol.class_list
+        self.threshold = _threshold(model, protocol) if evaluated.background else None
+        phrases = protocol.background_words + self._classes.phrases
+        cached = EmbeddingCache(model).get(phrases, _templates(model, protocol))
+        self._embeddings = model.from_numpy(np.asarray(cached, np.float32))  # [Q, C]
+
+    def labels(self, views: Views, size: tuple[int, int]) -> Labels:
+        """Label map of an image, uint8 of `size` (H, W): 0..K-1, or 0 for background and 1..K."""
+        return self.labels_at(views, size, [self.threshold])[0]
+
+    def labels_at(
+        self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
+    ) -> list[Labels]:
+        """Label maps at several background thresholds, from one pass of the encoder."""
+        if self._protocol.rule == "probability":
+            return self._by_probability(views, size, thresholds)
+        return [self._by_score(views, size, threshold) for threshold in thresholds]
+
+    def _by_score(self, views: Views, size: tuple[int, int], threshold: float | None) -> Labels:
+        """Rules `model` and `constant`: the largest mean score, column 0 being the background."""
+        if len(views) == 1 and self._protocol.refine == "none" and _grouped(views[0]):
+            windows = self._scored(views[0], threshold)
+            return self._labels_of(best_column([windows], views[0].shape, size))
+        maps = [self._score_maps(view, threshold, size) for view in views]
+        together = self._refined(averaged(maps, [view.flipped for view in views]), views, size)
+        return self._labels_of(strongest(together, first=0 if self._background else 1)[0])
+
+    def _labels_of(self, columns: Array) -> Labels:
+        values = _numpy(columns)
+        return (values if self._background else values - 1).astype(np.uint8)
+
+    def _score_maps(
+        self, view: EncodedView, threshold: float | None, size: tuple[int, int]
+    ) -> QueryMaps:
+        if _grouped(view):
+            return ScoreMaps(self._scored(view, threshold), view.shape, size)
+        scores = best_synonym(self._scores(view.grouped, threshold), self._classes)
+        return _position_maps(view, scores, size)
+
+    def _scored(self, view: EncodedView, threshold: float | None) -> ScoredWindows:
+        return ScoredWindows(
+            boxes=list(view.boxes),
+            scores=best_synonym(self._scores(view.grouped, threshold), self._classes),
+            regions=regions_of(view),
+            grid=view.grouped.grid,
+        )
+
+    def _scores(self, grouped: GroupedImage, threshold: float | None) -> Array:
+        """Scores of background and phrases, float [M, G, 1 + Q]."""
+        if self._protocol.rule == "model":
+            return self._model.score(grouped, self._embeddings, threshold)
+        xp: Any = array_namespace(grouped.embedding)
+        logits = self._protocol.scale * self._cosines(grouped) + self._protocol.bias
+        phrases = 1 / (1 + xp.exp(-logits))
+        constant = -float("inf") if threshold is None else threshold
+        background = xp.full_like(phrases[..., :1], constant)
+        return xp.concat([background, phrases], axis=-1)
+
+    def _by_probability(
+        self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
+    ) -> list[Labels]:
+        """Rule `probability`: softmax over all phrases at each pixel, best phrase of each class."""
+        maps = averaged(
+            [self._cosine_maps(view, size) for view in views], [view.flipped for view in views]
+        )
+        first = 1 if self._background else 0
+        of_query = [0] * len(self._protocol.background_words)
+        of_query += [label - 1 + first for label in self._classes.phrase_labels]
+        rule = PixelRule(self._protocol.scale, 0.0, self._protocol.area_threshold)
+        found = label_pixels(self._refined(maps, views, size), of_query, rule)
+        labels, probability = _numpy(found.labels), _numpy(found.probability)
+        return [
+            np.where(probability < (threshold or 0.0), 0, labels).astype(np.uint8)
+            for threshold in thresholds
+        ]
+
+    def _cosine_maps(self, view: EncodedView, size: tuple[int, int]) -> QueryMaps:
+        cosines = self._cosines(view.grouped)  # [M, G, Q]
+        if view.grouped.assignment is not None:
+            cosines = _at_positions(cosines, view.grouped.assignment)
+        return _position_maps(view, cosines, size)
+
+    def _cosines(self, grouped: GroupedImage) -> Array:
+        """Cosines of groups and phrases, float [M, G, Q]."""
+        xp: Any = array_namespace(grouped.embedding)
+        return _unit(grouped.embedding) @ xp.matrix_transpose(_unit(self._embeddings))
+
+    def _refined(self, maps: QueryMaps, views: Views, size: tuple[int, int]) -> QueryMaps:
+        """The maps after PAMR, guided by the normalised image at their size, if asked for."""
+        if self._protocol.refine == "none":
+            return maps
+        from ovseg.zeroshot.resize import resize_bilinear
+
+        upright = next(view for view in views if not view.flipped)
+        guide = resize_bilinear(self._model.from_numpy(upright.pixels), size)  # [3, H, W]
+        pamr = Pamr(self._protocol.pamr_iterations, self._protocol.pamr_dilations)
+        return RefinedMaps(maps, pamr.affinity(guide))
+
+
+def _grouped(view: EncodedView) -> bool:
+    return view.grouped.assignment is not None
+
+
+def _position_maps(view: EncodedView, scores: Array, size: tuple[int, int]) -> QueryMaps:
+    """Maps of scores per position, float [M, N, L]."""
+    xp: Any = array_namespace(scores)
+    grids = xp.reshape(scores, (len(view.boxes), *view.grouped.grid, scores.shape[-1]))
+    return GridMaps(grids, view.boxes, view.shape, size)
+
+
+def regions_of(view: EncodedView) -> Array | None:
+    """The group of each pixel of each window, int [M, height, width]; None for dense models."""
+    return region_map(view.grouped, (view.boxes[0].height, view.boxes[0].width))
+
+
+def with_threshold(protocol: Protocol, threshold: float | None) -> Protocol:
+    """The protocol with another background threshold, unless that is None."""
+    return protocol if threshold is None else replace(protocol, threshold=threshold)
+
+
+def _templates(model: SegmentationModel, protocol: Protocol) -> tuple[str, ...]:
+    if isinstance(protocol.templates, str):
+        return imagenet_templates()
+    return protocol.templates or model.templates
+
+
+def _threshold(model: SegmentationModel, protocol: Protocol) -> float:
+    return model.threshold if protocol.threshold is None else protocol.threshold
+
+
+def _unit(vectors: Array) -> Array:
+    """Vectors [..., C] at length 1; those of length 0 stay."""
+    xp: Any = array_namespace(vectors)
+    length = xp.sqrt(xp.sum(vectors * vectors, axis=-1, keepdims=True))
+    return vectors / xp.where(length > 0, length, xp.ones_like(length))
+
+
+def _at_positions(cosines: Array, assignment: Array) -> Array:
+    """Cosines [M, G, Q] of the strongest group at each position, [M, N, Q]."""
+    xp: Any = array_namespace(cosines)
+    strongest_group = xp.argmax(assignment, axis=1)  # [M, N]
+    rows = [
+        xp.take(cosines[window], strongest_group[window], axis=0)
+        for window in range(cosines.shape[0])
+    ]
+    return xp.stack(rows)
+
+
+def _numpy(values: Array) -> np.ndarray:
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)

@@ -1,0 +1,180 @@
+"""Score maps of whole images, made in pieces: averaged over windows and views, refined, compared.
+
+Letters: L map (a label or a phrase), l maps of one piece, H W original image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_torch_array
+
+from ovseg.model.interface import Array
+from ovseg.zeroshot.interpolation import interpolation_table
+from ovseg.zeroshot.query_maps import QueryMaps
+from ovseg.zeroshot.resize import resize_bilinear
+from ovseg.zeroshot.score_maps import Box, ScoredWindows, mean_scores
+
+PIECE = 16_000_000
+"""Values of one piece of maps: 64 MB in float32."""
+
+
+@dataclass(frozen=True)
+class ScoreMaps:
+    """Scores of groups, averaged over the windows of one view, at the original size.
+
+    Attributes:
+        windows: the scored windows.
+        view_shape: rows and columns of the view they were cut from.
+        shape: rows and columns (H, W) of the maps.
+    """
+
+    windows: ScoredWindows
+    view_shape: tuple[int, int]
+    shape: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        """How many maps there are, L."""
+        return int(self.windows.scores.shape[-1])
+
+    def piece(self, start: int, stop: int) -> Array:
+        """Maps `start` to `stop`, float [l, H, W]."""
+        xp: Any = array_namespace(self.windows.scores)
+        scores = self.windows.scores
+        columns = xp.arange(start, stop, device=device(scores))
+        return resize_bilinear(mean_scores([self.windows], columns, self.view_shape), self.shape)
+
+
+@dataclass(frozen=True)
+class GridMaps:
+    """Scores of positions, averaged over the windows of one view, at the original size.
+
+    Resizing each window, averaging and resizing to the original size are all linear, apart for
+    rows and columns, because windows lie in rows and columns too: one matrix per axis does all
+    three.
+
+    Attributes:
+        grids: scores of the positions of every window, float [M, h, w, L].
+        boxes: the M windows, row by row.
+        view_shape: rows and columns of the view they were cut from.
+        shape: rows and columns (H, W) of the maps.
+    """
+
+    grids: Array
+    boxes: Sequence[Box]
+    view_shape: tuple[int, int]
+    shape: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        """How many maps there are, L."""
+        return int(self.grids.shape[-1])
+
+    def piece(self, start: int, stop: int) -> Array:
+        """Maps `start` to `stop`, float [l, H, W]."""
+        xp: Any = array_namespace(self.grids)
+        rows, columns = self._axes  # [H, R h], [W, C w]
+        height, width = self.grids.shape[1:3]
+        down, across = rows.shape[1] // height, columns.shape[1] // width  # R, C windows
+        chosen = xp.reshape(self.grids[..., start:stop], (down, across, height, width, -1))
+        block = xp.permute_dims(chosen, (4, 0, 2, 1, 3))  # [l, R, h, C, w]
+        block = xp.reshape(block, (-1, down * height, across * width))
+        return rows @ (block @ xp.matrix_transpose(columns))
+
+    @cached_property
+    def _axes(self) -> tuple[Array, Array]:
+        box = self.boxes[0]
+        tops = sorted({box.top for box in self.boxes})
+        lefts = sorted({box.left for box in self.boxes})
+        height, width = self.grids.shape[1:3]
+        rows = _axis(tops, box.height, height, self.view_shape[0], self.shape[0])
+        columns = _axis(lefts, box.width, width, self.view_shape[1], self.shape[1])
+        xp: Any = array_namespace(self.grids)
+        like = {"dtype": self.grids.dtype, "device": device(self.grids)}
+        return xp.asarray(rows, **like), xp.asarray(columns, **like)
+
+
+def _axis(starts: Sequence[int], side: int, positions: int, view: int, pixels: int) -> np.ndarray:
+    """Weight of each position of each window for each original pixel of one axis.
+
+    Args:
+        starts: first pixel of each of the S windows in the view.
+        side: pixels of a window.
+        positions: of a window's grid.
+        view: pixels of the view.
+        pixels: of the original image.
+
+    Returns:
+        float64 [pixels, S * positions]; each row sums to 1.
+    """
+    in_window = interpolation_table(side, positions)  # [side, positions]
+    placed = np.zeros((view, len(starts), positions))
+    for index, start in enumerate(starts):
+        placed[start : start + side, index] = in_window
+    placed /= placed.sum((1, 2), keepdims=True)  # how many windows cover the pixel
+    return interpolation_table(pixels, view) @ placed.reshape(view, -1)
+
+
+@dataclass(frozen=True)
+class AveragedMaps:
+    """The mean of several views' maps; those of mirrored views are mirrored back."""
+
+    views: Sequence[QueryMaps]
+    flipped: Sequence[bool]
+
+    @property
+    def count(self) -> int:
+        """How many maps there are, L."""
+        return self.views[0].count
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns (H, W) of the maps."""
+        return self.views[0].shape
+
+    def piece(self, start: int, stop: int) -> Array:
+        """Maps `start` to `stop`, float [l, H, W]."""
+        total: Any = None
+        for maps, flipped in zip(self.views, self.flipped, strict=True):
+            piece = maps.piece(start, stop)
+            if flipped:
+                piece = array_namespace(piece).flip(piece, axis=-1)
+            total = piece if total is None else total + piece
+        return total / len(self.views)
+
+
+def averaged(views: Sequence[QueryMaps], flipped: Sequence[bool]) -> QueryMaps:
+    """The views' mean, or the only view as it is."""
+    return views[0] if len(views) == 1 else AveragedMaps(views, flipped)
+
+
+def strongest(maps: QueryMaps, first: int = 0) -> tuple[Array, Array]:
+    """Index and value of the largest map from `first` on at every pixel, [H, W] each.
+
+    The first of equals wins, as in argmax over all of them.
+    """
+    step = max(PIECE // (maps.shape[0] * maps.shape[1]), 1)
+    best: Any = None
+    winner: Any = None
+    for start in range(first, maps.count, step):
+        piece = maps.piece(start, min(start + step, maps.count))
+        xp: Any = array_namespace(piece)
+        value, index = _largest(piece)
+        index = index + start
+        if best is None:
+            best, winner = value, index
+        else:
+            winner = xp.where(value > best, index, winner)
+            best = xp.maximum(value, best)
+    return winner, best
+
+
+def _largest(piece: Array) -> tuple[Array, Array]:
+    """Largest of the maps [l, H, W] and its index, [H, W] each, in one pass where that exists."""
+    if is_torch_array(piece):
+        largest = piece.max(dim=0)
+        return largest.values, largest.indices
+    return np.max(piece, axis=0), np.argmax(piece, axis=0)

@@ -82,3 +82,14 @@ def processes() -> Processes:
         raise MissingDependencyError("accelerate", "eval", "several processes") from error
     state = PartialState()
     return Processes(state.process_index, state.num_processes, str(state.device))
+
+
+def mean_over_processes(values: "Tensor") -> "Tensor":
+    """Mean of a tensor over all processes, without gradients; its own in a single one."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

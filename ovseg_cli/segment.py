@@ -1,6 +1,7 @@
 """`ovseg segment`: label maps of images, for any classes one can name."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
     from ovseg.zeroshot.segmentation import Segmentation
     from ovseg.zeroshot.segmenter import Options, Segmenter
+
+FEW = 3
 
 EXAMPLES = """
 Label every pixel of images with the classes you name.
@@ -49,6 +52,28 @@ def segment(
         float | None, typer.Option(help="Background threshold; the model's own by default.")
     ] = None,
     model: Annotated[str, typer.Option(help="A model's name or file.")] = "starter",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Template such as 'a photo of a {}.'; repeat it to average over several. "
+            "The model's own by default."
+        ),
+    ] = None,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Sliding windows of SIDE/STRIDE pixels, as 448/224; none is one pass over the "
+            "whole image; auto is what the model was measured with."
+        ),
+    ] = "auto",
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of the shorter side at which the model looks; its own by default.",
+            min=16,
+            max=8192,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
@@ -70,8 +95,10 @@ def segment(
     ] = False,
 ) -> None:
     from ovseg.data.images import find_images
+    from ovseg.zeroshot.prompts import check_templates
     from ovseg.zeroshot.results import ResultFolder
     from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.windows import parse_window
 
     if list_classes:
         _print_words(model)
@@ -84,19 +111,31 @@ def segment(
     if save and folder is None:
         raise UsageError("--save needs a folder to write to: add --output FOLDER")
     segmenter = Segmenter.from_pretrained(model, device)
-    options = Options(background=background, threshold=threshold)
+    options = Options(
+        background=background,
+        threshold=threshold,
+        templates=check_templates(prompt) if prompt else None,
+        short_side=short_side,
+        window=parse_window(window),
+    )
     failures = 0
-    for path, result in _results(segmenter, paths, vocabulary, options, batch_size):
+    written: list[Path] = []
+    # A bar and lines of results would write over each other on one terminal.
+    with_bar = folder is not None and not (as_json or show) or not sys.stdout.isatty()
+    for path, result in _results(segmenter, paths, vocabulary, options, batch_size, with_bar):
         if result is None:
             failures += 1
             continue
         files = folder.write(path, result) if folder else []
+        written += files
         if as_json:
             print(json.dumps(_summary(path, result, files)), flush=True)
-        else:
-            _print_table(path, result, files)
+        elif folder is None:
+            _print_table(path, result)
         if show:
             _draw(result)
+    if folder is not None and not as_json:
+        _print_written(written, len(paths) - failures, output)
     if failures:
         _stop_after_failures(failures, len(paths))
 
@@ -119,11 +158,12 @@ def _results(
     classes: "ClassList",
     options: "Options",
     batch_size: int,
+    with_bar: bool,
 ) -> Iterator[tuple[Path, "Segmentation | None"]]:
     """Results in order; a failure is printed and comes as None."""
     from ovseg.zeroshot.segmenter import Failure
 
-    with progress("segmenting", len(paths)) as bar:
+    with progress("segmenting", len(paths), shown=with_bar) as bar:
         for item in segmenter.segment_files(paths, classes, options, batch_size):
             if isinstance(item, Failure):
                 print_error(str(item.error))
@@ -158,22 +198,29 @@ def _summary(path: Path, result: "Segmentation", files: list[Path]) -> dict[str,
     }
 
 
-def _print_table(path: Path, result: "Segmentation", files: list[Path]) -> None:
+def _print_written(files: list[Path], images: int, folder: Path | None) -> None:
+    """Name the files of a few images, or only count those of many."""
+    if images > FEW:
+        print(f"{folder}: {len(files)} files for {images} images")
+        return
+    for file in files:
+        print(file)
+
+
+def _print_table(path: Path, result: "Segmentation") -> None:
     from rich.table import Table
 
     table = Table("class", "share of pixels", "score", title=str(path), title_justify="left")
     for found in result.shares:
         score = f"{found.score:.3f}" if found.label else ""
         table.add_row(found.name, f"{found.share:.1%}", score)
-    console = stdout()
-    console.print(table)
-    for file in files:
-        console.print(f"  {file}", soft_wrap=True)
+    stdout().print(table)
 
 
 def _draw(result: "Segmentation") -> None:
     """Draw an overlay with half blocks: each character cell shows two pixels."""
     import numpy as np
+    from rich.color import Color
     from rich.segment import Segment, Segments
     from rich.style import Style
 
@@ -184,7 +231,7 @@ def _draw(result: "Segmentation") -> None:
     pixels = np.asarray(picture.resize((columns, rows * 2))).tolist()
     for row in range(rows):
         cells = [
-            Segment("▀", Style.parse(f"rgb{(*upper,)} on rgb{(*lower,)}".replace(" ", "")))
+            Segment("▀", Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower)))
             for upper, lower in zip(pixels[2 * row], pixels[2 * row + 1], strict=True)
         ]
         console.print(Segments(cells))

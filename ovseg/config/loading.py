@@ -1,7 +1,8 @@
 """Recipes from files, names and overrides, with every mistake reported at once."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,37 +40,37 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         RecipeError: with one problem per mistake in the file and the overrides together.
     """
     path = find_recipe(name_or_path)
-    problems: list[str] = []
-    values: dict[str, Any] = {}
     try:
         values = _read_toml(path)
     except RecipeError as error:
-        problems += error.problems
-    readable = not problems
-    changes = list(_parse_overrides(overrides, problems))
+        _, problems = _parse_overrides(overrides)
+        raise RecipeError(*error.problems, *problems) from None
+    return recipe_from_values(values, str(path), overrides)
+
+
+def recipe_from_values(
+    values: Mapping[str, Any], where: str, overrides: Sequence[str] = ()
+) -> Recipe:
+    """Apply overrides to values that were read before, such as a checkpoint's, and check them.
+
+    Args:
+        where: what to call their origin in messages.
+        overrides: as for `load_recipe`.
+
+    Raises:
+        RecipeError: with one problem per mistake.
+    """
+    changes, problems = _parse_overrides(overrides)
+    changed = deepcopy(values)
     for change in changes:
-        _apply(values, change, problems)
-    if readable:
-        origin = _origin_of(str(path), {change.path for change in changes})
-        try:
-            recipe = Recipe.model_validate(_tuples(values))
-        except ValidationError as error:
-            problems += describe(error, origin)
+        _apply(changed, change, problems)
+    try:
+        recipe = Recipe.model_validate(_tuples(changed))
+    except ValidationError as error:
+        problems += describe(error, _origin_of(where, {change.path for change in changes}))
     if problems:
         raise RecipeError(*problems)
     return recipe
-
-
-def recipe_from_values(values: Mapping[str, Any], where: str) -> Recipe:
-    """Check values that were read elsewhere, such as a checkpoint's metadata.
-
-    Raises:
-        RecipeError: each problem begins with `where`.
-    """
-    try:
-        return Recipe.model_validate(_tuples(values))
-    except ValidationError as error:
-        raise RecipeError(*describe(error, lambda _: where)) from None
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
@@ -115,14 +116,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> Iterator[_Override]:
+def _parse_overrides(overrides: Sequence[str]) -> tuple[list[_Override], list[str]]:
+    """The overrides that can be read, and a problem for each of the others."""
+    changes, problems = [], []
     for override in overrides:
         key, equals, text = override.partition("=")
         path = tuple(part.strip() for part in key.split("."))
-        if not equals or not all(path):
-            problems.append(f"--set {override}: write section.key=value")
+        if equals and all(path):
+            changes.append(_Override(path, _toml_value(text.strip())))
         else:
-            yield _Override(path, _toml_value(text.strip()))
+            problems.append(f"--set {override}: write section.key=value")
+    return changes, problems
 
 
 def _toml_value(text: str) -> Any:
@@ -134,8 +138,8 @@ def _toml_value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def _apply(values: dict[str, Any], change: _Override, problems: list[str]) -> None:
-    table = values
+def _apply(values: Any, change: _Override, problems: list[str]) -> None:
+    table: Any = values if isinstance(values, dict) else {}
     for depth, part in enumerate(change.path[:-1], start=1):
         inner = table.setdefault(part, {})
         if not isinstance(inner, dict):

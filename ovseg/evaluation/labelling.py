@@ -11,7 +11,15 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ovseg.evaluation.encoding import EncodedView
-from ovseg.evaluation.maps import GridMaps, ScoreMaps, averaged, strongest
+from ovseg.evaluation.maps import (
+    ChosenMaps,
+    GridMaps,
+    RegionMaps,
+    averaged,
+    region_map,
+    strongest,
+    to_numpy,
+)
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
 from ovseg.model.interface import Array, GroupedImage, SegmentationModel
@@ -20,7 +28,6 @@ from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import QueryMaps, RefinedMaps
 from ovseg.zeroshot.refine import Pamr
-from ovseg.zeroshot.score_maps import ScoredWindows, best_column, region_map
 from ovseg.zeroshot.segmenter import best_synonym
 
 Views = Sequence[EncodedView]
@@ -61,32 +68,25 @@ class Labeller:
 
     def _by_score(self, views: Views, size: tuple[int, int], threshold: float | None) -> Labels:
         """Rules `model` and `constant`: the largest mean score, column 0 being the background."""
-        if len(views) == 1 and self._protocol.refine == "none" and _grouped(views[0]):
-            windows = self._scored(views[0], threshold)
-            return self._labels_of(best_column([windows], views[0].shape, size))
         maps = [self._score_maps(view, threshold, size) for view in views]
+        if len(maps) == 1 and self._protocol.refine == "none" and isinstance(maps[0], RegionMaps):
+            columns = maps[0].contenders()
+            return self._labels_of(columns[to_numpy(strongest(ChosenMaps(maps[0], columns))[0])])
         together = self._refined(averaged(maps, [view.flipped for view in views]), views, size)
         return self._labels_of(strongest(together, first=0 if self._background else 1)[0])
 
     def _labels_of(self, columns: Array) -> Labels:
-        values = _numpy(columns)
+        values = to_numpy(columns)
         return (values if self._background else values - 1).astype(np.uint8)
 
     def _score_maps(
         self, view: EncodedView, threshold: float | None, size: tuple[int, int]
     ) -> QueryMaps:
-        if _grouped(view):
-            return ScoreMaps(self._scored(view, threshold), view.shape, size)
         scores = best_synonym(self._scores(view.grouped, threshold), self._classes)
-        return _position_maps(view, scores, size)
-
-    def _scored(self, view: EncodedView, threshold: float | None) -> ScoredWindows:
-        return ScoredWindows(
-            boxes=list(view.boxes),
-            scores=best_synonym(self._scores(view.grouped, threshold), self._classes),
-            regions=regions_of(view),
-            grid=view.grouped.grid,
-        )
+        regions = regions_of(view)
+        if regions is None:
+            return _position_maps(view, scores, size)
+        return RegionMaps(scores, regions, view.boxes, view.shape, size)
 
     def _scores(self, grouped: GroupedImage, threshold: float | None) -> Array:
         """Scores of background and phrases, float [M, G, 1 + Q]."""
@@ -111,7 +111,7 @@ class Labeller:
         of_query += [label - 1 + first for label in self._classes.phrase_labels]
         rule = PixelRule(self._protocol.scale, 0.0, self._protocol.area_threshold)
         found = label_pixels(self._refined(maps, views, size), of_query, rule)
-        labels, probability = _numpy(found.labels), _numpy(found.probability)
+        labels, probability = to_numpy(found.labels), to_numpy(found.probability)
         return [
             np.where(probability < (threshold or 0.0), 0, labels).astype(np.uint8)
             for threshold in thresholds
@@ -138,10 +138,6 @@ class Labeller:
         guide = resize_bilinear(self._model.from_numpy(upright.pixels), size)  # [3, H, W]
         pamr = Pamr(self._protocol.pamr_iterations, self._protocol.pamr_dilations)
         return RefinedMaps(maps, pamr.affinity(guide))
-
-
-def _grouped(view: EncodedView) -> bool:
-    return view.grouped.assignment is not None
 
 
 def _position_maps(view: EncodedView, scores: Array, size: tuple[int, int]) -> QueryMaps:
@@ -187,7 +183,3 @@ def _at_positions(cosines: Array, assignment: Array) -> Array:
         for window in range(cosines.shape[0])
     ]
     return xp.stack(rows)
-
-
-def _numpy(values: Array) -> np.ndarray:
-    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)

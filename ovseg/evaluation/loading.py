@@ -10,18 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg.data.images import Pixels, read_image, resize
+from ovseg.data.images import Pixels, read_image, resize, resized_shape
 from ovseg.errors import DataError
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
 from ovseg.model.interface import Preprocessing
 from ovseg.parallel import cpu_count
 from ovseg.zeroshot.score_maps import Box
-from ovseg.zeroshot.windows import SlidingWindow, boxes_of, protocol_size
+from ovseg.zeroshot.windows import SlidingWindow, boxes_of
 
 CHUNK = 16
 """Images per chunk, the unit of work. What shares a batch depends on it alone, and not on how many
 processes there are or where a run was interrupted: so results are the same to the last bit."""
+
+ONE_PASS = 1 << 30
+"""Side of a window that no image fills."""
 
 _AHEAD = 2  # chunks decoded before they are needed
 
@@ -106,16 +109,33 @@ def _resized(
     image: Pixels, scale: float, protocol: Protocol, preprocessing: Preprocessing
 ) -> tuple[NDArray[np.float32], tuple[Box, ...]]:
     """The normalised image at one scale, float32 [3, H', W'], and its windows."""
-    short_side = round((protocol.short_side or preprocessing.short_side) * scale)
-    long_side = protocol.long_side if protocol.short_side else preprocessing.long_side
-    # Without windows every side must suit the model, as if no window ever fitted.
-    window = protocol.window or 1 << 30
-    height, width = protocol_size(
-        image.shape[0], image.shape[1], short_side, long_side, window, preprocessing.multiple_of
-    )
+    height, width, window = _view_shape(image.shape[:2], scale, protocol, preprocessing)
     resized = resize(image, (height, width)).astype(np.float32)
     resized -= np.array(preprocessing.mean, np.float32)
     resized /= np.array(preprocessing.std, np.float32)
-    sliding = SlidingWindow(window, protocol.stride or window)
-    boxes = boxes_of(height, width, sliding)
+    boxes = boxes_of(height, width, window)
     return np.ascontiguousarray(resized.transpose(2, 0, 1)), tuple(boxes)
+
+
+def _view_shape(
+    shape: tuple[int, ...], scale: float, protocol: Protocol, preprocessing: Preprocessing
+) -> tuple[int, int, SlidingWindow]:
+    """Rows and columns of a view, and its windows.
+
+    A side that no whole window fits goes to the nearest multiple of what the model needs.
+    """
+    short_side = round((protocol.short_side or preprocessing.short_side) * scale)
+    long_side = protocol.long_side if protocol.short_side else preprocessing.long_side
+    if protocol.window:
+        window = SlidingWindow(protocol.window, protocol.stride)
+    elif preprocessing.window:
+        window = SlidingWindow(preprocessing.window, preprocessing.stride)
+    else:
+        window = SlidingWindow(ONE_PASS, ONE_PASS)
+    exact = resized_shape(shape[0], shape[1], short_side, long_side)
+    multiple = preprocessing.multiple_of
+    rounded = resized_shape(shape[0], shape[1], short_side, long_side, multiple)
+    height, width = (
+        side if side >= window.side else other for side, other in zip(exact, rounded, strict=True)
+    )
+    return height, width, window

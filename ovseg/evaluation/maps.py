@@ -10,42 +10,94 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
+from numpy.typing import NDArray
 
-from ovseg.model.interface import Array
+from ovseg.model.interface import Array, GroupedImage
 from ovseg.zeroshot.interpolation import interpolation_table
 from ovseg.zeroshot.query_maps import QueryMaps
 from ovseg.zeroshot.resize import resize_bilinear
-from ovseg.zeroshot.score_maps import Box, ScoredWindows, mean_scores
+from ovseg.zeroshot.score_maps import Box
 
 PIECE = 16_000_000
 """Values of one piece of maps: 64 MB in float32."""
 
 
 @dataclass(frozen=True)
-class ScoreMaps:
+class RegionMaps:
     """Scores of groups, averaged over the windows of one view, at the original size.
 
     Attributes:
-        windows: the scored windows.
+        scores: float [M, G, L].
+        regions: the group of each pixel of each window, int [M, height, width].
+        boxes: the M windows.
         view_shape: rows and columns of the view they were cut from.
         shape: rows and columns (H, W) of the maps.
     """
 
-    windows: ScoredWindows
+    scores: Array
+    regions: Array
+    boxes: Sequence[Box]
     view_shape: tuple[int, int]
     shape: tuple[int, int]
 
     @property
     def count(self) -> int:
         """How many maps there are, L."""
-        return int(self.windows.scores.shape[-1])
+        return int(self.scores.shape[-1])
 
     def piece(self, start: int, stop: int) -> Array:
         """Maps `start` to `stop`, float [l, H, W]."""
-        xp: Any = array_namespace(self.windows.scores)
-        scores = self.windows.scores
-        columns = xp.arange(start, stop, device=device(scores))
-        return resize_bilinear(mean_scores([self.windows], columns, self.view_shape), self.shape)
+        return self.chosen(np.arange(start, stop))
+
+    def chosen(self, columns: NDArray[np.int64]) -> Array:
+        """The maps of some columns, float [l, H, W]."""
+        xp: Any = array_namespace(self.scores)
+        like = {"dtype": self.scores.dtype, "device": device(self.scores)}
+        total = xp.zeros((len(columns), *self.view_shape), **like)
+        times = xp.zeros(self.view_shape, **like)
+        wanted = xp.asarray(columns, device=device(self.scores))
+        for scores, region, box in zip(self.scores, self.regions, self.boxes, strict=True):
+            by_column = xp.matrix_transpose(xp.take(scores, wanted, axis=1))  # [l, G]
+            pixels = xp.take(by_column, xp.reshape(region, (-1,)), axis=1)
+            rows, across = box.slices
+            total[:, rows, across] += xp.reshape(pixels, (len(columns), box.height, box.width))
+            times[rows, across] += 1
+        return resize_bilinear(total / times, self.shape)
+
+    def contenders(self) -> NDArray[np.int64]:
+        """Columns that can be the largest somewhere, in order.
+
+        Averages and resizing stay within the range of what they mix. So a column that nowhere
+        exceeds the least score of all can at most tie, and of those the first wins: it stays.
+        """
+        scores = to_numpy(self.scores)
+        highest = scores.max(axis=(0, 1))
+        finite = np.isfinite(highest)  # a background that is not asked for is -inf
+        rising = finite & (highest > scores[..., finite].min())
+        rising[np.argmax(finite)] = True
+        return np.flatnonzero(rising)
+
+
+@dataclass(frozen=True)
+class ChosenMaps:
+    """Some columns of region maps, in order."""
+
+    maps: RegionMaps
+    columns: NDArray[np.int64]
+
+    @property
+    def count(self) -> int:
+        """How many maps there are, L."""
+        return len(self.columns)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns (H, W) of the maps."""
+        return self.maps.shape
+
+    def piece(self, start: int, stop: int) -> Array:
+        """Maps `start` to `stop`, float [l, H, W]."""
+        return self.maps.chosen(self.columns[start:stop])
 
 
 @dataclass(frozen=True)
@@ -144,6 +196,24 @@ class AveragedMaps:
                 piece = array_namespace(piece).flip(piece, axis=-1)
             total = piece if total is None else total + piece
         return total / len(self.views)
+
+
+def region_map(grouped: GroupedImage, size: tuple[int, int]) -> Array | None:
+    """The group of each pixel of each window, int [M, *size]; None for dense models.
+
+    Shares are resized bilinearly before the largest is taken.
+    """
+    if grouped.assignment is None:
+        return None
+    xp: Any = array_namespace(grouped.assignment)
+    windows, groups, _ = grouped.assignment.shape
+    grids = xp.reshape(grouped.assignment, (windows, groups, *grouped.grid))
+    return xp.argmax(resize_bilinear(grids, size), axis=1)
+
+
+def to_numpy(values: Array) -> NDArray[Any]:
+    """An array from any library and device."""
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
 
 
 def averaged(views: Sequence[QueryMaps], flipped: Sequence[bool]) -> QueryMaps:

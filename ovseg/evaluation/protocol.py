@@ -39,7 +39,8 @@ class Protocol:
             a softmax over all phrases at each pixel, after windows are averaged.
         short_side: shorter image side; 0 takes the model's own.
         long_side: most the longer side may have; it wins over `short_side`.
-        window: side of the square windows; 0 looks at the whole image at once.
+        window: side of the square windows; 0 takes the model's own, where it has some. One that
+            exceeds the image looks at all of it at once.
         stride: from one window to the next.
         templates: prompt templates with one `{}` each, or `imagenet80`; empty takes the model's.
         scale: what cosines are multiplied by (`constant`, `probability`).

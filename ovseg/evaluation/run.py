@@ -17,6 +17,7 @@ from ovseg.errors import DataError
 from ovseg.evaluation.encoding import EncodedView, encode_views
 from ovseg.evaluation.labelling import Labeller, regions_of
 from ovseg.evaluation.loading import CHUNK, LoadedSample, load_chunks
+from ovseg.evaluation.maps import to_numpy
 from ovseg.evaluation.metrics.boundary import boundary_counts
 from ovseg.evaluation.metrics.confusion import confusion_matrix
 from ovseg.evaluation.metrics.grouping import GroupingCounts, grouping_counts, no_groups
@@ -201,6 +202,6 @@ def _grouping(target: Labels, predicted: Labels, view: EncodedView, classes: int
     small = cv2.resize(target, view.shape[::-1], interpolation=cv2.INTER_NEAREST)
     total = no_groups(classes)
     for box, region in zip(view.boxes, regions, strict=True):
-        host = np.asarray(region.cpu() if hasattr(region, "cpu") else region)
-        total = total + grouping_counts(small[box.slices], host, groups, classes)
+        counts = grouping_counts(small[box.slices], to_numpy(region), groups, classes)
+        total = total + counts
     return total

@@ -5,8 +5,10 @@ columns; i online group, j momentum group.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -150,7 +152,8 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _linear_sum_assignment():  # type: ignore[no-untyped-def]
+def _linear_sum_assignment() -> Callable[[npt.NDArray], tuple[npt.NDArray, npt.NDArray]]:
+    """SciPy's Hungarian algorithm; costs [G, G] to row and column indices."""
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:

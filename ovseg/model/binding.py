@@ -1,10 +1,10 @@
-"""The binding module: patches and learned tokens become a few groups (spec of Xu et al., sec. 3.2).
+"""The binding module: patches and learned tokens become a few groups (Xu et al., section 3.2).
 
 Letters: B image, T group token, G group, N patch, D width.
 
-Both variants read stage-1 tokens [B, T, D] and patches [B, N, D] and return a `Binding`. They differ
-in who wins a patch: `ReleasedBinding` assigns each patch to one group in a single pass, as the
-published weights do; `SlotBinding` is the slot attention that the paper describes.
+Both variants read stage-1 tokens [B, T, D] and patches [B, N, D] and return a `Binding`. They
+differ in who wins a patch: `ReleasedBinding` assigns each patch to one group in a single pass, as
+the published weights do; `SlotBinding` is the slot attention that the paper describes.
 """
 
 import math

@@ -46,6 +46,8 @@ class Preprocessing:
         short_side: pixels of the shorter image side the model is used at.
         long_side: most pixels the longer side may have; the aspect is kept.
         multiple_of: both sides are rounded to a multiple of this.
+        window, stride: side and step of the sliding windows it is used with, in pixels of the
+            resized image; a window of 0 is one pass over the whole image.
     """
 
     mean: tuple[float, float, float]
@@ -53,6 +55,8 @@ class Preprocessing:
     short_side: int
     long_side: int = 2048
     multiple_of: int = 1
+    window: int = 0
+    stride: int = 0
 
 
 @dataclass(frozen=True)

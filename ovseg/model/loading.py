@@ -3,7 +3,7 @@
 import difflib
 from pathlib import Path
 
-from ovseg.errors import MissingDependencyError, ModelError, UsageError
+from ovseg.errors import MissingDependencyError, UsageError
 from ovseg.model.interface import SegmentationModel
 
 BUILT_IN = "starter"
@@ -14,6 +14,7 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
 
     Raises:
         UsageError: the name is not known and no such file exists, or the device is not there.
+        ModelError: the file is no checkpoint of ovseg, or a damaged one.
         MissingDependencyError: the model needs torch and torch is not installed.
     """
     try:
@@ -26,7 +27,9 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
 
         return StarterModel().to(chosen)
     if Path(name_or_path).exists():
-        raise ModelError(f"{name_or_path} is no model that this version of ovseg can read")
+        from ovseg.model.checkpoint_model import read_model
+
+        return read_model(Path(name_or_path)).to(chosen)
     close = difflib.get_close_matches(str(name_or_path), [BUILT_IN], cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"the built-in model is called {BUILT_IN}"
     raise UsageError(f"there is no model or file called {name_or_path}; {hint}")

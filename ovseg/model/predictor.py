@@ -5,10 +5,12 @@ Letters: B image, G group, Q phrase, C embedding width, H W pixels.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ovseg.errors import ModelError
 from ovseg.model.interface import (
     GroupedImage,
     ModelCard,
@@ -22,6 +24,8 @@ from ovseg.model.tokenizer import Tokenizer
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 SHORT_SIDE = 448
+WINDOW = 448
+STRIDE = 224
 TEXTS_PER_BATCH = 256
 
 
@@ -61,6 +65,8 @@ class Predictor:
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             short_side=SHORT_SIDE,
+            window=WINDOW,
+            stride=STRIDE,
             multiple_of=self.model.image_encoder.patch,
         )
 
@@ -75,6 +81,11 @@ class Predictor:
     def to(self, device: str) -> "Predictor":
         self.model.to(device)
         return self
+
+    def from_numpy(self, values: np.ndarray) -> Tensor:
+        """A tensor on the model's device; at least float32, whatever the weights are."""
+        precision = torch.float64 if self._weight.dtype == torch.float64 else torch.float32
+        return torch.from_numpy(values).to(self._weight.device, precision)
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
@@ -103,6 +114,8 @@ class Predictor:
         self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
     ) -> Tensor:
         """Scores of background and phrases per group, float [B, G, 1 + Q]."""
+        if grouped.image_embedding is None:
+            raise ModelError("scores need the image embedding that encode_image returns")
         return group_scores(
             grouped.embedding,
             grouped.image_embedding,
@@ -110,6 +123,10 @@ class Predictor:
             self.model.scale.to(grouped.embedding),
             threshold,
         )
+
+    def known_words(self) -> None:
+        """None: the vocabulary is open."""
+        return None
 
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         """Nothing: the vocabulary is open."""

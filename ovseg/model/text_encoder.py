@@ -71,7 +71,8 @@ class ClipTextEncoder(nn.Module):
     @property
     def width(self) -> int:
         """Width E of the features."""
-        return int(self.tower.ln_final.weight.shape[0])  # type: ignore[union-attr,arg-type]
+        tower: Any = self.tower
+        return int(tower.ln_final.weight.shape[0])
 
     def forward(self, ids: Tensor, mask: Tensor) -> EncodedText:
         """Encode token ids, int64 [B, L], L at most the tower's context length."""

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ovseg.errors import MissingDependencyError, ModelError
+from ovseg.errors import MissingDependencyError
 from ovseg.model.text_encoder import CLIP_PREFIX
+from ovseg.model.tokenizer_files import fetch_tokenizer_files, restore_tokenizer
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,7 @@ def load_tokenizer(encoder: str, revision: str = "main", max_tokens: int = 77) -
     """
     if encoder.startswith(CLIP_PREFIX):
         return _clip_tokenizer(encoder.removeprefix(CLIP_PREFIX).partition("/")[0], max_tokens)
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingDependencyError("transformers", "torch", "tokenizing") from error
-    try:
-        return HubTokenizer(AutoTokenizer.from_pretrained(encoder, revision=revision), max_tokens)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"tokenizer {encoder!r} cannot be loaded: it is no folder with tokenizer.json, and the "
-            f"hub did not give it ({str(error).splitlines()[0]}). Without a network, put "
-            "tokenizer.json and tokenizer_config.json into a folder and set model.text.tokenizer "
-            "to its path"
-        ) from error
+    return HubTokenizer(restore_tokenizer(fetch_tokenizer_files(encoder, revision)), max_tokens)
 
 
 def _clip_tokenizer(architecture: str, max_tokens: int) -> ClipTokenizer:

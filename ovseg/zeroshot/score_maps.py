@@ -1,4 +1,4 @@
-"""Score maps of overlapping windows, averaged, brought to the original size and compared.
+"""Score maps of overlapping windows: averaged, brought to the original size, compared.
 
 Letters: M window, G group, K column of scores (background first), k chunk of columns, h w grid rows
 and columns, H W pixels.
@@ -8,15 +8,18 @@ and columns that can nowhere win are left out.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from array_api_compat import array_namespace, device
 
-from ovseg.model.interface import Array, GroupedImage
+from ovseg.model.interface import Array
+from ovseg.zeroshot.masks import label_map
 from ovseg.zeroshot.resize import resize_bilinear
 
-SCORE_MAP_BYTES = 128 * 1024 * 1024
-"""Most bytes that one chunk of score maps takes, at the resized or the original size."""
+PIECE = 16_000_000
+"""Most values of a chunk of score maps, at the resized or the original size."""
 
 
 @dataclass(frozen=True)
@@ -31,113 +34,141 @@ class Box:
     @property
     def slices(self) -> tuple[slice, slice]:
         """Rows and columns to index an image [..., H, W] with."""
-        return (
-            slice(self.top, self.top + self.height),
-            slice(self.left, self.left + self.width),
-        )
+        rows = slice(self.top, self.top + self.height)
+        return rows, slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True)
 class ScoredWindows:
-    """Windows of one size, cut from one image and scored.
+    """The windows of one image, all of one size, encoded and scored.
 
     Attributes:
         boxes: places of the M windows.
         scores: of background and classes per group, float [M, G, K].
-        regions: the group of each pixel, int [M, height, width]; None for dense models, whose
-            groups are the positions of `grid`.
-        grid: rows and columns (h, w) of the positions.
+        grid: rows and columns (h, w) of the positions in a window.
+        assignment: share of each position in each group, float [M, G, h*w]; None where group g is
+            position g.
     """
 
     boxes: list[Box]
     scores: Array
-    regions: Array | None
     grid: tuple[int, int]
+    assignment: Array | None
 
 
-def region_map(grouped: GroupedImage, size: tuple[int, int]) -> Array | None:
-    """The group each pixel belongs to, int [B, *size]: assignments resized, then the largest.
+@dataclass(frozen=True)
+class BestColumns:
+    """Per pixel, [H, W] each: the column with the highest mean score, that score, and the group.
 
-    None for dense models, which have no assignment.
+    Groups count through the windows (window m, group g is m * G + g); a pixel in several windows
+    names its group in the one whose centre is nearest.
     """
-    if grouped.assignment is None:
-        return None
-    xp = array_namespace(grouped.assignment)
-    batch, groups, _ = grouped.assignment.shape
-    grids = xp.reshape(grouped.assignment, (batch, groups, *grouped.grid))
-    return xp.argmax(resize_bilinear(grids, size), axis=1)
+
+    columns: Array
+    scores: Array
+    groups: Array
 
 
-def best_column(
-    parts: list[ScoredWindows], shape: tuple[int, int], size: tuple[int, int]
-) -> np.ndarray:
-    """The column with the highest mean score of each pixel, int64 [*size].
+def best_columns(
+    windows: ScoredWindows, shape: tuple[int, int], size: tuple[int, int]
+) -> BestColumns:
+    """Average the windows' score maps, resize them bilinearly and take the best column.
 
-    Of equal scores the first column wins, as in argmax over all of them.
+    Of equal scores the first column wins.
 
     Args:
-        parts: windows that cover the image, in any number of batches.
+        windows: cover the image without a gap.
         shape: rows and columns of the image the windows were cut from.
         size: rows and columns wanted.
     """
-    xp = array_namespace(parts[0].scores)
-    columns = _contenders(parts)
-    per_map = max(shape[0] * shape[1], size[0] * size[1]) * parts[0].scores.dtype.itemsize
-    chunk = max(1, SCORE_MAP_BYTES // per_map)
-    best = label = None
+    xp: Any = array_namespace(windows.scores)
+    groups = _groups(windows)
+    columns = _contenders(_numpy(windows.scores))
+    chunk = max(1, PIECE // max(shape[0] * shape[1], size[0] * size[1]))
+    best = winner = None
     for start in range(0, len(columns), chunk):
-        chosen = xp.asarray(columns[start : start + chunk], device=device(parts[0].scores))
-        maps = resize_bilinear(mean_scores(parts, chosen, shape), size)  # [k, *size]
-        highest = xp.max(maps, axis=0)
-        winner = xp.reshape(xp.take(chosen, xp.reshape(xp.argmax(maps, axis=0), (-1,))), size)
+        chosen = xp.asarray(columns[start : start + chunk], device=device(windows.scores))
+        maps = resize_bilinear(_mean_scores(windows, groups, chosen, shape), size)  # [k, *size]
+        value, index = xp.max(maps, axis=0), chosen[xp.argmax(maps, axis=0)]
         if best is None:
-            best, label = highest, winner
+            best, winner = value, index
         else:
-            label = xp.where(highest > best, winner, label)
-            best = xp.maximum(highest, best)
-    return _to_numpy(label)
+            winner = xp.where(value > best, index, winner)
+            best = xp.maximum(value, best)
+    return BestColumns(winner, best, _nearest_groups(windows, groups, shape, size))
 
 
-def _contenders(parts: list[ScoredWindows]) -> np.ndarray:
-    """Columns that can win somewhere, in order.
+def _groups(windows: ScoredWindows) -> list[Array]:
+    """The group of each pixel of each window, int [height, width]."""
+    pixels = (windows.boxes[0].height, windows.boxes[0].width)
+    return [
+        label_map(
+            windows.scores[index, :, :1],
+            windows.grid,
+            pixels,
+            None if windows.assignment is None else windows.assignment[index],
+        ).groups
+        for index in range(len(windows.boxes))
+    ]
+
+
+def _contenders(scores: npt.NDArray) -> npt.NDArray[np.int64]:
+    """Columns that can win somewhere, in order, for scores [M, G, K].
 
     Averages and resizing never leave the range of what they mix. So a column that holds the lowest
     score of all everywhere can at most tie, and then the first column of those wins: it stays.
     """
-    scores = np.concatenate([_to_numpy(part.scores) for part in parts])  # [M, G, K]
     highest = scores.max(axis=(0, 1))
     scored = np.isfinite(highest)  # a background that is not asked for is -inf
-    lowest = scores[..., scored].min()
-    rising = scored & (highest > lowest)
+    rising = scored & (highest > scores[..., scored].min())
     rising[np.argmax(scored)] = True
     return np.flatnonzero(rising)
 
 
-def mean_scores(parts: list[ScoredWindows], columns: Array, shape: tuple[int, int]) -> Array:
+def _mean_scores(
+    windows: ScoredWindows, groups: list[Array], columns: Array, shape: tuple[int, int]
+) -> Array:
     """Mean over the windows of each pixel, float [k, H, W]."""
-    scores = parts[0].scores
-    xp, where = array_namespace(scores), device(scores)
-    total = xp.zeros((columns.shape[0], *shape), dtype=scores.dtype, device=where)
-    count = xp.zeros(shape, dtype=scores.dtype, device=where)
-    for part in parts:
-        for index, box in enumerate(part.boxes):
-            rows, cols = box.slices
-            total[:, rows, cols] += _window_scores(part, index, columns)
-            count[rows, cols] += 1
+    scores = windows.scores
+    xp: Any = array_namespace(scores)
+    total = xp.zeros((columns.shape[0], *shape), dtype=scores.dtype, device=device(scores))
+    count = xp.zeros(shape, dtype=scores.dtype, device=device(scores))
+    for index, box in enumerate(windows.boxes):
+        rows, cols = box.slices
+        by_column = xp.take(scores[index], columns, axis=1).T  # [k, G]
+        total[:, rows, cols] += _window_map(windows, by_column, groups[index], box)
+        count[rows, cols] += 1
     return total / count
 
 
-def _window_scores(part: ScoredWindows, index: int, columns: Array) -> Array:
-    """Scores of one window's pixels, float [k, height, width]."""
-    xp = array_namespace(part.scores)
-    box = part.boxes[index]
-    by_column = xp.take(part.scores[index], columns, axis=1).T  # [k, G]
-    if part.regions is None:
-        grids = xp.reshape(by_column, (columns.shape[0], *part.grid))
+def _window_map(windows: ScoredWindows, by_column: Array, groups: Array, box: Box) -> Array:
+    """Scores [k, G] at the pixels of one window, float [k, height, width]."""
+    xp: Any = array_namespace(by_column)
+    if windows.assignment is None:
+        grids = xp.reshape(by_column, (by_column.shape[0], *windows.grid))
         return resize_bilinear(grids, (box.height, box.width))
-    pixels = xp.take(by_column, xp.reshape(part.regions[index], (-1,)), axis=1)
-    return xp.reshape(pixels, (columns.shape[0], box.height, box.width))
+    flat = xp.take(by_column, xp.reshape(groups, (-1,)), axis=1)
+    return xp.reshape(flat, (by_column.shape[0], box.height, box.width))
 
 
-def _to_numpy(array: Array) -> np.ndarray:
+def _nearest_groups(
+    windows: ScoredWindows, groups: list[Array], shape: tuple[int, int], size: tuple[int, int]
+) -> Array:
+    """Group of each pixel in the window whose centre is nearest, int [*size]."""
+    row = ((np.arange(size[0]) + 0.5) * shape[0] / size[0]).astype(np.int64)[:, None]
+    column = ((np.arange(size[1]) + 0.5) * shape[1] / size[1]).astype(np.int64)[None]
+    distances = [
+        (row - box.top - box.height / 2) ** 2 + (column - box.left - box.width / 2) ** 2
+        for box in windows.boxes
+    ]
+    owner = np.argmin(distances, axis=0)  # [*size]
+    result = np.zeros(size, dtype=np.int64)
+    for index, box in enumerate(windows.boxes):
+        rows, columns = np.nonzero(owner == index)
+        inside = _numpy(groups[index])[row[rows, 0] - box.top, column[0, columns] - box.left]
+        result[rows, columns] = inside + index * windows.scores.shape[1]
+    return result
+
+
+def _numpy(array: Array) -> npt.NDArray:
     return np.asarray(array.cpu() if hasattr(array, "cpu") else array)

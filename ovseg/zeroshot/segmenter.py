@@ -21,7 +21,9 @@ from ovseg.model.interface import Array, GroupedImage, SegmentationModel
 from ovseg.model.loading import load_model
 from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.masks import label_map
+from ovseg.zeroshot.score_maps import ScoredWindows, best_columns
 from ovseg.zeroshot.segmentation import Segmentation
+from ovseg.zeroshot.windows import SlidingWindow, WindowChoice, score_windows, window_shape
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +39,15 @@ class Options:
         threshold: background threshold; None takes the model's own.
         templates: prompt templates with one `{}` each; None takes the model's own.
         short_side: pixels of the shorter side at which the model looks; None takes the model's own.
+        window: sliding windows whose scores are averaged; "none" is one pass over the whole image,
+            "auto" what the model is used with.
     """
 
     background: bool = True
     threshold: float | None = None
     templates: tuple[str, ...] | None = None
     short_side: int | None = None
+    window: WindowChoice = "auto"
 
 
 @dataclass(frozen=True)
@@ -136,17 +141,53 @@ class Segmenter:
         self, images: Sequence[Pixels], classes: ClassList, options: Options
     ) -> list[Segmentation]:
         """Images that reach the model in one shape."""
-        grouped = self.model.encode_image(self._prepare(images, options))
+        pixels = self._prepare(images, options)
+        window = self._window(options)
+        if window is not None:
+            return self._segment_windows(images, pixels, window, classes, options)
+        grouped = self.model.encode_image(pixels)
         scores = self._scores(grouped, classes, options)  # [B, G, 1 + K]
         return [
             _segmentation(image, classes, grouped, scores, index)
             for index, image in enumerate(images)
         ]
 
+    def _segment_windows(
+        self,
+        images: Sequence[Pixels],
+        pixels: Array,
+        window: SlidingWindow,
+        classes: ClassList,
+        options: Options,
+    ) -> list[Segmentation]:
+        scored = score_windows(
+            pixels,
+            window,
+            self.model.encode_image,
+            lambda grouped: self._scores(grouped, classes, options),
+        )
+        shape = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+        return [
+            _windowed_segmentation(image, classes, windows, shape)
+            for image, windows in zip(images, scored, strict=True)
+        ]
+
+    def _window(self, options: Options) -> SlidingWindow | None:
+        """The windows to use, or None for one pass."""
+        if isinstance(options.window, SlidingWindow):
+            return options.window
+        rule = self.model.preprocessing
+        if options.window == "none" or not rule.window:
+            return None
+        return SlidingWindow(rule.window, rule.stride)
+
     def _model_shape(self, image: Pixels, options: Options) -> tuple[int, int]:
         rule = self.model.preprocessing
         short_side = options.short_side or rule.short_side
         height, width = image.shape[:2]
+        window = self._window(options)
+        if window is not None:
+            return window_shape(height, width, window, rule, short_side)
         return resized_shape(height, width, short_side, rule.long_side, rule.multiple_of)
 
     def _prepare(self, images: Sequence[Pixels], options: Options) -> Array:
@@ -201,6 +242,21 @@ def _segmentation(
         scores=_numpy(found.scores).astype(np.float32),
         groups=_numpy(found.groups).astype(np.int32),
         group_scores=_numpy(scores[index]).astype(np.float32),
+    )
+
+
+def _windowed_segmentation(
+    image: Pixels, classes: ClassList, windows: ScoredWindows, shape: tuple[int, int]
+) -> Segmentation:
+    height, width = image.shape[:2]
+    found = best_columns(windows, shape, (height, width))
+    return Segmentation(
+        image=image,
+        classes=(BACKGROUND, *classes.names),
+        labels=_numpy(found.columns).astype(np.uint16),
+        scores=_numpy(found.scores).astype(np.float32),
+        groups=_numpy(found.groups).astype(np.int32),
+        group_scores=_numpy(windows.scores).astype(np.float32).reshape(-1, len(classes.names) + 1),
     )
 
 

@@ -1,19 +1,23 @@
 """The `groupvit` protocol: sliding windows whose scores are averaged.
 
-Letters: Q phrase, C embedding width, H W pixels of the resized image.
+Letters: B image, M window, G group, K column of scores, H W pixels of the resized image.
 
 Zero-shot papers since GroupViT score an image in overlapping windows, average the scores of each
-pixel, bring the averages to the original size and take the best class.
+pixel, bring the averages to the original size and take the best class. All windows go through the
+encoder together, once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
 from array_api_compat import array_namespace
 
+from ovseg.data.images import resized_shape
 from ovseg.errors import UsageError
-from ovseg.model.interface import Array, SegmentationModel
-from ovseg.zeroshot.score_maps import Box, ScoredWindows, best_column, region_map
+from ovseg.model.interface import Array, GroupedImage, Preprocessing
+from ovseg.zeroshot.score_maps import Box, ScoredWindows
+
 
 @dataclass(frozen=True)
 class SlidingWindow:
@@ -30,29 +34,57 @@ class SlidingWindow:
     def __post_init__(self) -> None:
         if not 0 < self.stride <= self.side:
             raise UsageError(
-                f"window of {self.side} pixels with stride {self.stride}: the stride must be "
-                "between 1 and the window's side"
+                f"window {self.side}/{self.stride}: the stride must be between 1 and the window's "
+                "side"
             )
 
 
-def protocol_size(
-    height: int, width: int, short_side: int, long_side: int, side: int, multiple_of: int
+WindowChoice = SlidingWindow | Literal["auto", "none"]
+"""Windows, one pass over the whole image ("none"), or what the model is used with ("auto")."""
+
+
+def parse_window(text: str) -> WindowChoice:
+    """Read `auto`, `none`, `SIDE` or `SIDE/STRIDE`; the stride is half the side by default.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return "none"
+    side, _, stride = text.partition("/")
+    if not side.isdecimal() or not (stride or "1").isdecimal():
+        raise UsageError(
+            f"window {text!r}: give its side and stride in pixels, as 448/224, or none, or auto"
+        )
+    return SlidingWindow(int(side), int(stride) if stride else max(int(side) // 2, 1))
+
+
+def window_shape(
+    height: int, width: int, window: SlidingWindow, rule: Preprocessing, short_side: int
 ) -> tuple[int, int]:
     """Rows and columns an image is resized to before windows are cut.
 
-    The shorter side becomes `short_side` unless the longer would exceed `long_side`; the aspect is
-    kept to half a pixel. A side shorter than a window, which no whole window fits, is rounded to a
-    multiple of the patch instead.
+    The sides of `resized_shape`, not rounded. Only a side that a window does not fit goes to the
+    nearest multiple of what the model needs.
+
+    Raises:
+        UsageError: the window itself is no such multiple.
     """
-    scale = min(short_side / min(height, width), long_side / max(height, width))
-    rows, columns = (int(length * scale + 0.5) for length in (height, width))
-    return _encodable(rows, side, multiple_of), _encodable(columns, side, multiple_of)
-
-
-def _encodable(length: int, side: int, multiple_of: int) -> int:
-    if length >= side:
-        return length
-    return max(multiple_of, round(length / multiple_of) * multiple_of)
+    multiple = rule.multiple_of
+    if window.side % multiple:
+        near = max(round(window.side / multiple), 1) * multiple
+        raise UsageError(
+            f"window of {window.side} pixels: the side must be a multiple of {multiple}, "
+            f"such as {near}"
+        )
+    exact = resized_shape(height, width, short_side, rule.long_side)
+    rounded = resized_shape(height, width, short_side, rule.long_side, multiple)
+    rows, columns = (
+        side if side >= window.side else other for side, other in zip(exact, rounded, strict=True)
+    )
+    return rows, columns
 
 
 def boxes_of(height: int, width: int, window: SlidingWindow) -> list[Box]:
@@ -71,51 +103,56 @@ def _starts(length: int, side: int, stride: int) -> list[int]:
     return [min(index * stride, length - side) for index in range(count)]
 
 
-def segment_windows(
-    model: SegmentationModel,
+def score_windows(
     pixels: Array,
-    class_embeddings: Array,
-    threshold: float | None,
-    size: tuple[int, int],
     window: SlidingWindow,
-    batch: int = 16,
-) -> np.ndarray:
-    """Segment one image by the protocol.
+    encode: Callable[[Array], GroupedImage],
+    score: Callable[[GroupedImage], Array],
+    batch: int = 32,
+) -> list[ScoredWindows]:
+    """Encode and score the windows of images of one size; one result per image.
 
     Args:
-        model: any segmentation model.
-        pixels: the normalised image at `protocol_size`, float [1, 3, H, W].
-        class_embeddings: float [Q, C].
-        threshold: background threshold, or None for no background.
-        size: rows and columns of the original image, whose label map is wanted.
-        window: how windows are laid; their sides must be multiples of what the model needs.
+        pixels: normalised images at `window_shape`, float [B, 3, H, W].
+        window: how windows are laid.
+        encode: groups a batch of windows, float [n, 3, side, side].
+        score: scores groups of the n windows, float [n, G, K].
         batch: windows encoded at once.
-
-    Returns:
-        Column of the highest mean score per pixel, int64 of `size`: 0 is background, 1 + k class k.
     """
-    boxes = boxes_of(pixels.shape[-2], pixels.shape[-1], window)
-    parts = [
-        _score(model, pixels, boxes[start : start + batch], class_embeddings, threshold)
-        for start in range(0, len(boxes), batch)
+    images, _, height, width = pixels.shape
+    boxes = boxes_of(height, width, window)
+    places = [(image, box) for image in range(images) for box in boxes]
+    pieces = [
+        _score_piece(pixels, places[start : start + batch], encode, score)
+        for start in range(0, len(places), batch)
     ]
-    return best_column(parts, tuple(pixels.shape[-2:]), size)
+    joined = _join(boxes * images, pieces)
+    return [_of_image(joined, index, len(boxes)) for index in range(images)]
 
 
-def _score(
-    model: SegmentationModel,
+def _score_piece(
     pixels: Array,
-    boxes: list[Box],
-    class_embeddings: Array,
-    threshold: float | None,
+    places: list[tuple[int, Box]],
+    encode: Callable[[Array], GroupedImage],
+    score: Callable[[GroupedImage], Array],
 ) -> ScoredWindows:
-    """Encode windows of one size as one batch and score their groups."""
-    xp = array_namespace(pixels)
-    crops = xp.concat([pixels[:, :, box.slices[0], box.slices[1]] for box in boxes])
-    grouped = model.encode_image(crops)
-    return ScoredWindows(
-        boxes=boxes,
-        scores=model.score(grouped, class_embeddings, threshold),
-        regions=region_map(grouped, (boxes[0].height, boxes[0].width)),
-        grid=grouped.grid,
-    )
+    xp: Any = array_namespace(pixels)
+    crops = [pixels[image, :, box.slices[0], box.slices[1]] for image, box in places]
+    grouped = encode(xp.stack(crops))
+    boxes = [box for _, box in places]
+    return ScoredWindows(boxes, score(grouped), grouped.grid, grouped.assignment)
+
+
+def _join(boxes: list[Box], pieces: list[ScoredWindows]) -> ScoredWindows:
+    if len(pieces) == 1:
+        return pieces[0]
+    xp: Any = array_namespace(pieces[0].scores)
+    scores = xp.concat([piece.scores for piece in pieces])
+    shares = [piece.assignment for piece in pieces if piece.assignment is not None]
+    return ScoredWindows(boxes, scores, pieces[0].grid, xp.concat(shares) if shares else None)
+
+
+def _of_image(joined: ScoredWindows, index: int, count: int) -> ScoredWindows:
+    own = slice(index * count, (index + 1) * count)
+    assignment = None if joined.assignment is None else joined.assignment[own]
+    return ScoredWindows(joined.boxes[own], joined.scores[own], joined.grid, assignment)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from ovseg.files import sha256
 from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
@@ -36,7 +37,7 @@ class StarterModel:
     """
 
     templates = ("{}",)
-    threshold = 0.3
+    threshold = 0.35
     preprocessing = Preprocessing(
         mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), short_side=448, multiple_of=STRIDE
     )
@@ -71,10 +72,18 @@ class StarterModel:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
-        """Class probabilities at every position, float [B, h*w, 1000]."""
-        probabilities = self.network(pixels).softmax(dim=-1)  # [B, h, w, C]
-        height, width = probabilities.shape[1:3]
-        return GroupedImage(probabilities.flatten(1, 2), (height, width))
+        """Class probabilities at every position, the mean of two scales, float [B, h*w, 1000]."""
+        fine = self._probabilities(pixels)  # [B, C, h, w]
+        half = (pixels.shape[-2] // 2, pixels.shape[-1] // 2)
+        smaller = functional.interpolate(pixels, half, mode="bilinear", antialias=True)
+        coarse = self._probabilities(smaller)
+        grid = (fine.shape[-2], fine.shape[-1])
+        coarse = functional.interpolate(coarse, grid, mode="bilinear", align_corners=False)
+        mean = (fine + coarse) / 2
+        return GroupedImage(mean.flatten(2).mT, grid)
+
+    def _probabilities(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels).softmax(dim=1)  # [B, C, h, w]
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Share of each ImageNet class in each phrase, float [Q, 1000]; templates change nothing.

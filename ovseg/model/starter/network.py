@@ -42,7 +42,7 @@ class SameConv(nn.Conv2d):
     """A convolution with bias whose output is ceil(input / stride), padded as TensorFlow pads.
 
     With stride 2 and an even side the extra row and column go to the right and the bottom, as in
-    training; `EfficientNetLite0.forward` makes up for the shift of half a cell that this brings.
+    training.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,13 +99,6 @@ class EfficientNetLite0(nn.Module):
         return functional.relu6(self.head(self.blocks(functional.relu6(self.stem(pixels)))))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Class logits at every grid position, float [B, h, w, 1000].
-
-        Every strided convolution looks half of its own input step too far right and down, in sum
-        STRIDE/2 pixels; moving the image by as much puts each answer at the centre of its cell.
-        """
-        half = STRIDE // 2
-        shifted = functional.pad(pixels, (half, 0, half, 0), mode="replicate")
-        shifted = shifted[..., : pixels.shape[-2], : pixels.shape[-1]]
-        features = self.features(shifted)  # [B, D, h, w]
-        return self.classifier(torch.movedim(features, 1, -1))  # [B, h, w, 1000]
+        """Class logits at every position, float [B, 1000, ceil(H/32), ceil(W/32)]."""
+        features = torch.movedim(self.features(pixels), 1, -1)  # [B, h, w, D]
+        return torch.movedim(self.classifier(features), -1, 1)

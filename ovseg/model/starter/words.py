@@ -71,12 +71,12 @@ class WordTable:
 
         `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits.
         """
-        words = phrase.lower().replace("_", " ").replace("-", " ").split()
-        for start in range(len(words)):
-            tail = " ".join(words[start:])
-            for form in self._singulars(tail):
-                if form in self._words["words"]:
-                    return form
+        spelled = phrase.lower().replace("_", " ")
+        for words in (spelled.split(), spelled.replace("-", " ").split()):
+            for start in range(len(words)):
+                for form in self._singulars(" ".join(words[start:])):
+                    if form in self._words["words"]:
+                        return form
         return None
 
     def _singulars(self, noun: str) -> list[str]:

@@ -1,0 +1,126 @@
+"""The models we know by name: where they come from, how good they are, and whether they are here."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovseg import files
+from ovseg.downloads import Progress, Remote, fetch, is_here, target
+from ovseg.errors import ModelError, UsageError
+
+_AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model with a name.
+
+    Attributes:
+        name: as given to `--model`.
+        kind: the family, such as `starter`, `ovsegmentor` or `clip`.
+        description: what it is and learned from, in a few words.
+        licence: SPDX expression of the weights, or the terms in a few words.
+        source: "built in", or the page it comes from.
+        scores: published mIoU in percent by benchmark; empty where none is published.
+        remote: the file, where we can fetch and verify it ourselves.
+        released: name of the authors' file, where people must fetch and convert it.
+    """
+
+    name: str
+    kind: str
+    description: str
+    licence: str
+    source: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    remote: Remote | None = None
+    released: str = ""
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.source == "built in"
+
+    @property
+    def size(self) -> int | None:
+        """Bytes to download, or None where that is not known, or nothing is downloaded."""
+        return self.remote.size if self.remote else None
+
+
+# One entry per model, in the order in which they are listed. Scores are the authors' own, zero-shot
+# mIoU under the protocol of their paper.
+CATALOGUE: tuple[Entry, ...] = (
+    Entry(
+        name="starter",
+        kind="starter",
+        description="closed vocabulary of ImageNet's nouns, for a first try offline",
+        licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
+        source="built in",
+    ),
+    Entry(
+        name="ovsegmentor-vitb16-bert",
+        kind="ovsegmentor",
+        description="OVSegmentor, ViT-B/16 and BERT-base, CC4M (Xu et al., CVPR 2023)",
+        licence="non-commercial, see the source",
+        source=_AUTHORS,
+        scores={"voc": 53.8, "context": 20.4, "coco-object": 25.1, "ade20k": 5.6},
+        released="the ViT-B and BERT-Base checkpoint",
+    ),
+    Entry(
+        name="ovsegmentor-vits16-roberta",
+        kind="ovsegmentor",
+        description="OVSegmentor, ViT-S/16 and RoBERTa-base, CC4M (Xu et al., CVPR 2023)",
+        licence="non-commercial, see the source",
+        source=_AUTHORS,
+        scores={"voc": 44.5, "context": 18.3, "coco-object": 19.0, "ade20k": 4.3},
+        released="the ViT-S and Roberta-Base checkpoint",
+    ),
+)
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+        UsageError: there is none, with the nearest name.
+    """
+    names = {entry.name: entry for entry in CATALOGUE}
+    if name in names:
+        return names[name]
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else "`ovseg models list` shows those there are"
+    raise UsageError(f"there is no model called {name}; {hint}")
+
+
+def local_file(entry: Entry) -> Path | None:
+    """Where the model's file is, or will be; None for what is built in."""
+    if entry.is_built_in:
+        return None
+    if entry.remote:
+        return target(entry.remote)
+    return files.cache_folder() / "models" / f"{entry.name}.safetensors"
+
+
+def is_cached(entry: Entry) -> bool:
+    """Whether the model can be used without a network."""
+    path = local_file(entry)
+    if path is None:
+        return True
+    return is_here(entry.remote) if entry.remote else path.is_file()
+
+
+def pull(entry: Entry, progress: Progress | None = None) -> Path | None:
+    """Make the model's file be here, and return its path; None for what is built in.
+
+    Raises:
+        ModelError: only people can fetch it, with the steps.
+        DownloadError: the source fails or does not keep its promise.
+    """
+    path = local_file(entry)
+    if entry.remote:
+        return fetch(entry.remote, progress=progress)
+    if path is None or path.is_file():
+        return path
+    raise ModelError(
+        f"{entry.name} cannot be fetched for you: its authors publish no checksum. Get "
+        f"{entry.released} from {entry.source}, then: ovseg models convert FILE.pth {path}"
+    )

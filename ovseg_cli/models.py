@@ -1,0 +1,202 @@
+"""`ovseg models`: the models there are, what is in a file, fetching and converting."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ovseg_cli.console import stderr, stdout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ovseg.model.catalogue import Entry
+
+app = typer.Typer(help="List, inspect, fetch and convert models.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List the models known by name.
+
+    Example: ovseg models list
+    """
+    from ovseg.model.catalogue import CATALOGUE
+
+    rows = [_entry_values(entry) for entry in CATALOGUE]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        stdout().print(_table_of_models(rows))
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A checkpoint, or a name.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a checkpoint or a named model is; a file of ours is checked against its hash.
+
+    Example: ovseg models info runs/cc4m/best.safetensors
+    """
+    from dataclasses import asdict
+
+    from ovseg.model.catalogue import find_entry
+    from ovseg.model.description import describe_file
+
+    path = Path(model)
+    if path.exists() or path.suffix:
+        values = {"path": str(path), **asdict(describe_file(path))}
+    else:
+        values = _entry_values(find_entry(model))
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+    else:
+        _print_values(values)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model that `list` shows.")],
+    as_json: Json = False,
+) -> None:
+    """Download a model by name: resumed where it broke off, and checked.
+
+    Example: ovseg models pull starter
+    """
+    from ovseg.downloads import bytes_missing, show_size
+    from ovseg.model.catalogue import find_entry
+    from ovseg.model.catalogue import pull as pull_entry
+
+    entry = find_entry(name)
+    if entry.remote and bytes_missing(entry.remote) != 0:
+        message = f"downloading {entry.name} ({show_size(entry.size)}) from {entry.remote.url}"
+        typer.echo(message, err=True)
+    with _download_bar(entry) as advance:
+        path = pull_entry(entry, advance)
+    if as_json:
+        typer.echo(json.dumps({"name": name, "path": str(path) if path else None}, indent=2))
+    else:
+        typer.echo(str(path) if path else f"{name} is built in: there is nothing to pull")
+
+
+@app.command()
+def convert(
+    released: Annotated[Path, typer.Argument(metavar="RELEASED.pth", help="The authors' file.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="The file to write.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A size that the file does not tell."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn a released checkpoint into a safetensors file, without running what is in it.
+
+    Example: ovseg models convert ovsegmentor.pth ovsegmentor.safetensors
+    """
+    from dataclasses import asdict
+
+    from ovseg.model.conversion import convert_released
+
+    made = convert_released(released, out, overrides or [])
+    if as_json:
+        typer.echo(json.dumps({"path": str(out), **asdict(made)}, indent=2))
+    else:
+        typer.echo(f"{out}: {made.tensors} tensors, {made.parameters / 1e6:.1f} M parameters")
+
+
+@contextmanager
+def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of bytes on stderr; silent where stderr is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = stderr()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bars:
+        task = bars.add_task(entry.name, total=entry.size)
+        yield lambda here, total: bars.update(task, completed=here, total=total)
+
+
+def _entry_values(entry: "Entry") -> dict[str, Any]:
+    """What is known of an entry, for JSON and for the screen."""
+    from ovseg.model.catalogue import is_cached, local_file
+
+    path = local_file(entry)
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "description": entry.description,
+        "size": entry.size,
+        "licence": entry.licence,
+        "source": entry.source,
+        "checksum": entry.remote.checksum if entry.remote else None,
+        "scores": dict(entry.scores),
+        "cached": is_cached(entry),
+        "path": str(path) if path else None,
+    }
+
+
+def _table_of_models(rows: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "kind", "size", "licence", "published mIoU", "here", "source"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        scores = ", ".join(f"{name} {score:.1f}" for name, score in row["scores"].items())
+        here = "yes" if row["cached"] else "no"
+        cells = (row["name"], row["kind"], _size(row), row["licence"], scores, here, row["source"])
+        table.add_row(*cells)
+    return table
+
+
+def _size(row: dict[str, Any]) -> str:
+    from ovseg.downloads import show_size
+
+    return "" if row["size"] is None else show_size(row["size"])
+
+
+def _print_values(values: dict[str, Any]) -> None:
+    """One `key: value` per line; sections below their keys, indented."""
+    from rich.markup import escape
+
+    console = stdout()
+    for line in _lines(values, ""):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _lines(values: dict[str, Any], indent: str) -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}:"
+            yield from _lines(value, f"{indent}  ")
+        elif value not in (None, "", {}):
+            yield f"{indent}{key}: {_shown(key, value)}"
+
+
+def _shown(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "size":
+        return _size({"size": value})
+    return f"{value:,}" if key in ("parameters", "tensors") else str(value)

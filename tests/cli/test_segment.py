@@ -1,0 +1,178 @@
+"""`ovseg segment`, through the runner and as a process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovseg_cli.__main__ import run
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"\xff\xd8\xff\xe0 cut")
+    return path
+
+
+def labels_of(folder: Path, stem: str) -> np.ndarray:
+    return np.asarray(Image.open(folder / f"{stem}.labels.png"))
+
+
+def test_the_cat_is_the_cat_and_the_wall_is_not(chelsea: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(["segment", str(chelsea), "--classes", "cat,dog", "--output", str(out)]) == 0
+    labels = labels_of(out, "chelsea")
+    assert labels.shape == (300, 451)
+    assert (labels[60:260, 60:360] == 1).mean() > 0.95, "face"
+    assert (labels[60:, 400:] == 1).mean() < 0.05, "wall"
+    assert (labels == 2).mean() < 0.03, "no dog"
+    assert Image.open(out / "chelsea.overlay.png").height > 300
+
+
+def test_runs_as_a_process(chelsea: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ovseg_cli", "segment", str(chelsea), "--classes", "cat"]
+    result = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["classes"][0]["name"] == "cat"
+
+
+def test_json_has_one_object_a_line(chelsea: Path, capsys: Captured) -> None:
+    assert run(["segment", str(chelsea), str(chelsea), "--classes", "cat", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    summary = json.loads(line)
+    assert (summary["width"], summary["height"], summary["files"]) == (451, 300, [])
+    assert sum(found["share"] for found in summary["classes"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_table(chelsea: Path, capsys: Captured) -> None:
+    assert run(["segment", str(chelsea), "--classes", "cat,dog"]) == 0
+    out = capsys.readouterr().out
+    assert "share of pixels" in out
+    assert "cat" in out
+
+
+def test_everything_that_can_be_saved(chelsea: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    save = "json,rle,logits,groups"
+    arguments = ["segment", str(chelsea), "--classes", "dog,cat", "-o", str(out), "--save", save]
+    assert run([*arguments, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["files"]
+    suffixes = ("overlay.png", "labels.png", "json", "rle.json", "logits.npz", "groups.png")
+    assert listed == [str(out / f"chelsea.{suffix}") for suffix in suffixes]
+    assert {file.name for file in out.iterdir()} == {Path(name).name for name in listed}
+    annotation = json.loads((out / "chelsea.rle.json").read_text())[0]
+    labels = labels_of(out, "chelsea")
+    assert annotation["category_id"] == 2
+    assert annotation["area"] == (labels == 2).sum()
+    with np.load(out / "chelsea.logits.npz") as scores:
+        assert scores["group_scores"].shape == (14 * 21, 3)
+        assert scores["groups"].shape == (300, 451)
+        assert scores["classes"].tolist() == ["background", "dog", "cat"]
+
+
+def test_vocabulary_and_class_file(chelsea: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert run(["segment", str(chelsea), "--vocab", "voc", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"][0]["name"] == "cat"
+    words = tmp_path / "words.txt"
+    words.write_text("dog;puppy\nkitten;cat\n")
+    assert run(["segment", str(chelsea), "--classes", f"@{words}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"][0]["name"] == "kitten"
+
+
+def test_no_background(chelsea: Path, capsys: Captured) -> None:
+    arguments = ["segment", str(chelsea), "--classes", "cat,dog", "--no-background", "--json"]
+    assert run(arguments) == 0
+    names = {found["name"] for found in json.loads(capsys.readouterr().out)["classes"]}
+    assert "background" not in names
+
+
+def test_failures_do_not_stop_the_others(
+    chelsea: Path, broken: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    images = [str(broken), str(chelsea), str(tmp_path / "gone.png")]
+    assert run(["segment", *images, "--classes", "cat", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1
+    errors = captured.err.splitlines()
+    assert len(errors) == 3
+    assert str(broken) in errors[0]
+    assert "no such file" in errors[1]
+    assert "2 of 3 images failed" in errors[2]
+
+
+def test_equal_names_do_not_overwrite_each_other(chelsea: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.open(chelsea).resize((64, 64)).save(tmp_path / folder / "x.png")
+    out = tmp_path / "out"
+    images = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert run(["segment", *images, "--classes", "cat", "--output", str(out)]) == 0
+    assert len(list(out.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["segment"], 2, "no classes given"),
+        (["segment", "--classes", "cat"], 2, "no image given"),
+        (["segment", "IMAGE", "--classes", ""], 2, "empty"),
+        (["segment", "IMAGE", "--classes", "cat,cat"], 2, "more than once"),
+        (["segment", "IMAGE", "--classes", "cat", "--vocab", "voc"], 2, "not both"),
+        (["segment", "IMAGE", "--vocab", "vox"], 2, "unknown vocabulary"),
+        (["segment", "IMAGE", "--classes", "@none.txt"], 1, "none.txt"),
+        (["segment", "https://x/y.jpg", "--classes", "cat"], 2, "curl"),
+        (["segment", "nothing-here", "--classes", "cat"], 1, "no such file"),
+        (["segment", "IMAGE", "--classes", "cat", "--model", "sam"], 2, "no model or file"),
+        (["segment", "IMAGE", "--classes", "cat", "--device", "tpu"], 2, "unknown device"),
+        (["segment", "IMAGE", "--classes", "cat", "--save", "json"], 2, "--output"),
+        (["segment", "IMAGE", "--classes", "cat", "-o", "OUT", "--save", "svg"], 2, "svg"),
+        (["segment", "IMAGE", "--classes", "cat", "-o", "IMAGE"], 1, "output folder"),
+        (["segment", "IMAGE", "--classes", "cat", "--treshold", "1"], 2, "--threshold"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: list[str],
+    code: int,
+    message: str,
+    chelsea: Path,
+    tmp_path: Path,
+    capsys: Captured,
+) -> None:
+    names = {"IMAGE": str(chelsea), "OUT": str(tmp_path / "out")}
+    assert run([names.get(argument, argument) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+
+
+def test_unknown_words_are_named_on_stderr(chelsea: Path, capsys: Captured) -> None:
+    assert run(["segment", str(chelsea), "--classes", "cat,giraffe", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "'giraffe'; nearest that it knows: ox" in captured.err
+    json.loads(captured.out)
+
+
+def test_debug_shows_the_traceback(chelsea: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSEG_DEBUG", "1")
+    with pytest.raises(Exception, match="more than once"):
+        run(["segment", str(chelsea), "--classes", "cat,cat"])
+
+
+def test_show_draws_in_the_terminal(chelsea: Path, capsys: Captured) -> None:
+    assert run(["segment", str(chelsea), "--classes", "cat", "--show"]) == 0
+    assert capsys.readouterr().out.count("▀") > 500
+
+
+def test_list_classes(capsys: Captured) -> None:
+    assert run(["segment", "--list-classes"]) == 0
+    words = capsys.readouterr().out.splitlines()
+    assert "cat" in words
+    assert words == sorted(words)

@@ -1,0 +1,30 @@
+"""What all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a cache folder of its own and leaves the user's alone."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("OVSEG_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chelsea() -> Path:
+    """The sample photo: a cat whose face fills the middle, in front of a wall."""
+    return ROOT / "examples" / "chelsea.png"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """A folder of real data beside the checkout, for tests that can do without."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder of shared data beside the checkout")
+    return folder

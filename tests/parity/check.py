@@ -1,0 +1,306 @@
+"""Compare ovseg with what the reference implementation computed.
+
+    python tests/parity/check.py tests/parity/data/reference-a
+
+The argument is a prefix: PREFIX.pth is the reference's model, PREFIX.json says how large it is, and
+PREFIX.safetensors holds inputs (`in.*`) and what came of them (`out.*`). One row is printed per
+quantity and precision: its name, the largest absolute difference, the tolerance, and whether it
+passes. The exit code is 1 if a row does not.
+
+Embeddings, assignments and scores may differ by 1e-5 of the tensor's maximum, losses by 1e-4 and
+gradients by 1e-3 in float32, all by a hundredth of that in float64. Label maps agree in every
+pixel. Resized pixels differ by more than 1 of 255 in at most a thousandth of the values.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ovseg.config.schema import (
+    EntityDecoderConfig,
+    ImageEncoderConfig,
+    ModelConfig,
+    TextEncoderConfig,
+)
+from ovseg.data.images import resize, resized_shape
+from ovseg.losses.contrastive import contrastive_loss
+from ovseg.losses.entity import entity_loss
+from ovseg.losses.mask import mask_consistency_loss, relevance_of
+from ovseg.model.build import build_image_encoder, build_ovsegmentor
+from ovseg.model.image_encoder import ImageEncoder
+from ovseg.model.interface import GroupedImage, ModelCard
+from ovseg.model.ovsegmentor import OVSegmentor
+from ovseg.model.predictor import Predictor
+from ovseg.model.released import read_released_tensors
+from ovseg.model.released_keys import our_key, released_momentum, released_to_ours
+from ovseg.model.text_encoder import EncodedText
+from ovseg.zeroshot.masks import label_map
+from ovseg.zeroshot.score_maps import best_columns
+from ovseg.zeroshot.windows import SlidingWindow, score_windows
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+FEATURE, LOSS, GRADIENT = 1e-5, 1e-4, 1e-3  # shares of a tensor's maximum, in float32
+SCORE_STEP = 8  # scores are stored at every 8th pixel
+PROTOCOL = (448, 2048)  # shorter side, and at most the longer one
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity compared; `covers` is what it is called in the fixture."""
+
+    covers: str
+    precision: str
+    difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance  # False for NaN
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """A fixture, with floats in the precision to compare in."""
+
+    sizes: dict[str, Any]
+    state: dict[str, Tensor]
+    values: dict[str, Tensor]
+    precision: str
+
+    @classmethod
+    def read(cls, prefix: Path, precision: str) -> "Fixture":
+        sizes = json.loads(prefix.with_name(f"{prefix.name}.json").read_text(encoding="utf-8"))
+        state = read_released_tensors(prefix.with_name(f"{prefix.name}.pth"))
+        values = load_file(prefix.with_name(f"{prefix.name}.safetensors"))
+        return cls(sizes, state, values, precision)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return PRECISIONS[self.precision]
+
+    def images(self, name: str) -> Tensor:
+        """Images as the model saw them."""
+        return (self.values[f"in.{name}_u8"].to(self.dtype) - 127.5) / 63.75
+
+    def class_embeddings(self) -> Tensor:
+        return self.values["out.class_embeddings"].to(self.dtype)
+
+    def config(self) -> ModelConfig:
+        """Our recipe for the reference's sizes; drop rates are 0."""
+        image, text, state = self.sizes["img"], self.sizes["text"], self.state
+        patch_weight = state["img_encoder.patch_embed.proj.weight"]
+        return ModelConfig(
+            embedding_width=self.sizes["output_dim"],
+            projector_width=len(state["img_projector.linear_out.weight"][0]),
+            image=ImageEncoderConfig(
+                width=image["embed_dim"],
+                depths=tuple(image["depths"]),
+                heads=image["num_heads"][0],
+                patch=patch_weight.shape[-1],
+                image_size=image["img_size"],
+                drop_path=0.0,
+                group_tokens=image["num_group_tokens"][0],
+                groups=image["num_output_groups"][0],
+            ),
+            text=TextEncoderConfig(
+                encoder="",
+                architecture="bert",
+                width=text["hidden_size"],
+                depth=text["num_hidden_layers"],
+                heads=text["num_attention_heads"],
+                mlp_width=text["intermediate_size"],
+                vocab_size=text["vocab_size"],
+                max_positions=text["max_position_embeddings"],
+                max_tokens=min(77, text["max_position_embeddings"]),
+            ),
+            entity=EntityDecoderConfig(mask_padding=False),  # as the reference
+        )
+
+    def model(self) -> OVSegmentor:
+        model = build_ovsegmentor(self.config())
+        model.load_state_dict(released_to_ours(self.state))
+        return model.to(self.dtype).eval()
+
+    def momentum_encoder(self) -> ImageEncoder:
+        encoder = build_image_encoder(self.config().image)
+        encoder.load_state_dict(released_momentum(self.state))
+        return encoder.to(self.dtype)
+
+    def row(self, covers: str, ours: Tensor, share: float) -> Row:
+        """Compare a tensor; the tolerance is a share of the reference's maximum."""
+        reference = self.values[f"out.{covers}"].double()
+        ours = ours.detach().double()
+        if reference.numel() != ours.numel():
+            return Row(covers, self.precision, float("nan"), 0.0)
+        difference = float((ours.reshape(reference.shape) - reference).abs().max())
+        share *= 1.0 if self.precision == "float32" else 0.01
+        return Row(covers, self.precision, difference, share * float(reference.abs().max()))
+
+    def labels(self, covers: str, ours: Tensor) -> Row:
+        """Compare a label map; the difference is the number of pixels that disagree."""
+        wrong = float((ours != self.values[f"out.{covers}"]).sum())
+        return Row(covers, self.precision, wrong, 0.0)
+
+
+def compare(prefix: Path) -> Iterator[Row]:
+    """Every quantity of the fixture, in float32 and float64."""
+    for precision in PRECISIONS:
+        fixture = Fixture.read(prefix, precision)
+        with torch.no_grad():
+            yield from _features(fixture)
+            yield from _label_maps(fixture)
+        yield from _training(fixture)
+    yield _resized(fixture)
+
+
+def _features(fixture: Fixture) -> Iterator[Row]:
+    model = fixture.model()
+    found = model.encode_image(fixture.images("image"))
+    yield fixture.row("image_x", model.embed_image(found), FEATURE)
+    yield fixture.row("image_feat", model.embed_groups(found), FEATURE)
+    yield fixture.row("group_feat_before_proj", found.groups, FEATURE)
+    yield fixture.row("assign_soft", found.binding.soft, FEATURE)
+    yield fixture.row("assign_hard", found.binding.hard, FEATURE)
+    yield fixture.row("assign_q", found.binding.query, FEATURE)
+    yield fixture.row("assign_k", found.binding.key, FEATURE)
+    wide = model.encode_image(fixture.images("wide"))
+    yield fixture.row("wide_image_x", model.embed_image(wide), FEATURE)
+    yield fixture.row("wide_image_feat", model.embed_groups(wide), FEATURE)
+    yield fixture.row("wide_soft", wide.binding.soft, FEATURE)
+    caption = _text(fixture, model, "caption")
+    yield fixture.row("text_tokens", caption.tokens, FEATURE)
+    yield fixture.row("text_x", model.embed_text(caption), FEATURE)
+
+
+def _text(fixture: Fixture, model: OVSegmentor, name: str) -> EncodedText:
+    ids = fixture.values[f"in.{name}.input_ids"]
+    return model.encode_text(ids, fixture.values[f"in.{name}.attention_mask"])
+
+
+def _label_maps(fixture: Fixture) -> Iterator[Row]:
+    """Zero-shot inference, through the code that `ovseg segment` runs."""
+    card = ModelCard("parity", "ovsegmentor", "", "", "")
+    predictor = Predictor(fixture.model(), _no_tokenizer, card)
+    variants = [name[len("out.pred_sq_") :] for name in fixture.values if "out.pred_sq_" in name]
+    for variant in variants:
+        background, threshold = variant.split("_")
+        limit = float(threshold) if background == "bg1" else None
+        yield from _one_pass(fixture, predictor, variant, limit)
+        yield _windows(fixture, predictor, variant, limit)
+
+
+def _no_tokenizer(texts: Any) -> Any:
+    raise AssertionError("the class embeddings are given")
+
+
+def _one_pass(
+    fixture: Fixture, predictor: Predictor, variant: str, threshold: float | None
+) -> Iterator[Row]:
+    first = 0 if threshold is not None else 1  # our column 0 is always background
+    for name, pixels in (
+        ("sq", fixture.images("image")[:1]),
+        ("wide", fixture.images("wide")),
+    ):
+        grouped = predictor.encode_image(pixels)
+        scores = predictor.score(grouped, fixture.class_embeddings(), threshold)[0]
+        size = (pixels.shape[-2], pixels.shape[-1])
+        found = label_map(scores, grouped.grid, size, grouped.assignment[0])
+        yield fixture.labels(f"pred_{name}_{variant}", found.labels - first)
+        if name == "sq":
+            maps = scores.T[first:, found.groups[::SCORE_STEP, ::SCORE_STEP]]
+            yield fixture.row(f"logits_sq_{variant}", maps, FEATURE)
+
+
+def _windows(fixture: Fixture, predictor: Predictor, variant: str, threshold: float | None) -> Row:
+    def score(grouped: GroupedImage) -> Tensor:
+        return predictor.score(grouped, fixture.class_embeddings(), threshold)
+
+    pixels, name = fixture.images("wide"), f"slide_pred_{variant}"
+    windows = score_windows(pixels, SlidingWindow(), predictor.encode_image, score)[0]
+    height, width = fixture.values[f"out.{name}"].shape
+    found = best_columns(windows, (pixels.shape[-2], pixels.shape[-1]), (height, width))
+    return fixture.labels(name, found.columns - (0 if threshold is not None else 1))
+
+
+def _training(fixture: Fixture) -> Iterator[Row]:
+    """Losses and gradients of one step without noise, dropout or drop path."""
+    model, momentum = fixture.model().train(), fixture.momentum_encoder().train()
+    model.text_encoder.eval()  # no dropout; the text encoder has nothing else to train differently
+    for encoder in (model.image_encoder, momentum):
+        encoder.binding.gumbel_noise = False
+    losses = _losses(fixture, model, momentum)
+    for name, loss in losses.items():
+        yield fixture.row(f"loss_{name}", loss, LOSS)
+    for kind, loss in (("total", losses["loss"]), ("mask", losses["mask"])):
+        yield from _gradients(fixture, model, f"grad_{kind}_", loss)
+
+
+def _losses(fixture: Fixture, model: OVSegmentor, momentum: ImageEncoder) -> dict[str, Tensor]:
+    image = model.encode_image(fixture.images("image"))
+    with torch.no_grad():
+        cross = momentum(fixture.images("cross_image"))
+    caption = model.embed_text(_text(fixture, model, "caption"))
+    matching = contrastive_loss(model.embed_image(image), caption, model.scale)
+    answer = model.complete_entities(_text(fixture, model, "question"), image)
+    prompt = model.embed_text(_text(fixture, model, "answer"))
+    entity = entity_loss(answer, prompt, model.scale)
+    shared = model.embed_text(_text(fixture, model, "cross_entity"))
+    mask = mask_consistency_loss(
+        image.binding.query,
+        cross.binding.query,
+        cross.binding.key,
+        relevance_of(model.embed_groups(image), shared),
+        image.grid,
+        size=(fixture.sizes["img"]["img_size"],) * 2,
+    )
+    total = matching + entity + 0.1 * mask
+    return {"matching": matching, "entity": entity, "mask": mask, "loss": total}
+
+
+def _gradients(fixture: Fixture, model: OVSegmentor, prefix: str, loss: Tensor) -> Iterator[Row]:
+    parameters = dict(model.named_parameters())
+    wanted = {
+        name: parameters[str(our_key(key))]
+        for name, key in fixture.sizes["gradients"].items()
+        if f"out.{prefix}{name}" in fixture.values
+    }
+    gradients = torch.autograd.grad(loss, list(wanted.values()), retain_graph=True)
+    for name, gradient in zip(wanted, gradients, strict=True):
+        yield fixture.row(f"{prefix}{name}", gradient, GRADIENT)
+
+
+def _resized(fixture: Fixture) -> Row:
+    """Share of values that differ by more than one grey level."""
+    raw, expected = (fixture.values[name].numpy() for name in ("in.raw_u8", "out.resized_u8"))
+    ours = resize(raw, resized_shape(*raw.shape[:2], *PROTOCOL))
+    if ours.shape != expected.shape:
+        return Row("resized_u8", "uint8", float("nan"), 1e-3)
+    far = np.abs(ours.astype(int) - expected.astype(int)) > 1
+    return Row("resized_u8", "uint8", float(far.mean()), 1e-3)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the rows of one fixture; 0 if all pass, 1 if one does not, 2 if called wrongly."""
+    if len(arguments) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    print(f"{'quantity':32} {'precision':10} {'difference':>11} {'tolerance':>11}  pass")
+    failed = 0
+    for row in compare(Path(arguments[0])):
+        verdict = "yes" if row.passed else "NO"
+        measured = f"{row.difference:11.2e} {row.tolerance:11.2e}"
+        print(f"{row.covers:32} {row.precision:10} {measured}  {verdict}")
+        failed += not row.passed
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -57,13 +57,10 @@ def plain_groupvit(
             y, x = max(bottom - side, 0), max(right - side, 0)
             grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
             scores = model.score(grouped, embeddings, threshold)[0]  # [G, 1 + Q]
-            by_class = [scores[:, 0]] + [
-                scores[:, [1 + q for q, c in enumerate(classes.phrase_labels) if c == label]].amax(
-                    1
-                )
-                for label in range(1, len(classes.names) + 1)
-            ]
-            scores = torch.stack(by_class)  # [1 + K, G]
+            owner = (0, *classes.phrase_labels)
+            columns = [[q for q, c in enumerate(owner) if c == k] for k in range(owner[-1] + 1)]
+            # [1 + K, G]
+            scores = torch.stack([scores[:, column].amax(1) for column in columns])
             size = (bottom - y, right - x)
             if grouped.assignment is None:
                 grid = scores.reshape(1, -1, *grouped.grid)
@@ -74,9 +71,9 @@ def plain_groupvit(
                 window = scores[:, shares.argmax(0)]
             total[:, y:bottom, x:right] += window
             times[y:bottom, x:right] += 1
-    maps = interpolate((total / times)[None], (height, width), mode="bilinear")[0]
-    labels = maps.argmax(0).numpy()
-    return labels if evaluated.background else labels - 1
+    first = 0 if evaluated.background else 1  # without background, column 0 is -inf
+    maps = interpolate((total / times)[None, first:], (height, width), mode="bilinear")[0]
+    return maps.argmax(0).numpy()
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -218,7 +215,7 @@ def test_fresh_forgets_an_interrupted_run(tmp_path: Path, own_cache: Path) -> No
     with pytest.raises(Killed):
         evaluate(run, die)
     seen: list[int] = []
-    evaluate(run, lambda done, total: seen.append(done), fresh=True)
+    evaluate(run, lambda done, _: seen.append(done), fresh=True)
     assert seen[0] == CHUNK
 
 
@@ -282,9 +279,7 @@ def test_augmentation_averages_views(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_a_mirrored_image_gives_the_mirrored_labels_with_flip(
-    tmp_path: Path, grouped: bool
-) -> None:
+def test_with_flip_a_mirrored_image_has_mirrored_labels(tmp_path: Path, grouped: bool) -> None:
     """With both views averaged it cannot matter which of them is called upright."""
     evaluated = folder_set(tmp_path, images=1)
     run = run_of(evaluated, FakeModel(grouped=grouped), flip=True)

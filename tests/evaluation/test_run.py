@@ -58,9 +58,8 @@ def plain_groupvit(
             grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
             scores = model.score(grouped, embeddings, threshold)[0]  # [G, 1 + Q]
             owner = (0, *classes.phrase_labels)
-            columns = [[q for q, c in enumerate(owner) if c == k] for k in range(owner[-1] + 1)]
-            # [1 + K, G]
-            scores = torch.stack([scores[:, column].amax(1) for column in columns])
+            own = [[q for q, c in enumerate(owner) if c == k] for k in range(owner[-1] + 1)]
+            scores = torch.stack([scores[:, of_class].amax(1) for of_class in own])  # [1 + K, G]
             size = (bottom - y, right - x)
             if grouped.assignment is None:
                 grid = scores.reshape(1, -1, *grouped.grid)

@@ -6,6 +6,7 @@ import typer
 
 from ovseg.version import __version__
 from ovseg_cli.console import show_library_warnings
+from ovseg_cli.eval import app as eval_app
 from ovseg_cli.segment import EXAMPLES, segment
 
 app = typer.Typer(
@@ -36,3 +37,4 @@ def _options(
 
 
 app.command(help=EXAMPLES)(segment)
+app.add_typer(eval_app, name="eval")

@@ -121,7 +121,7 @@ def segment(
     failures = 0
     written: list[Path] = []
     # A bar and lines of results would write over each other on one terminal.
-    with_bar = folder is not None and not (as_json or show) or not sys.stdout.isatty()
+    with_bar = (folder is not None and not (as_json or show)) or not sys.stdout.isatty()
     for path, result in _results(segmenter, paths, vocabulary, options, batch_size, with_bar):
         if result is None:
             failures += 1

@@ -4,7 +4,6 @@ Letters: M window, G group, Q phrase, K foreground class, N position, h w grid, 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ class Labeller:
         self._protocol = protocol
         self._background = evaluated.background
         self._classes = protocol.class_list
-        self.threshold = _threshold(model, protocol) if evaluated.background else None
+        self.threshold = background_threshold(model, protocol, evaluated)
         phrases = protocol.background_words + self._classes.phrases
         cached = EmbeddingCache(model).get(phrases, _templates(model, protocol))
         self._embeddings = model.from_numpy(np.asarray(cached, np.float32))  # [Q, C]
@@ -152,18 +151,18 @@ def regions_of(view: EncodedView) -> Array | None:
     return region_map(view.grouped, (view.boxes[0].height, view.boxes[0].width))
 
 
-def with_threshold(protocol: Protocol, threshold: float | None) -> Protocol:
-    """The protocol with another background threshold, unless that is None."""
-    return protocol if threshold is None else replace(protocol, threshold=threshold)
-
-
 def _templates(model: SegmentationModel, protocol: Protocol) -> tuple[str, ...]:
     if isinstance(protocol.templates, str):
         return imagenet_templates()
     return protocol.templates or model.templates
 
 
-def _threshold(model: SegmentationModel, protocol: Protocol) -> float:
+def background_threshold(
+    model: SegmentationModel, protocol: Protocol, evaluated: EvaluationSet
+) -> float | None:
+    """The threshold in use; None where the set has no background."""
+    if not evaluated.background:
+        return None
     return model.threshold if protocol.threshold is None else protocol.threshold
 
 

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.errors import RecipeError, UsageError
 from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.model.interface import DenseReading, SegmentationModel
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -92,6 +93,36 @@ class Protocol:
         """The foreground classes with all their phrases."""
         return ClassList.of(
             f"{entry}; {self.synonyms.get(entry.split(';')[0].strip(), '')}" for entry in self.words
+        )
+
+    def for_model(self, model: SegmentationModel, *, background: bool) -> "Protocol":
+        """The protocol with the model's own values where it leaves them open.
+
+        Args:
+            model: whose size, windows, templates and threshold are taken; under `own` also the way
+                of reading that a dense model may have.
+            background: whether the set has a background class.
+        """
+        rule = model.preprocessing
+        filled = self
+        if not self.short_side:
+            filled = replace(filled, short_side=rule.short_side, long_side=rule.long_side)
+        if not self.window and rule.window:
+            filled = replace(filled, window=rule.window, stride=rule.stride)
+        if not self.templates:
+            filled = replace(filled, templates=tuple(model.templates))
+        if background and self.threshold is None:
+            filled = replace(filled, threshold=model.threshold)
+        reading: DenseReading | None = getattr(model, "reading", None)
+        if self.name != "own" or reading is None:
+            return filled
+        return replace(
+            filled,
+            rule="probability",
+            scale=reading.scale,
+            window=reading.window,
+            stride=reading.stride,
+            background_words=reading.background if background else (),
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ovseg.errors import DataError, UsageError
+from ovseg.evaluation.labelling import background_threshold
 from ovseg.evaluation.metrics.bootstrap import (
     Difference,
     Interval,
@@ -183,7 +184,7 @@ class Result:
             raise DataError(f"{path}: not a result of `ovseg eval --json` ({error!r})") from error
 
 
-def summarise(run: Run, threshold: float | None, records: Sequence[ImageRecord]) -> Result:
+def summarise(run: Run, records: Sequence[ImageRecord]) -> Result:
     """The result of a run from the records of its images."""
     evaluated, protocol = run.evaluated, run.protocol
     classes = len(evaluated.classes)
@@ -200,7 +201,7 @@ def summarise(run: Run, threshold: float | None, records: Sequence[ImageRecord])
         model=asdict(run.model.card),
         protocol=_plain(protocol),
         protocol_hash=protocol.hash,
-        threshold=threshold,
+        threshold=background_threshold(run.model, protocol, evaluated),
         names=tuple(record.name for record in records),
         areas=np.stack([areas(record.confusion) for record in records]),
         confusion=np.sum([record.confusion for record in records], axis=0),

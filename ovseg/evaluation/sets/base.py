@@ -4,7 +4,7 @@ Letters: H W image, K class.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,13 @@ class EvaluationSet:
     def classes(self) -> tuple[str, ...]:
         """Name of every label 0..K-1."""
         return ((BACKGROUND,) if self.background else ()) + self.words.names
+
+    def first(self, count: int | None) -> "EvaluationSet":
+        """The set with its first `count` samples; all of them if that is None."""
+        if count is None or count >= len(self.samples):
+            return self
+        labels_from = f"{self.labels_from}, first {count} of {len(self.samples)}"
+        return replace(self, samples=self.samples[:count], labels_from=labels_from)
 
 
 @dataclass(frozen=True)

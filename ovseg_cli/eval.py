@@ -10,6 +10,7 @@ from ovseg.errors import UsageError
 from ovseg_cli.console import print_warning, progress, stderr, stdout
 
 if TYPE_CHECKING:
+    from ovseg.evaluation.ranking import Share
     from ovseg.evaluation.result import Result
     from ovseg.evaluation.run import Run
     from ovseg.evaluation.sets.base import EvaluationSet
@@ -319,3 +320,77 @@ def sets(as_json: AsJson = False) -> None:
         console.print(f"[bold]{name}[/bold]  {entry.layout.title}, classes: {entry.classes}")
         console.print(f"    {entry.layout.tree}", soft_wrap=True)
         console.print(f"    from {entry.layout.source} ({entry.layout.size})", soft_wrap=True)
+
+
+@app.command("classify")
+def classify(
+    folder: Annotated[Path, typer.Argument(help="One folder of images per class.")],
+    model: Model = "starter",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Classify images zero-shot: top-1 and top-5 accuracy.
+
+    Names come from LOC_synset_mapping.txt or classes.txt in the folder, else from its folders.
+
+    Example: ovseg eval classify imagenet --model FILE
+    """
+    import json
+    from dataclasses import asdict
+
+    from ovseg.evaluation.ranking import classify as measure
+    from ovseg.evaluation.ranking import read_image_folder
+
+    data = read_image_folder(folder)
+    loaded = _load(model, device)
+    with progress("images", len(data.paths)) as bar:
+        result = measure(
+            loaded, data, on_progress=lambda done, _: bar.update(bar.task_ids[0], completed=done)
+        )
+    if as_json:
+        print(json.dumps(asdict(result)))
+        return
+    console = stdout()
+    console.print(f"{loaded.card.name}: {result.images} images of {result.classes} classes")
+    for name, share in (("top-1", result.top1), ("top-5", result.top5)):
+        console.print(f"  {name}  {_share(share)}")
+
+
+@app.command("retrieve")
+def retrieve(
+    folder: Annotated[Path, typer.Argument(help="COCO's folder, or one with captions.tsv.")],
+    model: Model = "starter",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Retrieve captions by image and images by caption: recall at 1, 5 and 10.
+
+    Example: ovseg eval retrieve coco --model FILE
+    """
+    import json
+    from dataclasses import asdict
+
+    from ovseg.evaluation.ranking import read_captions
+    from ovseg.evaluation.ranking import retrieve as measure
+
+    data = read_captions(folder)
+    loaded = _load(model, device)
+    with progress("images", len(data.paths)) as bar:
+        result = measure(
+            loaded, data, on_progress=lambda done, _: bar.update(bar.task_ids[0], completed=done)
+        )
+    if as_json:
+        print(json.dumps(asdict(result)))
+        return
+    console = stdout()
+    console.print(f"{loaded.card.name}: {result.images} images, {result.texts} captions")
+    ways = (("image to text", result.image_to_text), ("text to image", result.text_to_image))
+    for name, recall in ways:
+        for k, share in recall.items():
+            console.print(f"  {name}, recall at {k}: {_share(share)}")
+
+
+def _share(share: "Share") -> str:
+    """A share in percent with its interval."""
+    low, high = share.interval.low, share.interval.high
+    return f"{100 * share.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

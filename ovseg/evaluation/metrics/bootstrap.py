@@ -51,6 +51,17 @@ def mean_iou_interval(areas: Counts, resamples: int = RESAMPLES, seed: int = SEE
     return _interval(values)
 
 
+def share_interval(
+    hits: NDArray[np.bool_], resamples: int = RESAMPLES, seed: int = SEED
+) -> Interval:
+    """95 % interval of a share of hits when the cases are drawn again, bool [I].
+
+    How many hits are drawn is binomial, so that the cases need not be drawn one by one.
+    """
+    drawn = np.random.default_rng(seed).binomial(len(hits), hits.mean(), size=resamples)
+    return _interval(drawn / len(hits))
+
+
 def paired_difference(
     first: Counts, second: Counts, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Difference:

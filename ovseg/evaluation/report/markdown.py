@@ -1,5 +1,7 @@
 """A result as Markdown."""
 
+from collections.abc import Sequence
+
 from ovseg.evaluation.report.text import percent, provenance, summary_rows
 from ovseg.evaluation.result import Result
 
@@ -24,7 +26,7 @@ def markdown(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     alignment = "|---|" + "---:|" * (len(head) - 1)
     return (
         ["| " + " | ".join(row) + " |" for row in [head]]

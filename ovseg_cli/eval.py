@@ -265,8 +265,10 @@ def _print_sweep(result: "Result") -> None:
 
 @app.command("compare")
 def compare(
-    first: Annotated[Path, typer.Argument(help="Result of the first run, as --save writes it.")],
-    second: Annotated[Path, typer.Argument(help="Result of the second run.")],
+    first: Annotated[
+        Path, typer.Argument(help="Result of the first run, as --save writes it.", metavar="A.json")
+    ],
+    second: Annotated[Path, typer.Argument(help="Result of the second run.", metavar="B.json")],
     as_json: AsJson = False,
 ) -> None:
     """Compare two results on the same images by a paired bootstrap.

@@ -107,9 +107,7 @@ def _class_words(folder: Path, names: Sequence[str]) -> ClassList:
         for path in (folder / name, folder.parent / name):
             if path.is_file():
                 lines = path.read_text(encoding="utf-8").splitlines()
-                words = dict(
-                    line.strip().split(maxsplit=1) for line in lines if " " in line.strip()
-                )
+                words = dict(line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
                 if missing := [name for name in names if name not in words]:
                     raise DataError(f"{path}: has no line for {missing[0]}")
                 return _distinct(words[name].replace(",", ";") for name in names)

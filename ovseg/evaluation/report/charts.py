@@ -16,14 +16,21 @@ ACCENT = "#0072b2"  # Okabe and Ito's blue, told apart with every common kind of
 ACCENT_2 = "#d55e00"
 _LABEL_WIDTH = 150
 _ROW = 20
+_LEAST = 0.0005  # IoU that reads as 0.0
 MATRIX_CLASSES = 40
 """Most classes that a heat map shows: beyond, cells are smaller than a pixel is worth."""
 
 
+def lost_classes(result: Result) -> list[str]:
+    """Classes that occur and are hardly ever right: no bar would show."""
+    pairs = zip(result.classes, result.scores.iou, strict=True)
+    return [name for name, iou in pairs if iou < _LEAST]
+
+
 def class_bars(result: Result) -> str:
-    """One bar per class, IoU, best first, with a tick at the boundary IoU."""
+    """One bar per class that is not lost, IoU, best first, with a tick at the boundary IoU."""
     order = sorted(
-        (index for index, iou in enumerate(result.scores.iou) if not math.isnan(iou)),
+        (index for index, iou in enumerate(result.scores.iou) if iou >= _LEAST),
         key=lambda index: -result.scores.iou[index],
     )
     width, scale = 640, 640 - _LABEL_WIDTH - 60

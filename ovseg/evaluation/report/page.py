@@ -9,6 +9,7 @@ from ovseg.evaluation.report.charts import (
     class_bars,
     confusion_map,
     histogram,
+    lost_classes,
     sweep_line,
 )
 from ovseg.evaluation.report.markdown import markdown
@@ -75,6 +76,7 @@ def html_page(result: Result, best: Sequence[Shown], worst: Sequence[Shown]) -> 
         "<h2>Classes</h2>",
         '<p class="note">Bars are IoU, orange ticks boundary IoU.</p>',
         class_bars(result),
+        _lost(result),
         "<h2>Confusion</h2>",
         f'<p class="note">{_matrix_note(result)}</p>',
         f'<div class="scroll">{confusion_map(result)}</div>',
@@ -105,6 +107,13 @@ def _diagnosis(result: Result) -> str:
         f"segment covers it with an IoU of {percent(grouping.best_match_mean_iou)}, and there are "
         f"{grouping.over_segmentation:.2f} regions per true segment."
     )
+
+
+def _lost(result: Result) -> str:
+    lost = lost_classes(result)
+    if not lost:
+        return ""
+    return f'<p class="note">At 0.0: {escape(", ".join(lost))} ({len(lost)} classes).</p>'
 
 
 def _matrix_note(result: Result) -> str:

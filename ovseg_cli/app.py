@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from ovseg.version import __version__
+from ovseg_cli import cutouts
 from ovseg_cli.console import show_library_warnings
 from ovseg_cli.eval import app as eval_app
+from ovseg_cli.models import app as models
 from ovseg_cli.segment import EXAMPLES, segment
 
 app = typer.Typer(
@@ -38,3 +40,10 @@ def _options(
 
 app.command(help=EXAMPLES)(segment)
 app.add_typer(eval_app, name="eval")
+app.add_typer(models, name="models")
+
+build_dataset = typer.Typer(
+    help="Build training data.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(build_dataset, name="build-dataset")
+build_dataset.command(name="cutouts", help=cutouts.EXAMPLES)(cutouts.cutouts)

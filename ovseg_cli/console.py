@@ -36,8 +36,8 @@ def print_warning(message: str) -> None:
 
 
 @contextmanager
-def progress(description: str, total: float | None) -> Iterator["Progress"]:
-    """A progress bar on stderr with one task; silent where stderr is no terminal."""
+def progress(description: str, total: float | None, shown: bool = True) -> Iterator["Progress"]:
+    """A progress bar on stderr with one task; silent if unwanted or without a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -47,16 +47,19 @@ def progress(description: str, total: float | None) -> Iterator["Progress"]:
     )
 
     console = stderr()
+    hidden = not (shown and console.is_terminal)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bars:
-        bars.add_task(description, total=total)
+    bars = Progress(*columns, console=console, disable=hidden, transient=True)
+    bars.add_task(description, total=total)
+    if hidden:  # entering it would still print an empty line at its end
+        yield bars
+        return
+    with bars:
         yield bars
 
 

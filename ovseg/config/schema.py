@@ -87,7 +87,7 @@ class TextEncoderConfig(Section):
     """Hub name, local folder, "clip:ARCH/PRETRAINED" through open_clip; "" is random weights."""
     revision: str = "main"
     tokenizer: str = ""
-    """Hub name or local folder of the tokenizer; "" takes the encoder's own."""
+    """Hub name or folder of the tokenizer, or "bytes", which needs no file; "" is the encoder's."""
     pooling: Literal["first", "mean"] = "first"
     """Sentence feature: the first token's, or the mean over the tokens that are no padding."""
     max_tokens: Annotated[int, Field(ge=2, le=8_192)] = 77
@@ -98,6 +98,11 @@ class TextEncoderConfig(Section):
     mlp_width: Annotated[int, Field(ge=1, le=65_536)] | None = None
     vocab_size: Annotated[int, Field(ge=1, le=2_000_000)] | None = None
     max_positions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Where the tokenizer comes from; an empty string where nobody said."""
+        return self.tokenizer or self.encoder
 
     @property
     def has_sizes(self) -> bool:

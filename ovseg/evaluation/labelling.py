@@ -16,6 +16,7 @@ from ovseg.evaluation.maps import (
     RegionMaps,
     averaged,
     region_map,
+    resized,
     strongest,
     to_numpy,
 )
@@ -131,10 +132,8 @@ class Labeller:
         """The maps after PAMR, guided by the normalised image at their size, if asked for."""
         if self._protocol.refine == "none":
             return maps
-        from ovseg.zeroshot.resize import resize_bilinear
-
         upright = next(view for view in views if not view.flipped)
-        guide = resize_bilinear(self._model.from_numpy(upright.pixels), size)  # [3, H, W]
+        guide = resized(self._model.from_numpy(upright.pixels), size)  # [3, H, W]
         pamr = Pamr(self._protocol.pamr_iterations, self._protocol.pamr_dilations)
         return RefinedMaps(maps, pamr.affinity(guide))
 

@@ -1,4 +1,4 @@
-"""The models we know by name: where they come from, how good they are, and whether they are here."""
+"""The models we know by name: where they come from, what they score, whether they are here."""
 
 import difflib
 from collections.abc import Mapping
@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovseg import files
-from ovseg.downloads import Progress, Remote, fetch, is_here, target
+from ovseg.downloads import Remote, fetch, is_here, target
 from ovseg.errors import ModelError, UsageError
+from ovseg.transfer import Progress
 
 _AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
 
@@ -88,7 +89,7 @@ def find_entry(name: str) -> Entry:
         return names[name]
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "`ovseg models list` shows those there are"
-    raise UsageError(f"there is no model called {name}; {hint}")
+    raise UsageError(f"there is no model or file called {name}; {hint}")
 
 
 def local_file(entry: Entry) -> Path | None:

@@ -230,7 +230,8 @@ def embed_images(
             crops = list(pool.map(_read_crop, paths[start : start + _BATCH]))
             rule = model.preprocessing
             values = np.stack(crops).astype(np.float32)
-            values = (values - np.array(rule.mean, np.float32)) / np.array(rule.std, np.float32)
+            values -= np.array(rule.mean, np.float32)
+            values /= np.array(rule.std, np.float32)
             pixels = model.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
             parts.append(_image_embedding(model.encode_image(pixels)))
             if on_progress:

@@ -4,6 +4,7 @@ Letters: M window, G group, Q phrase, K foreground class, N position, h w grid, 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import QueryMaps, RefinedMaps
 from ovseg.zeroshot.refine import Pamr
+from ovseg.zeroshot.score_maps import Box
 from ovseg.zeroshot.segmenter import best_synonym
 
 Views = Sequence[EncodedView]
@@ -83,6 +85,9 @@ class Labeller:
         self, view: EncodedView, threshold: float | None, size: tuple[int, int]
     ) -> QueryMaps:
         scores = best_synonym(self._scores(view.grouped, threshold), self._classes)
+        if self._protocol.direct and not self._protocol.window:
+            # As if the view had the original size: then nothing is resized a second time.
+            view = replace(view, boxes=(Box(0, 0, *size),), shape=size)
         regions = regions_of(view)
         if regions is None:
             return _position_maps(view, scores, size)

@@ -43,6 +43,8 @@ class Protocol:
         window: side of the square windows; 0 takes the model's own, where it has some. One that
             exceeds the image looks at all of it at once.
         stride: from one window to the next.
+        direct: where one pass sees the whole image, bring its maps from the grid straight to the
+            original size, as `ovseg segment` does, not by way of the resized image.
         templates: prompt templates with one `{}` each, or `imagenet80`; empty takes the model's.
         scale: what cosines are multiplied by (`constant`, `probability`).
         bias: added to scaled cosines (`constant`).
@@ -64,6 +66,7 @@ class Protocol:
     long_side: int = 2048
     window: int = 0
     stride: int = 0
+    direct: bool = False
     templates: tuple[str, ...] | Literal["imagenet80"] = ()
     scale: float = 1.0
     bias: float = 0.0

@@ -3,6 +3,7 @@
 Letters: D width, N patch, h w grid rows and columns.
 """
 
+import difflib
 import math
 from collections.abc import Mapping
 
@@ -36,7 +37,8 @@ def backbone_weights(name: str, pretrained: bool = True) -> dict[str, Tensor]:
             'set model.image.backbone to "local-dir:FOLDER"'
         ) from error
     except RuntimeError as error:
-        similar = ", ".join(timm.list_models(f"*{name.split('.')[0]}*")[:3]) or "none similar"
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models("*vit*"))
+        similar = ", ".join(near) or "none similar"
         raise RecipeError(
             f"model.image.backbone {name!r} is no model of timm ({_first_line(error)}); "
             f"timm has: {similar}"

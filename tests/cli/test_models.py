@@ -98,7 +98,7 @@ def test_pull_offline_says_what_to_put_where(
         (["pull", "startr"], 2, "did you mean starter?"),
         (["pull", "ovsegmentor-vitb16-bert"], 1, "ovseg models convert FILE.pth"),
         (["info", "nothing.pth"], 1, "nothing.pth: cannot be read: No such file"),
-        (["info", "nothing"], 2, "there is no model called nothing"),
+        (["info", "nothing"], 2, "there is no model or file called nothing"),
         (["convert", "nothing.pth", "x.safetensors"], 1, "nothing.pth: cannot be read"),
         (["convert", str(PARITY / "reference-a.pth"), "x.safetensors"], 2, "text.heads=N"),
     ],

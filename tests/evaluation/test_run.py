@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.result import Result, summarise
 from ovseg.evaluation.run import Run, evaluate, predictions
 from ovseg.evaluation.sets.base import EvaluationSet, Sample
+from ovseg.zeroshot.segmenter import Segmenter
 from tests.evaluation.fakes import FakeModel, folder_set
 from tests.evaluation.sets import tiny
 
@@ -155,6 +157,26 @@ def test_probabilities_equal_the_protocol_written_out(
         plain = plain_sclip(run.model, run.protocol, evaluated, loaded.sample)
         assert np.mean(labels == plain) > 0.999
         assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("window", [0, 32])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_models_own_protocol_is_what_segment_does(
+    tmp_path: Path, grouped: bool, window: int
+) -> None:
+    """Up to rounding, for images that differ in shape."""
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=grouped)
+    model.threshold = 0.6
+    model.preprocessing = replace(model.preprocessing, window=window, stride=window // 2)
+    protocol = load_protocol("own", evaluated).for_model(model, background=True)
+    segmenter = Segmenter(model)
+    seen: set[int] = set()
+    for loaded, labels in predictions(Run(model, evaluated, protocol), evaluated.samples):
+        found = segmenter.segment(loaded.image, evaluated.words)
+        assert np.mean(found.labels == labels) > 0.998
+        seen |= set(np.unique(labels).tolist())
+    assert len(seen) > 1
 
 
 def test_the_encoder_sees_every_window_once_and_batches_across_images(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from ovseg.errors import DataError, UsageError
 Labels = NDArray[np.uint8]  # [H, W], 0..K-1 or 255
 
 
+MOST_CLASSES = 253  # 254 and 255 have meanings of their own
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image of a set: `name` is unique in the set, `key` tells the label reader which one."""
@@ -47,6 +50,13 @@ class EvaluationSet:
     samples: tuple[Sample, ...]
     read_labels: Callable[[Sample], Labels] = field(repr=False)
     labels_from: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) > MOST_CLASSES:
+            raise DataError(
+                f"{self.root}: {len(self.classes)} classes; at most {MOST_CLASSES} can be told "
+                "apart in 8-bit label maps"
+            )
 
     @property
     def classes(self) -> tuple[str, ...]:

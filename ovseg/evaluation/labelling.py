@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from ovseg.evaluation.encoding import EncodedView
 from ovseg.evaluation.maps import (
@@ -66,20 +66,40 @@ class Labeller:
         """Label maps at several background thresholds, from one pass of the encoder."""
         if self._protocol.rule == "probability":
             return self._by_probability(views, size, thresholds)
-        return [self._by_score(views, size, threshold) for threshold in thresholds]
+        return self._by_score(views, size, thresholds)
 
-    def _by_score(self, views: Views, size: tuple[int, int], threshold: float | None) -> Labels:
-        """Rules `model` and `constant`: the largest mean score, column 0 being the background."""
+    def _by_score(
+        self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
+    ) -> list[Labels]:
+        """Rules `model` and `constant`: the largest mean score, column 0 being the background.
+
+        Only the background's column depends on the threshold, so the others are compared once.
+        """
+        maps = self._averaged(views, size, thresholds[0])
+        winner, best = self._strongest_class(maps)
+        if not self._background:
+            labels = to_numpy(winner - 1).astype(np.uint8)
+            return [labels for _ in thresholds]
+        found = []
+        for threshold in thresholds:
+            again = threshold != thresholds[0]
+            at_threshold = self._averaged(views, size, threshold) if again else maps
+            background = at_threshold.piece(0, 1)[0] >= best  # of equals the first wins
+            found.append(np.where(to_numpy(background), 0, to_numpy(winner)).astype(np.uint8))
+        return found
+
+    def _averaged(self, views: Views, size: tuple[int, int], threshold: float | None) -> QueryMaps:
         maps = [self._score_maps(view, threshold, size) for view in views]
-        if len(maps) == 1 and self._protocol.refine == "none" and isinstance(maps[0], RegionMaps):
-            columns = maps[0].contenders()
-            return self._labels_of(columns[to_numpy(strongest(ChosenMaps(maps[0], columns))[0])])
-        together = self._refined(averaged(maps, [view.flipped for view in views]), views, size)
-        return self._labels_of(strongest(together, first=0 if self._background else 1)[0])
+        return self._refined(averaged(maps, [view.flipped for view in views]), views, size)
 
-    def _labels_of(self, columns: Array) -> Labels:
-        values = to_numpy(columns)
-        return (values if self._background else values - 1).astype(np.uint8)
+    def _strongest_class(self, maps: QueryMaps) -> tuple[Array, Array]:
+        """Column and score of the best class at every pixel, background aside."""
+        if not isinstance(maps, RegionMaps):
+            return strongest(maps, first=1)
+        columns = maps.contenders(first=1)
+        index, best = strongest(ChosenMaps(maps, columns))
+        xp: Any = array_namespace(best)
+        return xp.asarray(columns, device=device(best))[index], best
 
     def _score_maps(
         self, view: EncodedView, threshold: float | None, size: tuple[int, int]

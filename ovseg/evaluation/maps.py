@@ -64,18 +64,16 @@ class RegionMaps:
             times[rows, across] += 1
         return resized(total / times, self.shape)
 
-    def contenders(self) -> NDArray[np.int64]:
-        """Columns that can be the largest somewhere, in order.
+    def contenders(self, first: int = 0) -> NDArray[np.int64]:
+        """Columns from `first` on that can be the largest of those somewhere, in order.
 
         Averages and resizing stay within the range of what they mix. So a column that nowhere
         exceeds the least score of all can at most tie, and of those the first wins: it stays.
         """
-        scores = to_numpy(self.scores)
-        highest = scores.max(axis=(0, 1))
-        finite = np.isfinite(highest)  # a background that is not asked for is -inf
-        rising = finite & (highest > scores[..., finite].min())
-        rising[np.argmax(finite)] = True
-        return np.flatnonzero(rising)
+        scores = to_numpy(self.scores)[..., first:]
+        rising = scores.max(axis=(0, 1)) > scores.min()
+        rising[0] = True
+        return np.flatnonzero(rising) + first
 
 
 @dataclass(frozen=True)

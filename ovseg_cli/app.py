@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ovseg.version import __version__
-from ovseg_cli import cutouts
+from ovseg_cli.build_dataset import app as build_dataset
 from ovseg_cli.console import show_library_warnings
 from ovseg_cli.eval import app as eval_app
 from ovseg_cli.models import app as models
@@ -41,9 +41,4 @@ def _options(
 app.command(help=EXAMPLES)(segment)
 app.add_typer(eval_app, name="eval")
 app.add_typer(models, name="models")
-
-build_dataset = typer.Typer(
-    help="Build training data.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(build_dataset, name="build-dataset")
-build_dataset.command(name="cutouts", help=cutouts.EXAMPLES)(cutouts.cutouts)

@@ -35,6 +35,10 @@ class ImageEncoderConfig(Section):
 
     backbone: str = "vit_base_patch16_224.dino"
     """timm name of the start weights; "" starts from random ones."""
+    init: str = ""
+    """CLIP tower to group, as "clip:ViT-B-16/openai"; its dense features replace the patches."""
+    init_frozen: bool = True
+    """Whether the tower of `init` stays as it is, so that the grouping alone is trained."""
     width: Width = 768
     depths: tuple[Depth, Depth] = (6, 6)
     """Blocks before the binding module (patches and group tokens) and after it (groups)."""

@@ -5,7 +5,7 @@ Letters: M window, G group, Q phrase, K foreground class, N position, h w grid, 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -14,6 +14,8 @@ from ovseg.evaluation.encoding import EncodedView
 from ovseg.evaluation.maps import (
     ChosenMaps,
     GridMaps,
+    ImageMaps,
+    RefinedMaps,
     RegionMaps,
     averaged,
     region_map,
@@ -27,7 +29,7 @@ from ovseg.model.interface import Array, GroupedImage, SegmentationModel
 from ovseg.model.templates import imagenet_templates
 from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
-from ovseg.zeroshot.query_maps import QueryMaps, RefinedMaps
+from ovseg.zeroshot.query_maps import QueryMaps
 from ovseg.zeroshot.refine import Pamr
 from ovseg.zeroshot.score_maps import Box
 from ovseg.zeroshot.segmenter import best_synonym
@@ -88,11 +90,11 @@ class Labeller:
             found.append(np.where(to_numpy(background), 0, to_numpy(winner)).astype(np.uint8))
         return found
 
-    def _averaged(self, views: Views, size: tuple[int, int], threshold: float | None) -> QueryMaps:
+    def _averaged(self, views: Views, size: tuple[int, int], threshold: float | None) -> ImageMaps:
         maps = [self._score_maps(view, threshold, size) for view in views]
         return self._refined(averaged(maps, [view.flipped for view in views]), views, size)
 
-    def _strongest_class(self, maps: QueryMaps) -> tuple[Array, Array]:
+    def _strongest_class(self, maps: ImageMaps) -> tuple[Array, Array]:
         """Column and score of the best class at every pixel, background aside."""
         if not isinstance(maps, RegionMaps):
             return strongest(maps, first=1)
@@ -103,7 +105,7 @@ class Labeller:
 
     def _score_maps(
         self, view: EncodedView, threshold: float | None, size: tuple[int, int]
-    ) -> QueryMaps:
+    ) -> ImageMaps:
         scores = best_synonym(self._scores(view.grouped, threshold), self._classes)
         if self._protocol.direct and not self._protocol.window:
             # As if the view had the original size: then nothing is resized a second time.
@@ -135,14 +137,16 @@ class Labeller:
         of_query = [0] * len(self._protocol.background_words)
         of_query += [label - 1 + first for label in self._classes.phrase_labels]
         rule = PixelRule(self._protocol.scale, 0.0, self._protocol.area_threshold)
-        found = label_pixels(self._refined(maps, views, size), of_query, rule)
+        # Positions, which a QueryMaps has too, are asked for only by other callers.
+        refined = cast(QueryMaps, self._refined(maps, views, size))
+        found = label_pixels(refined, of_query, rule)
         labels, probability = to_numpy(found.labels), to_numpy(found.probability)
         return [
             np.where(probability < (threshold or 0.0), 0, labels).astype(np.uint8)
             for threshold in thresholds
         ]
 
-    def _cosine_maps(self, view: EncodedView, size: tuple[int, int]) -> QueryMaps:
+    def _cosine_maps(self, view: EncodedView, size: tuple[int, int]) -> ImageMaps:
         cosines = self._cosines(view.grouped)  # [M, G, Q]
         if view.grouped.assignment is not None:
             cosines = _at_positions(cosines, view.grouped.assignment)
@@ -153,7 +157,7 @@ class Labeller:
         xp: Any = array_namespace(grouped.embedding)
         return _unit(grouped.embedding) @ xp.matrix_transpose(_unit(self._embeddings))
 
-    def _refined(self, maps: QueryMaps, views: Views, size: tuple[int, int]) -> QueryMaps:
+    def _refined(self, maps: ImageMaps, views: Views, size: tuple[int, int]) -> ImageMaps:
         """The maps after PAMR, guided by the normalised image at their size, if asked for."""
         if self._protocol.refine == "none":
             return maps
@@ -163,7 +167,7 @@ class Labeller:
         return RefinedMaps(maps, pamr.affinity(guide))
 
 
-def _position_maps(view: EncodedView, scores: Array, size: tuple[int, int]) -> QueryMaps:
+def _position_maps(view: EncodedView, scores: Array, size: tuple[int, int]) -> ImageMaps:
     """Maps of scores per position, float [M, N, L]."""
     xp: Any = array_namespace(scores)
     grids = xp.reshape(scores, (len(view.boxes), *view.grouped.grid, scores.shape[-1]))

@@ -6,20 +6,37 @@ Letters: L map (a label or a phrase), l maps of one piece, H W original image.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
 from numpy.typing import NDArray
 
 from ovseg.model.interface import Array, GroupedImage
-from ovseg.zeroshot.interpolation import interpolation_table
-from ovseg.zeroshot.query_maps import QueryMaps
-from ovseg.zeroshot.resize import resize_bilinear
+from ovseg.zeroshot.refine import Affinity
+from ovseg.zeroshot.resize import interpolation_table, resize_bilinear
 from ovseg.zeroshot.score_maps import Box
 
 PIECE = 16_000_000
 """Values of one piece of maps: 64 MB in float32."""
+
+
+class ImageMaps(Protocol):
+    """Maps of `count` labels or phrases at the pixels of an image of `shape`."""
+
+    @property
+    def count(self) -> int:
+        """How many maps there are, L."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns (H, W) of the maps."""
+        ...
+
+    def piece(self, start: int, stop: int) -> Array:
+        """Maps `start` to `stop`, float [l, H, W]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -160,19 +177,19 @@ def _axis(starts: Sequence[int], side: int, positions: int, view: int, pixels: i
     Returns:
         float64 [pixels, S * positions]; each row sums to 1.
     """
-    in_window = interpolation_table(side, positions)  # [side, positions]
+    in_window = interpolation_table(positions, side)  # [side, positions]
     placed = np.zeros((view, len(starts), positions))
     for index, start in enumerate(starts):
         placed[start : start + side, index] = in_window
     placed /= placed.sum((1, 2), keepdims=True)  # how many windows cover the pixel
-    return interpolation_table(pixels, view) @ placed.reshape(view, -1)
+    return interpolation_table(view, pixels) @ placed.reshape(view, -1)
 
 
 @dataclass(frozen=True)
 class AveragedMaps:
     """The mean of several views' maps; those of mirrored views are mirrored back."""
 
-    views: Sequence[QueryMaps]
+    views: Sequence[ImageMaps]
     flipped: Sequence[bool]
 
     @property
@@ -228,12 +245,34 @@ def to_numpy(values: Array) -> NDArray[Any]:
     return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
 
 
-def averaged(views: Sequence[QueryMaps], flipped: Sequence[bool]) -> QueryMaps:
+@dataclass(frozen=True)
+class RefinedMaps:
+    """Maps after PAMR, guided by an image of their shape."""
+
+    maps: ImageMaps
+    affinity: Affinity
+
+    @property
+    def count(self) -> int:
+        """How many maps there are, L."""
+        return self.maps.count
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns (H, W) of the maps."""
+        return self.maps.shape
+
+    def piece(self, start: int, stop: int) -> Array:
+        """Maps `start` to `stop`, float [l, H, W]."""
+        return self.affinity.refine(self.maps.piece(start, stop))
+
+
+def averaged(views: Sequence[ImageMaps], flipped: Sequence[bool]) -> ImageMaps:
     """The views' mean, or the only view as it is."""
     return views[0] if len(views) == 1 else AveragedMaps(views, flipped)
 
 
-def strongest(maps: QueryMaps, first: int = 0) -> tuple[Array, Array]:
+def strongest(maps: ImageMaps, first: int = 0) -> tuple[Array, Array]:
     """Index and value of the largest map from `first` on at every pixel, [H, W] each.
 
     The first of equals wins, as in argmax over all of them.

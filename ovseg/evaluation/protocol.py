@@ -123,8 +123,6 @@ class Protocol:
             filled,
             rule="probability",
             scale=reading.scale,
-            window=reading.window,
-            stride=reading.stride,
             background_words=reading.background if background else (),
         )
 

@@ -12,7 +12,7 @@ keeps to the array API, so that it serves both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -92,18 +92,15 @@ class DenseReading:
 
     Such models bring the cosine of each phrase to the size of the image first and compare phrases
     there: softmax over all phrases of `scale` times the cosine, and background where nothing is
-    likely enough. Lengths are pixels of the resized image.
+    likely enough.
 
     Attributes:
         scale: what cosines are multiplied by.
-        window, stride: side and step of the windows it looks through; window 0 is one pass.
         pad_to: windows are padded with zeros to a multiple of this; 1 leaves them.
         background: phrases that stand for whatever was not asked for.
     """
 
     scale: float
-    window: int
-    stride: int
     pad_to: int = 1
     background: tuple[str, ...] = ("background",)
 
@@ -166,3 +163,8 @@ class DenseModel(SegmentationModel, Protocol):
 
     @property
     def reading(self) -> DenseReading: ...
+
+
+def is_dense(model: SegmentationModel) -> TypeGuard[DenseModel]:
+    """Whether a model brings its own way to compare positions with phrases."""
+    return hasattr(model, "reading")

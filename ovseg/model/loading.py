@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.model.catalogue import find_entry, is_cached, local_file
+from ovseg.model.clip.names import is_clip_name
 from ovseg.model.interface import SegmentationModel
 
 BUILT_IN = "starter"
@@ -26,6 +27,10 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
         from ovseg.model.starter.model import StarterModel
 
         return StarterModel().to(chosen)
+    if is_clip_name(str(name_or_path)):
+        from ovseg.model.clip.model import DenseClip
+
+        return DenseClip.load(str(name_or_path)).to(chosen)
     if Path(name_or_path).exists():
         from ovseg.model.checkpoint_model import read_model
 

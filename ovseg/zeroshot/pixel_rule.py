@@ -5,18 +5,28 @@ background as class 0, H W pixels.
 
 Probabilities are a softmax over all queries at each pixel, a class has that of its best query, and
 pixels where no class is likely enough are background. Queries come in pieces: the best of them and
-the sum under the softmax are kept, never all (`QueryMaps`).
+the sum under the softmax are kept, never all (`QueryMaps`, `grid_softmax`).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
 from ovseg.model.interface import Array
-from ovseg.zeroshot.query_maps import QueryMaps
+from ovseg.zeroshot.grid_softmax import (
+    ERROR,
+    RunningSum,
+    as_index,
+    best_query,
+    log_sum_exp,
+    log_sum_exp_at,
+    nodes_needed,
+)
+from ovseg.zeroshot.query_maps import GridMaps, QueryMaps
 
 PIECE = 4_000_000
 """Values of one piece of maps: 16 MB in float32, and a few times that while it is worked on."""
@@ -70,6 +80,8 @@ def label_pixels(maps: QueryMaps, query_classes: Sequence[int], rule: PixelRule)
     if dropped:
         best, winner = _running_maximum(maps, rule.scale, ~np.isin(classes, dropped))
         labels = _classes_at(winner, classes)
+    if isinstance(maps, GridMaps) and rule.threshold > 0:
+        normaliser = _exact_near_threshold(maps, best, normaliser, rule)
     return apply_threshold(labels, best, normaliser, rule.threshold, dropped)
 
 
@@ -122,23 +134,26 @@ def class_probabilities(
 
 def _running_softmax(maps: QueryMaps, scale: float) -> tuple[Array, Array, Array]:
     """Largest scaled cosine, its query, and log-sum-exp over the queries, each [H, W]."""
-    best = winner = total = None
+    if isinstance(maps, GridMaps) and (nodes := nodes_needed(maps.cosines, scale, maps.shape)):
+        best, winner = best_query(maps.cosines, maps.shape)
+        return best * scale, winner, log_sum_exp(maps.cosines, scale, maps.shape, nodes)
+    best = winner = None
+    sums = RunningSum()
     for start, piece in _pieces(maps, scale):
         xp: Any = array_namespace(piece)
+        sums.add(piece)
         value, index = xp.max(piece, axis=0), xp.argmax(piece, axis=0) + start
-        if best is None:
-            best, winner = value, index
-            total = xp.sum(xp.exp(piece - best), axis=0)
-            continue
-        highest = xp.maximum(value, best)
-        total = total * xp.exp(best - highest) + xp.sum(xp.exp(piece - highest), axis=0)
-        winner = xp.where(value > best, index, winner)
-        best = highest
-    return best, winner, best + xp.log(total)
+        winner = index if best is None else xp.where(value > best, index, winner)
+        best = value if best is None else xp.maximum(value, best)
+    return best, winner, sums.logarithm()
 
 
 def _running_maximum(maps: QueryMaps, scale: float, allowed: np.ndarray) -> tuple[Array, Array]:
     """Largest scaled cosine among the allowed queries, and its query, each [H, W]."""
+    if isinstance(maps, GridMaps):
+        chosen = as_index(np.flatnonzero(allowed), maps.cosines)
+        best, winner = best_query(maps.cosines[..., chosen], maps.shape)
+        return best * scale, chosen[winner]
     best = winner = None
     for start, piece in _pieces(maps, scale):
         xp: Any = array_namespace(piece)
@@ -155,6 +170,17 @@ def _running_maximum(maps: QueryMaps, scale: float, allowed: np.ndarray) -> tupl
             winner = xp.where(value > best, index, winner)
             best = xp.maximum(value, best)
     return best, winner
+
+
+def _exact_near_threshold(maps: GridMaps, best: Array, normaliser: Array, rule: PixelRule) -> Array:
+    """The normaliser without a shortcut where it decides between a class and background."""
+    xp: Any = array_namespace(best)
+    margin = best - normaliser - log(rule.threshold)
+    rows, columns = xp.nonzero(xp.abs(margin) <= 2 * ERROR)
+    if rows.shape[0]:
+        exact = log_sum_exp_at(maps.cosines, rule.scale, maps.shape, rows, columns)
+        normaliser[rows, columns] = exact
+    return normaliser
 
 
 def _pieces(maps: QueryMaps, scale: float) -> Iterator[tuple[int, Array]]:

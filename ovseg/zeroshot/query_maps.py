@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from array_api_compat import array_namespace, device
 
 from ovseg.model.interface import Array
-from ovseg.zeroshot.interpolation import interpolation, resize_maps
 from ovseg.zeroshot.refine import Affinity
+from ovseg.zeroshot.resize import as_array, interpolation_table, resize_bilinear
+from ovseg.zeroshot.score_maps import Box
 
 
 class QueryMaps(Protocol):
@@ -30,6 +32,10 @@ class QueryMaps(Protocol):
 
     def piece(self, start: int, stop: int) -> Array:
         """Maps of queries `start` to `stop`, float [q, H, W]."""
+        ...
+
+    def positions(self) -> Array:
+        """All cosines on a grid as fine as the model's own, before any refinement, [h, w, Q]."""
         ...
 
 
@@ -51,24 +57,24 @@ class GridMaps:
 
     def piece(self, start: int, stop: int) -> Array:
         xp: Any = array_namespace(self.cosines)
-        return resize_maps(xp.permute_dims(self.cosines[..., start:stop], (2, 0, 1)), self.shape)
+        return resize_bilinear(
+            xp.permute_dims(self.cosines[..., start:stop], (2, 0, 1)), self.shape
+        )
+
+    def positions(self) -> Array:
+        return self.cosines
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a window of an image came from, in pixels of that image.
+class Padding:
+    """What was put around every window before the model saw it, in pixels.
 
     Attributes:
-        top, left, height, width: the window.
-        padded: rows and columns of what the model saw: the window, with `above` and `before`
-            pixels added above it and to the left of it and the rest below and to the right.
+        shape: rows and columns with the padding.
+        above, before: pixels of it above the window and to its left.
     """
 
-    top: int
-    left: int
-    height: int
-    width: int
-    padded: tuple[int, int]
+    shape: tuple[int, int]
     above: int = 0
     before: int = 0
 
@@ -79,13 +85,15 @@ class WindowMaps:
 
     Attributes:
         cosines: float [W', h, w, Q].
-        placements: one per window.
-        image_shape: rows and columns of the image that the windows cut up.
+        boxes: where each window was in the image that was cut up.
+        padding: of every window; they all have one size.
+        image_shape: rows and columns of the image that was cut up.
         shape: rows and columns (H, W) of the maps.
     """
 
     cosines: Array
-    placements: Sequence[Placement]
+    boxes: Sequence[Box]
+    padding: Padding
     image_shape: tuple[int, int]
     shape: tuple[int, int]
 
@@ -94,31 +102,45 @@ class WindowMaps:
         return self.cosines.shape[3]
 
     def piece(self, start: int, stop: int) -> Array:
-        return resize_maps(self.averaged(start, stop), self.shape)
+        rows, columns = (np.arange(length) for length in self.image_shape)
+        return resize_bilinear(self.averaged(start, stop, rows, columns), self.shape)
 
-    def averaged(self, start: int, stop: int) -> Array:
-        """Maps of some queries at the size of the image that was cut up, [q, H', W']."""
+    def positions(self) -> Array:
+        """The averages at the pixel in the middle of each position of a grid over the image."""
+        xp: Any = array_namespace(self.cosines)
+        middles = []
+        for axis, length in enumerate(self.image_shape):
+            step = self.padding.shape[axis] / self.cosines.shape[1 + axis]  # pixels a position
+            number = max(int(length / step), 1)
+            middles.append(((np.arange(number) + 0.5) * (length / number)).astype(np.int64))
+        return xp.permute_dims(self.averaged(0, self.count, *middles), (1, 2, 0))
+
+    def averaged(self, start: int, stop: int, rows: np.ndarray, columns: np.ndarray) -> Array:
+        """Mean over the windows at some rows and columns of pixels of the image, ascending.
+
+        Returns:
+            float [q, rows, columns].
+        """
         xp: Any = array_namespace(self.cosines)
         like = {"dtype": self.cosines.dtype, "device": device(self.cosines)}
-        total = xp.zeros((stop - start, *self.image_shape), **like)
-        times = xp.zeros(self.image_shape, **like)
-        for cosines, place in zip(self.cosines, self.placements, strict=True):
-            rows = slice(place.top, place.top + place.height)
-            columns = slice(place.left, place.left + place.width)
-            maps = xp.permute_dims(cosines[..., start:stop], (2, 0, 1))  # [q, h, w]
-            total[:, rows, columns] += window_maps(maps, place)
-            times[rows, columns] += 1
+        total = xp.zeros((stop - start, len(rows), len(columns)), **like)
+        times = xp.zeros((len(rows), len(columns)), **like)
+        for index, box in enumerate(self.boxes):
+            inside, down = self._taps(rows, box.top, box.height, 0)
+            beside, across = self._taps(columns, box.left, box.width, 1)
+            maps = xp.permute_dims(self.cosines[index, ..., start:stop], (2, 0, 1))  # [q, h, w]
+            total[:, inside, beside] += down @ (maps @ xp.matrix_transpose(across))
+            times[inside, beside] += 1
         return total / times
 
-
-def window_maps(maps: Array, place: Placement) -> Array:
-    """Maps [q, h, w] of what the model saw, at the size of the window, padding cut off."""
-    xp: Any = array_namespace(maps)
-    rows = interpolation(maps, place.padded[0], maps.shape[1])
-    columns = interpolation(maps, place.padded[1], maps.shape[2])
-    rows = rows[place.above : place.above + place.height]
-    columns = columns[place.before : place.before + place.width]
-    return rows @ (maps @ xp.matrix_transpose(columns))
+    def _taps(self, pixels: np.ndarray, first: int, length: int, axis: int) -> tuple[slice, Array]:
+        """Which of the pixels lie in a window, and the weights of its positions for each."""
+        low, high = np.searchsorted(pixels, (first, first + length))
+        offset = (self.padding.above, self.padding.before)[axis] - first
+        positions = self.cosines.shape[1 + axis]
+        table = interpolation_table(positions, self.padding.shape[axis])
+        weights = table[pixels[low:high] + offset]
+        return slice(low, high), as_array(weights, self.cosines)
 
 
 @dataclass(frozen=True)
@@ -138,3 +160,6 @@ class RefinedMaps:
 
     def piece(self, start: int, stop: int) -> Array:
         return self.affinity.refine(self.maps.piece(start, stop))
+
+    def positions(self) -> Array:
+        return self.maps.positions()

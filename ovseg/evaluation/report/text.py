@@ -32,7 +32,7 @@ def summary_rows(result: Result) -> list[tuple[str, ...]]:
 def provenance(result: Result) -> list[tuple[str, str]]:
     """What the scores are of: set, model, protocol."""
     protocol = result.protocol
-    window = f"{protocol['window']}/{protocol['stride']}" if protocol["window"] else "the model's"
+    window = f"{protocol['window']}/{protocol['stride']}" if protocol["window"] else "none"
     side = protocol["short_side"] or "the model's"
     threshold = "none" if result.threshold is None else f"{result.threshold:g}"
     extras = [

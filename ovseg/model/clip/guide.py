@@ -63,7 +63,7 @@ class GuideNetwork(nn.Module):
         else:  # rotary positions (DINOv3) fit every grid by themselves
             tokens = self.backbone.forward_features(pixels)
         patches = tokens[:, self.prefix :]  # [B, N, C']
-        return patches.transpose(1, 2).unflatten(2, grid)
+        return patches.transpose(1, 2).reshape(*patches.shape[::2], *grid)
 
     def _tokens(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """timm's forward with DINO's own resize of the positions; timm's antialiases."""

@@ -27,6 +27,8 @@ def load_guide(
     weights = Path(file).expanduser() if file else _from_hub(name)
     if not weights.is_file():
         raise UsageError(f"{weights}: no such file (backbone=NAME@FILE)")
+    if weights.suffix != ".safetensors":  # timm reads others as unrestricted pickles
+        raise UsageError(f"{weights}: weights of a backbone must be a .safetensors file")
     guide = GuideNetwork(_create(name, weights), mean, std)
     guide.eval().requires_grad_(False)
     return guide

@@ -34,105 +34,112 @@ class Guide:
     as_released: bool = False
 
 
-Head = Callable[[ImageTower, Tensor, tuple[int, int], Guide | None], Tensor]
-"""(tower, tokens [B, T, D], grid (h, w), guide) -> patches [B, N, D]."""
+@dataclass(frozen=True)
+class LastBlock:
+    """What a head works on.
+
+    Attributes:
+        tower: the pieces of the last block.
+        x: its input, tokens [B, T, D].
+        grid: rows and columns (h, w) of the patches.
+        guide: features to go by, for `proxyclip` alone.
+    """
+
+    tower: ImageTower
+    x: Tensor
+    grid: tuple[int, int]
+    guide: Guide | None = None
+
+    def project(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all tokens, [B, H, T, d] each."""
+        return self.tower.project(self.x)
+
+    def at_patches(self, tokens: Tensor) -> Tensor:
+        """Of [B, H, T, d] the patches, [B, H, N, d]."""
+        return tokens[:, :, self.tower.prefix :]
+
+    def output(self, values: Tensor, residual: bool) -> Tensor:
+        """What leaves the block for attended values [B, H, N, d]: [B, N, D].
+
+        With `residual` the rest of the block as trained, without it the output projection alone.
+        """
+        joined = self.tower.join(values)
+        if not residual:
+            return joined
+        z = self.x[:, self.tower.prefix :] + joined
+        return z + self.tower.feed_forward(z)
 
 
-def clip(tower: ImageTower, x: Tensor, grid: tuple[int, int], guide: Guide | None) -> Tensor:
+Head = Callable[[LastBlock], Tensor]
+"""From the last block to patches [B, N, D]."""
+
+
+def clip(block: LastBlock) -> Tensor:
     """The block as trained, read at its patches: the baseline."""
-    q, k, v = tower.project(x)
-    return _with_residual(tower, x, attend(q[:, :, tower.prefix :], k, v))
+    q, k, v = block.project()
+    return block.output(attend(block.at_patches(q), k, v), residual=True)
 
 
-def maskclip(
-    tower: ImageTower,
-    x: Tensor,
-    grid: tuple[int, int],
-    guide: Guide | None,
-    residual: bool = True,
-) -> Tensor:
+def maskclip(block: LastBlock, residual: bool = True) -> Tensor:
     """Each patch attends to itself alone. Zhou et al., ECCV 2022; residual and FFN as in TCL."""
-    values = tower.project(x).v[:, :, tower.prefix :]
-    return _with_residual(tower, x, values) if residual else tower.join(values)
+    _, _, v = block.project()
+    return block.output(block.at_patches(v), residual)
 
 
-def sclip(
-    tower: ImageTower,
-    x: Tensor,
-    grid: tuple[int, int],
-    guide: Guide | None,
-    residual: bool = True,
-) -> Tensor:
+def sclip(block: LastBlock, residual: bool = True) -> Tensor:
     """Queries with queries plus keys with keys, not halved. Wang et al., ECCV 2024, equation 3."""
-    q, k, v = tower.project(x)
-    first = tower.prefix
-    values = attend(q[:, :, first:], q, v) + attend(k[:, :, first:], k, v)
-    return _with_residual(tower, x, values) if residual else tower.join(values)
+    q, k, v = block.project()
+    values = attend(block.at_patches(q), q, v) + attend(block.at_patches(k), k, v)
+    return block.output(values, residual)
 
 
-def clearclip(tower: ImageTower, x: Tensor, grid: tuple[int, int], guide: Guide | None) -> Tensor:
+def clearclip(block: LastBlock) -> Tensor:
     """Queries with queries, no residual, no FFN. Lan et al., ECCV 2024."""
-    q, _, v = tower.project(x)
-    return tower.join(attend(q[:, :, tower.prefix :], q, v))
+    q, _, v = block.project()
+    return block.output(attend(block.at_patches(q), q, v), residual=False)
 
 
-def naclip(
-    tower: ImageTower,
-    x: Tensor,
-    grid: tuple[int, int],
-    guide: Guide | None,
-    sigma: float = 5.0,
-    residual: bool = False,
-) -> Tensor:
-    """Keys with keys, near patches favoured. Hajimiri et al., WACV 2025, equations 4 to 6.
+def naclip(block: LastBlock, sigma: float = 5.0, residual: bool = False) -> Tensor:
+    """Keys with keys, near patches favoured. Hajimiri et al., WACV 2025, section 3.
 
     Args:
+        block: the last block.
         sigma: standard deviation of the neighbourhood in patches; 0 leaves it out.
         residual: keep residual and FFN ("full block" in the paper's ablation).
     """
-    _, k, v = tower.project(x)
-    bias = neighbourhood(grid, sigma, tower.prefix, k)[tower.prefix :] if sigma else None
-    values = attend(k[:, :, tower.prefix :], k, v, bias)
-    return _with_residual(tower, x, values) if residual else tower.join(values)
+    _, k, v = block.project()
+    bias = neighbourhood(block.grid, sigma, block.tower.prefix, k) if sigma else None
+    values = attend(block.at_patches(k), k, v, bias)
+    return block.output(values, residual)
 
 
-def naclip_neighbour_only(
-    tower: ImageTower, x: Tensor, grid: tuple[int, int], guide: Guide | None
-) -> Tensor:
+def naclip_neighbour_only(block: LastBlock) -> Tensor:
     """NACLIP's ablation without similarity: the neighbourhood alone, at the scale of the logits."""
-    q, k, v = tower.project(x)
-    scale = q.shape[-1] ** -0.5
+    q, k, v = block.project()
     # The mean over all pairs of |q_i| |k_j| is the product of the two means; heads are pooled.
     strength = (q.norm(dim=-1).mean(dim=-1) * k.norm(dim=-1).mean(dim=-1)).mean(dim=1)  # [B]
-    bias = neighbourhood(grid, 5.0, tower.prefix, k)[tower.prefix :]  # [N, T]
-    logits = (scale * strength)[:, None, None, None] * bias
-    return tower.join(logits.softmax(dim=-1) @ v)
+    scale = strength * q.shape[-1] ** -0.5
+    logits = scale[:, None, None, None] * neighbourhood(block.grid, 5.0, block.tower.prefix, k)
+    return block.output(logits.softmax(dim=-1) @ v, residual=False)
 
 
-def proxyclip(
-    tower: ImageTower,
-    x: Tensor,
-    grid: tuple[int, int],
-    guide: Guide | None,
-    beta: float = 1.2,
-    gamma: float = 3.0,
-) -> Tensor:
-    """Similarity of another network's features. Lan et al., ECCV 2024, equations 4 to 6.
+def proxyclip(block: LastBlock, beta: float = 1.2, gamma: float = 3.0) -> Tensor:
+    """Similarity of another network's features. Lan et al., ECCV 2024, section 3.
 
     The output lies on the guide's grid. Each image has its own mean similarity, as in a batch of
     one. `beta` cuts off pairs less alike than `beta` times the mean, `gamma` sharpens the rest.
     """
-    if guide is None:
+    if block.guide is None:
         raise TypeError("proxyclip needs guiding features")
-    similarity = _similarity(guide.features)  # [B, N', N']
+    similarity = _similarity(block.guide.features)  # [B, N', N']
     mean = similarity.mean(dim=(1, 2), keepdim=True)
     logits = gamma * (similarity - beta * mean)
     # A patch always keeps itself: where all else is cut (mean * beta >= 1) rows would be NaN.
     itself = torch.eye(logits.shape[-1], device=logits.device, dtype=torch.bool)
     attention = logits.masked_fill((logits < 0) & ~itself, float("-inf")).softmax(dim=-1)
-    values = tower.project(x).v[:, :, tower.prefix :]
-    values = _values_on(values, grid, guide)  # [B, H, N', d]
-    return tower.join(attention[:, None].to(values.dtype) @ values)
+    _, _, v = block.project()
+    values = _values_on(block.at_patches(v), block.grid, block.guide)  # [B, H, N', d]
+    return block.output(attention[:, None].to(values.dtype) @ values, residual=False)
 
 
 HEADS: dict[str, Head] = {
@@ -159,7 +166,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def neighbourhood(grid: tuple[int, int], sigma: float, prefix: int, like: Tensor) -> Tensor:
-    """exp(-distance^2 / (2 sigma^2)) between patches, 0 for the tokens in front: [T, T]."""
+    """exp(-distance^2 / (2 sigma^2)) from patch to patch, 0 to the tokens in front: [N, T]."""
     rows, columns = grid
 
     def axis(length: int) -> Tensor:
@@ -169,13 +176,7 @@ def neighbourhood(grid: tuple[int, int], sigma: float, prefix: int, like: Tensor
     # The Gaussian separates, so two small tables make the large one.
     patches = torch.einsum("ac,bd->abcd", axis(rows), axis(columns))
     patches = patches.reshape(rows * columns, rows * columns)
-    return F.pad(patches, (prefix, 0, prefix, 0)).to(like.dtype)
-
-
-def _with_residual(tower: ImageTower, x: Tensor, values: Tensor) -> Tensor:
-    """The rest of the block as trained, at the patches."""
-    z = x[:, tower.prefix :] + tower.join(values)
-    return z + tower.feed_forward(z)
+    return F.pad(patches, (prefix, 0)).to(like.dtype)
 
 
 def _similarity(features: Tensor) -> Tensor:

@@ -10,16 +10,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovseg.errors import DownloadError
+from ovseg.errors import DownloadError, MissingDependencyError
 from ovseg.files import cache_folder, sha256, write_text
 
 _log = logging.getLogger(__name__)
+
+WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""What open_clip calls the weights of a model, the form without pickle first."""
 
 _SHA256_DIGITS = 64
 
 
 def hub_file(repository: str, names: Sequence[str], by_hand: str) -> Path:
-    """The first of `names` that a repository of the hub has, downloaded if it is not here yet.
+    """The first of `names` that a repository of the hub has, downloaded if none is here yet.
 
     Args:
         repository: `owner/name`.
@@ -30,20 +33,29 @@ def hub_file(repository: str, names: Sequence[str], by_hand: str) -> Path:
         DownloadError: the hub cannot be reached, has none of the files, or sent another one than
             it promised.
     """
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in names:
-        found = try_to_load_from_cache(repository, name)
-        if isinstance(found, str):
-            return Path(found)
+    if (here := cached_file(repository, names)) is not None:
+        return here
     if os.environ.get("OVSEG_OFFLINE") == "1":
         raise DownloadError(_offline(repository, names, by_hand, "OVSEG_OFFLINE is set"))
     return _download(repository, names, by_hand)
 
 
+def cached_file(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of `names` that was downloaded before, or None."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # without the extra `torch` there is no use for these files
+        return None
+    found = (try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
 def _download(repository: str, names: Sequence[str], by_hand: str) -> Path:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.utils import EntryNotFoundError
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError as error:
+        raise MissingDependencyError("huggingface_hub", "torch", "this model") from error
 
     for name in names:
         try:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
-from ovseg.model.clip.hub import file_digest, hub_file
+from ovseg.model.clip.hub import WEIGHT_NAMES, file_digest, hub_file
 from ovseg.model.clip.names import ClipName, nearest
 
 _QUICK = "-quickgelu"
 _FOLDER_CONFIG = "open_clip_config.json"
-_WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_FOLDER_WEIGHTS = (*_WEIGHT_NAMES, "model.safetensors")
+_FOLDER_WEIGHTS = (*WEIGHT_NAMES, "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ def load_clip(name: ClipName) -> LoadedClip:
         ModelError: the file does not hold what its name promises.
         MissingDependencyError: open_clip is not installed.
     """
-    _require_open_clip()
     recipe = find_recipe(name)
     model = build(recipe.config)
     load_weights(model, recipe.weights)
@@ -69,10 +67,14 @@ def load_clip(name: ClipName) -> LoadedClip:
     return LoadedClip(model, tokenizer, recipe, file_digest(recipe.weights))
 
 
-def find_recipe(name: ClipName) -> Recipe:
-    """Where the weights are and what they need, without reading them."""
+def find_recipe(name: ClipName, download: bool = True) -> Recipe:
+    """Where the weights are and what they need, without reading them.
+
+    With `download` False those of open_clip's table are not looked for, and `weights` is empty.
+    """
+    _require_open_clip()
     if name.path is None:
-        return _from_table(name)
+        return _from_table(name, download)
     return _from_folder(name.path) if name.path.is_dir() else _from_file(name)
 
 
@@ -97,7 +99,7 @@ def pretrained(architecture: str, tag: str) -> tuple[str, dict[str, Any]]:
     raise UsageError(f"open_clip has no weights '{tag}' for {plain}; it has {known}")
 
 
-def _from_table(name: ClipName) -> Recipe:
+def _from_table(name: ClipName, download: bool) -> Recipe:
     base, entry = pretrained(name.architecture, name.tag)
     config = _config(base)
     config["quick_gelu"] = bool(entry.get("quick_gelu", False))
@@ -108,11 +110,9 @@ def _from_table(name: ClipName) -> Recipe:
             f"and name the file, as clip:/path/to/file,arch={name.architecture}"
         )
     spelled = base + _QUICK if config["quick_gelu"] else base
-    weights = hub_file(
-        repository,
-        (file,) if file else _WEIGHT_NAMES,
-        by_hand=f"then name it: --model clip:/path/to/file,arch={spelled}",
-    )
+    by_hand = f"then name it: --model clip:/path/to/file,arch={spelled}"
+    names = (file,) if file else WEIGHT_NAMES
+    weights = hub_file(repository, names, by_hand) if download else Path()
     source = f"https://huggingface.co/{repository}"
     return Recipe(config, weights, base, _triple(entry, "mean"), _triple(entry, "std"), source)
 
@@ -180,7 +180,7 @@ def build(config: dict[str, Any]) -> Any:
 
     config = deepcopy(config)
     if "multimodal_cfg" in config:
-        raise ModelError("CoCa models pool by attention and have no dense reading: take a plain ViT")
+        raise ModelError("CoCa pools by attention and has no dense reading: take a plain ViT")
     text = config.get("text_cfg", {})
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     if "hf_model_name" in text:

@@ -6,6 +6,7 @@ Letters: B image, N position, Q phrase, C embedding width, H W pixels, h w grid.
 import hashlib
 from collections.abc import Sequence
 from math import lcm, log
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,14 +14,21 @@ from torch import Tensor
 
 from ovseg.model.clip.guide import GuideNetwork
 from ovseg.model.clip.guide_loading import load_guide
+from ovseg.model.clip.hub import file_digest
 from ovseg.model.clip.loading import LoadedClip, load_clip
 from ovseg.model.clip.names import ClipName, parse_clip_name
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.clip.positions import ENLARGEMENT
-from ovseg.model.clip.reading import head_defaults, reading, scaled
+from ovseg.model.clip.reading import head_defaults, scaled
 from ovseg.model.clip.text import embed_phrases
 from ovseg.model.clip.tower import image_tower
-from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.model.interface import (
+    DenseReading,
+    GroupedImage,
+    ModelCard,
+    Preprocessing,
+    UnknownPhrase,
+)
 from ovseg.model.templates import imagenet_templates
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,12 +65,16 @@ class DenseClip:
         self._image_path_to(self._dtype)
         defaults = head_defaults(name.head)
         trained_at = int(loaded.model.visual.image_size[0])
-        self.reading = reading(defaults, trained_at, tower.patch)
+        self.reading = DenseReading(
+            defaults.scale, defaults.pad_to or tower.patch, defaults.background
+        )
         self.threshold = defaults.threshold
         self.preprocessing = Preprocessing(
             mean=_levels(loaded.recipe.mean),
             std=_levels(loaded.recipe.std),
             short_side=scaled(defaults.short_side, trained_at, tower.patch),
+            window=scaled(defaults.window, trained_at, tower.patch),
+            stride=scaled(defaults.stride, trained_at, tower.patch),
             multiple_of=lcm(tower.patch, guide.patch) if guide else tower.patch,
         )
         self.card = _card(loaded, name)
@@ -152,8 +164,8 @@ def _levels(values: tuple[float, float, float]) -> tuple[float, float, float]:
 def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
     what = f"{name.architecture}/{name.tag}" if name.path is None else str(name.path)
     activation = "quick-GELU" if loaded.recipe.config.get("quick_gelu") else "GELU"
-    licence = next((l for start, l in LICENCES.items() if name.tag.startswith(start)), "")
-    identity = f"{loaded.digest} {activation} {loaded.recipe.tokenizer}"
+    licence = next((text for start, text in LICENCES.items() if name.tag.startswith(start)), "")
+    identity = f"{loaded.digest} {activation} {_tokenizer_identity(loaded)}"
     return ModelCard(
         name=f"clip:{what}",
         kind="dense-clip",
@@ -164,3 +176,10 @@ def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
         licence=licence or "NOASSERTION",
         content_hash=hashlib.sha256(identity.encode()).hexdigest(),
     )
+
+
+def _tokenizer_identity(loaded: LoadedClip) -> str:
+    """What tells one tokenizer from another, wherever its files lie."""
+    name = loaded.recipe.tokenizer
+    file = Path(name.removeprefix("local-dir:")) / "tokenizer.json"
+    return file_digest(file) if file.is_file() else type(loaded.tokenizer).__name__

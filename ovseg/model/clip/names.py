@@ -1,10 +1,10 @@
 """What people write after `--model` for a dense CLIP model, and what it means.
 
-    clip-b16                                       a short name
-    clip:ViT-B-16/openai                           open_clip's architecture and weights
-    clip:/path/to/weights.safetensors,arch=ViT-B-16-quickgelu
-    clip:/path/to/folder                           with open_clip_config.json in it
-    clip:ViT-B-16/openai,head=proxyclip,backbone=vit_base_patch8_224.dino,precision=bf16
+clip-b16                                       a short name
+clip:ViT-B-16/openai                           open_clip's architecture and weights
+clip:/path/to/weights.safetensors,arch=ViT-B-16-quickgelu
+clip:/path/to/folder                           with open_clip_config.json in it
+clip:ViT-B-16/openai,head=proxyclip,backbone=vit_base_patch8_224.dino,precision=bf16
 """
 
 import difflib

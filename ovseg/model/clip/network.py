@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.model.clip.guide import GuideNetwork
-from ovseg.model.clip.heads import HEADS, Guide
+from ovseg.model.clip.heads import HEADS, Guide, LastBlock
 from ovseg.model.clip.tower import OpenClipTower, SiglipTower
 
 
@@ -48,8 +48,8 @@ class DenseImageEncoder(nn.Module):
         guide = None
         if self.guide is not None:
             guide = Guide(self.guide(pixels), self.as_released)
-        x = self.tower.tokens(pixels)
-        return self.tower.embed(self.head(self.tower, x, grid, guide))
+        block = LastBlock(self.tower, self.tower.tokens(pixels), grid, guide)
+        return self.tower.embed(self.head(block))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """L2-normalised dense features in float32: [B, N, C]."""

@@ -6,8 +6,6 @@ photo: pixels of towers trained at 224; other towers get the same number of patc
 
 from dataclasses import dataclass
 
-from ovseg.model.interface import DenseReading
-
 STUFF_WORDS = (
     "sky", "wall", "tree", "wood", "grass", "road", "sea", "river", "mountain", "sands", "desk",
     "bed", "building", "cloud", "lamp", "door", "window", "wardrobe", "ceiling", "shelf", "curtain",
@@ -41,9 +39,7 @@ _CLEAR = HeadDefaults(
     pad_to=0,
     background=("background",),
 )
-_PROXY = HeadDefaults(
-    short_side=336, window=336, stride=112, scale=40, threshold=0.2, pad_to=56
-)
+_PROXY = HeadDefaults(short_side=336, window=336, stride=112, scale=40, threshold=0.2, pad_to=56)
 
 
 def head_defaults(head: str) -> HeadDefaults:
@@ -51,17 +47,6 @@ def head_defaults(head: str) -> HeadDefaults:
     if head.startswith("clearclip"):
         return _CLEAR
     return _PROXY if head == "proxyclip" else _NEAR
-
-
-def reading(defaults: HeadDefaults, trained_at: int, patch: int) -> DenseReading:
-    """The defaults for a tower of this training size and patch, lengths in whole patches."""
-    return DenseReading(
-        scale=defaults.scale,
-        window=scaled(defaults.window, trained_at, patch),
-        stride=scaled(defaults.stride, trained_at, patch),
-        pad_to=defaults.pad_to or patch,
-        background=defaults.background,
-    )
 
 
 def scaled(length: int, trained_at: int, patch: int) -> int:

@@ -23,7 +23,7 @@ def embed_phrases(
         F.normalize(encode(model, tokenizer(list(batch)).to(device)).float(), dim=-1)
         for batch in _batches(prompts)
     ]
-    each = torch.cat(batches).unflatten(0, (len(phrases), len(templates)))  # [Q, P, C]
+    each = torch.cat(batches).reshape(len(phrases), len(templates), -1)  # [Q, P, C]
     return F.normalize(each.mean(dim=1), dim=-1)
 
 

@@ -1,7 +1,8 @@
 """The one place that knows of several processes."""
 
 import os
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +23,40 @@ def gather_rows(rows: "Tensor", world_size: int) -> "Tensor":
     """
     if world_size == 1:
         return rows
+    return _gather_function().apply(rows)
+
+
+@cache
+def _gather_function() -> Any:
+    """The autograd function, made on first use since this module is imported without torch too."""
     import torch
     from torch import distributed
-    from torch.distributed.nn.functional import all_gather
 
-    if rows.requires_grad and torch.is_grad_enabled():
-        return torch.cat(all_gather(rows))
-    parts = [torch.empty_like(rows) for _ in range(world_size)]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    class GatherRows(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, rows: "Tensor") -> "Tensor":
+            context.count = len(rows)
+            parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+            distributed.all_gather(parts, rows.contiguous())
+            return torch.cat(parts)
+
+        @staticmethod
+        def backward(context: Any, gradient: "Tensor") -> "Tensor":
+            # Each process has the gradient of its own loss by all rows; a row wants the sum.
+            total = gradient.contiguous().clone()
+            distributed.all_reduce(total)
+            start = distributed.get_rank() * context.count
+            return total[start : start + context.count]
+
+    return GatherRows
+
+
+def mean_over_processes(values: "Tensor") -> "Tensor":
+    """Mean of a tensor over all processes, without gradients; its own in a single one."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

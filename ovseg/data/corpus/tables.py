@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from ovseg.data.build.captions import Tally, clean
+from ovseg.data.corpus.captions import Tally, clean
 from ovseg.errors import DataError, UsageError
 
 BLOCK = 16 << 20  # bytes read at a time: about 90,000 rows of CC12M

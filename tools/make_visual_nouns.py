@@ -11,7 +11,15 @@ import sys
 from pathlib import Path
 
 # WordNet's numbers of its lexicographer files.
-GROUPS = {5: "animal", 6: "artifact", 8: "body", 13: "food", 17: "object", 18: "person", 20: "plant"}
+GROUPS = {
+    5: "animal",
+    6: "artifact",
+    8: "body",
+    13: "food",
+    17: "object",
+    18: "person",
+    20: "plant",
+}
 # Synsets whose members are of those groups and yet cannot be pointed at.
 NOT_VISIBLE = {"representation", "creation", "taxonomic_group", "spiritual_being"}
 

@@ -97,7 +97,9 @@ def _from_row(row: dict[str, Any]) -> Entity:
     made = entity(str(row["name"]), map(str, row.get("synonyms", ())), row.get("ambiguous", ()))
     return replace(
         made,
-        forms=tuple(sorted({fold(form) for form in row["forms"]})) if "forms" in row else made.forms,
+        forms=tuple(sorted({fold(form) for form in row["forms"]}))
+        if "forms" in row
+        else made.forms,
         count=int(row.get("count", 0)),
         kept=bool(row.get("kept", True)),
         reason=str(row.get("reason", "")),

@@ -69,4 +69,6 @@ def _apply(text: str, source: str, shared: dict[str, str], removed: set[str]) ->
             shared.pop(noun, None)
             removed.add(noun)
         else:
-            raise UsageError(f"{source}, line {number}: {edit!r} is not +noun, +noun=other or -noun")
+            raise UsageError(
+                f"{source}, line {number}: {edit!r} is not +noun, +noun=other or -noun"
+            )

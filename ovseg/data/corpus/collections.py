@@ -38,14 +38,15 @@ def read_redcaps(address: str, tally: Tally, by_name: bool) -> Iterator[pl.DataF
         raise DataError(f"{address} holds no .json annotations of RedCaps")
     for file in files:
         try:
-            rows = [
-                (f"{row['subreddit']}/{row['image_id']}.jpg" if by_name else row["url"])
-                for row in (annotations := _load_json(str(file))["annotations"])
-            ]
-            captions = [row["caption"] for row in annotations]
+            annotations = _load_json(str(file))["annotations"]
+            rows = [(_redcaps_image(row, by_name), row["caption"]) for row in annotations]
         except (KeyError, TypeError) as error:
             raise DataError(f"{file} is no RedCaps annotation file: {error} missing") from error
-        yield from _chunks(list(zip(rows, captions, strict=True)), tally)
+        yield from _chunks(rows, tally)
+
+
+def _redcaps_image(row: dict[str, Any], by_name: bool) -> str:
+    return f"{row['subreddit']}/{row['image_id']}.jpg" if by_name else row["url"]
 
 
 def read_folder(folder: Path, tally: Tally) -> Iterator[pl.DataFrame]:

@@ -94,12 +94,15 @@ def _from_row(row: dict[str, Any]) -> Entity:
     known = {"name", "synonyms", "forms", "ambiguous", "count", "kept", "reason"}
     if unknown := set(row) - known:
         raise KeyError(f"unknown key {min(unknown)!r}; known are {', '.join(sorted(known))}")
-    made = entity(str(row["name"]), map(str, row.get("synonyms", ())), row.get("ambiguous", ()))
+    names = (str(row["name"]), *map(str, row.get("synonyms", ())))
+    ambiguous = map(str, row.get("ambiguous", ()))
+    if "forms" in row:
+        forms = tuple(sorted({fold(form) for form in row["forms"]}))
+        made = Entity(names[0], names[1:], forms, tuple(sorted(map(fold, ambiguous))))
+    else:
+        made = entity(names[0], names[1:], ambiguous)
     return replace(
         made,
-        forms=tuple(sorted({fold(form) for form in row["forms"]}))
-        if "forms" in row
-        else made.forms,
         count=int(row.get("count", 0)),
         kept=bool(row.get("kept", True)),
         reason=str(row.get("reason", "")),

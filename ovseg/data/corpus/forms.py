@@ -3,8 +3,10 @@
 import re
 import unicodedata
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import inflect
+if TYPE_CHECKING:
+    import inflect
 
 # What inflect does not know: words that exist in the plural only, whose singular is a form too,
 # and "person", whose usual plural is another word.
@@ -26,7 +28,9 @@ _IRREGULAR = {
 
 
 @lru_cache(maxsize=1)
-def _engine() -> inflect.engine:
+def _engine() -> "inflect.engine":
+    import inflect  # takes seconds to import, and workers never need it
+
     return inflect.engine()
 
 

@@ -41,6 +41,13 @@ class PlanSummary:
     rows: int = 0
     captions: Counter[int] = field(default_factory=Counter)
 
+    def count(self, table: pa.Table) -> None:
+        """Take in the rows of a table with the columns of `SCHEMA`."""
+        self.rows += table.num_rows
+        named = pl.DataFrame(pl.from_arrow(table.select(["entities"])))["entities"]
+        each = named.list.unique().explode().drop_nulls()
+        self.captions.update(dict(each.value_counts().iter_rows()))
+
 
 def match_chunk(
     chunk: pl.DataFrame,
@@ -83,10 +90,7 @@ def write_plan(
 
 def _counted(tables: Iterable[pa.Table], summary: PlanSummary) -> Iterator[pa.Table]:
     for table in tables:
-        summary.rows += table.num_rows
-        frame = pl.DataFrame(pl.from_arrow(table.select(["entities"])))
-        named = frame["entities"].list.unique().explode().drop_nulls()
-        summary.captions.update(dict(named.value_counts().iter_rows()))
+        summary.count(table)
         yield table
 
 

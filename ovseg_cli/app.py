@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ovseg.version import __version__
+from ovseg_cli import build_dataset
 from ovseg_cli.console import show_library_warnings
 
 app = typer.Typer(
@@ -32,3 +33,6 @@ def _options(
 ) -> None:
     del version  # the callback has done its work
     show_library_warnings()
+
+
+app.add_typer(build_dataset.app, name="build-dataset")

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ovseg.data.corpus.captions import Tally
-from ovseg.data.corpus.entities import EntityList, load_entities
 from ovseg.data.corpus.encoding import ImageOptions
+from ovseg.data.corpus.entities import EntityList, load_entities
 from ovseg.data.corpus.partners import EntityLists, write_partners
 from ovseg.data.corpus.plan import PlanSummary, shard_count
 from ovseg.data.corpus.shards import INDEX_SCHEMA, OK, ShardStats, read_stats, shard_name
@@ -92,10 +92,9 @@ class Dataset:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a build that was killed; only under the lock."""
+        ours = (".tar", ".parquet", ".sha256", ".json", ".npy", ".toml", ".html")
         for path in self.folder.glob(".*.*"):
-            if path.is_file() and path.suffix in (".tar", ".parquet", ".sha256", ".json", ".npy"):
-                path.unlink(missing_ok=True)
-            elif path.is_file() and path.suffix in (".toml", ".html"):
+            if path.is_file() and path.suffix in ours:
                 path.unlink(missing_ok=True)
 
     def claim(self, recipe: Recipe) -> None:
@@ -117,6 +116,10 @@ class Dataset:
     def recipe(self) -> dict[str, Any]:
         """The recipe as it was written."""
         return _load_json(self.folder / "recipe.json")
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the files that join all shards, by name; of a finished data set."""
+        return _load_json(self.folder / "dataset.json")["sha256"]
 
     def entities(self) -> EntityList:
         """The entities of `entities.toml`."""

@@ -42,9 +42,7 @@ class Engine:
         count = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
         return len(count)
 
-    def run(
-        self, function: Callable[[Input], Output], inputs: Sequence[Input]
-    ) -> Iterator[Output]:
+    def run(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
         """Results as they come. `function` and `inputs` must be picklable."""
         if self.kind == RAY:
             from ovseg.data.corpus.ray_engine import run_on_ray

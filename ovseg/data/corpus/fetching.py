@@ -48,9 +48,7 @@ def fetch_shards(
         )
 
 
-def _distribute(
-    downloader: object, numbers: list[tuple[int, str]], engine: Engine
-) -> None:
+def _distribute(downloader: object, numbers: list[tuple[int, str]], engine: Engine) -> None:
     """Hand the shards to a distributor of img2dataset; what it prints goes to stderr."""
     from img2dataset.distributor import pyspark_distributor, ray_distributor
 

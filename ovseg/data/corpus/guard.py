@@ -211,10 +211,16 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 _REASONS = (
     (r"HTTP Error 30\d.*(not allowed|infinite loop)", "bad redirect"),
     (r"HTTP Error (\d{3})", "HTTP {}"),
-    (r"(private address|response too slow|file too large|opted out|a web page, not an image)", "{}"),
+    (
+        r"(private address|response too slow|file too large|opted out|a web page, not an image)",
+        "{}",
+    ),
     (r"X-Robots-Tag", "opted out"),
     (r"unknown url type", "not http or https"),
-    (r"host not found|Name or service|name resolution|nodename|getaddrinfo|No address", "host not found"),
+    (
+        r"host not found|Name or service|name resolution|nodename|getaddrinfo|No address",
+        "host not found",
+    ),
     (r"CERTIFICATE|SSL|TLS|certificate", "TLS failure"),
     (r"timed out|timeout", "timed out"),
     (r"refused|reset|unreachable|closed|Broken pipe|Remote end", "connection failed"),

@@ -11,7 +11,7 @@ from ovseg.data.corpus.partners import NO_ENTITY, NOBODY, EntityLists, draw_part
 
 def _lists(sets: list[list[int]], count: int) -> EntityLists:
     offsets = np.concatenate([[0], np.cumsum([len(entities) for entities in sets])])
-    return EntityLists(offsets, np.array(sum(sets, []), np.uint16), count)
+    return EntityLists(offsets, np.concatenate(sets).astype(np.uint16), count)
 
 
 def _random_sets(rows: int = 3000) -> list[list[int]]:

@@ -124,7 +124,12 @@ class _Bounded(io.RawIOBase):
         if remaining <= 0:
             raise RefusedError("response too slow")
         self._connection.settimeout(min(self._timeout, remaining))
-        count = self._raw.readinto(buffer)
+        try:
+            count = self._raw.readinto(buffer)
+        except TimeoutError:
+            if time.monotonic() >= self._end:
+                raise RefusedError("response too slow") from None
+            raise
         self._left -= count or 0
         if self._left < 0:
             raise RefusedError("file too large")

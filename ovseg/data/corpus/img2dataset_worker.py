@@ -8,7 +8,8 @@ guard stands, in the process that downloads.
 import io
 import tempfile
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,17 @@ class ShardWriter:
         write_shard(job.folder, job.number, self._rows, self._images, job.names)
 
 
+@contextmanager
+def _installed(options: FetchOptions) -> Iterator[None]:
+    """Send every request of this process through the guard, until the shard is done."""
+    before = getattr(urllib.request, "_opener", None)  # has no public reader
+    urllib.request.install_opener(build_opener(options))
+    try:
+        yield
+    finally:
+        urllib.request.install_opener(before)  # type: ignore[arg-type]
+
+
 class GuardedDownloader(Downloader):
     """Downloads shards given as (number, anything), in whatever process it is called."""
 
@@ -96,9 +108,7 @@ class GuardedDownloader(Downloader):
         job = self._jobs[row[0]]
         rows = plan_rows(read_shard_plan(job.plan, job.number))
         self.sample_writer_class = lambda *ignored: ShardWriter(job, rows, *ignored)
-        # The process is img2dataset's or a worker of ours: nothing else in it opens addresses.
-        urllib.request.install_opener(build_opener(self._fetch_options))
-        with tempfile.TemporaryDirectory() as folder:
+        with _installed(self._fetch_options), tempfile.TemporaryDirectory() as folder:
             self.output_folder = folder
             addresses = Path(folder) / "addresses.arrow"
             table = pa.table({"url": [ascii_address(item.locator) for item in rows]})

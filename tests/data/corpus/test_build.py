@@ -197,24 +197,26 @@ def test_killed_at_random_points_it_ends_with_the_same_bytes(
 ) -> None:
     chance = random.Random(0)
     folder = tmp_path / "killed"
-    kills = 0
-    while kills < 6:
+    stages = []
+    while len(stages) < 8:
         process = subprocess.Popen(_command(photos, folder), stdout=subprocess.DEVNULL)
-        _wait_for_some_files(folder, chance.randrange(24), process)
-        time.sleep(chance.random() * 0.02)
+        _wait_for_new_files(folder, chance.randrange(1, 7), process)
+        time.sleep(chance.random() * 0.003)
         if process.poll() is not None:
             break
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        kills += 1
-    assert kills
+        stages.append(len(os.listdir(folder)))
+    assert len(stages) >= 3, "the build was never caught at work"
+    assert stages[-1] > stages[0], "no work survived an interruption"
     subprocess.run(_command(photos, folder), check=True, stdout=subprocess.DEVNULL)
     assert _bytes_of(folder) == _bytes_of(built[0])
 
 
-def _wait_for_some_files(folder: Path, count: int, process: subprocess.Popen) -> None:
-    """Until the build has left `count` entries, temporary ones included, or has ended."""
+def _wait_for_new_files(folder: Path, count: int, process: subprocess.Popen) -> None:
+    """Until the build has added `count` entries, temporary ones included, or has ended."""
+    before = set(os.listdir(folder)) if folder.is_dir() else set()
     while process.poll() is None:
-        if folder.is_dir() and len(os.listdir(folder)) >= count:
+        if folder.is_dir() and len(set(os.listdir(folder)) - before) >= count:
             return
-        time.sleep(0.001)
+        time.sleep(0.0005)

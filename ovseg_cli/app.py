@@ -36,8 +36,5 @@ def _options(
     show_library_warnings()
 
 
-<<<<<<< HEAD
 app.command(help=EXAMPLES)(segment)
-=======
 app.add_typer(build_dataset.app, name="build-dataset")
->>>>>>> data

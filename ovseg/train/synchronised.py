@@ -50,4 +50,4 @@ def synchronise_batch_norm(model: OVSegmentor) -> None:
             old = module.norm
             new = SynchronisedBatchNorm(old.num_features, eps=old.eps, momentum=old.momentum)
             new.load_state_dict(old.state_dict())
-            module.norm = new.to(old.weight.device)
+            module.norm = new.to(old.weight.device, old.weight.dtype)

@@ -183,7 +183,7 @@ def test_weight_decay_leaves_one_dimensional_tensors_alone() -> None:
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing(bad: str) -> None:
-    model = tiny_model().float()
+    model = tiny_model()
     update = updater(model)
     step = TrainingStep(model, None, Objective())
     for _ in range(2):  # so that the optimizer has moments to spoil

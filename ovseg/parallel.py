@@ -2,11 +2,16 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ovseg.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 def cpu_count() -> int:
@@ -130,3 +135,94 @@ def _average(bucket: "list[Tensor]", world_size: int) -> None:
     flat /= world_size
     for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that work together: this one's rank, how many there are, its device.
+
+    Attributes:
+        rank: 0 for the one that prints.
+        size: 1 where there is only this one.
+        device: the device meant for this process, as torch names it; None where it may choose.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self.size > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+
+def processes() -> Processes:
+    """The processes that a launcher such as `accelerate launch` has started, or this one alone.
+
+    Raises:
+        MissingDependencyError: there are several, and accelerate is not installed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return Processes()
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingDependencyError("accelerate", "eval", "several processes") from error
+    state = PartialState()
+    return Processes(state.process_index, state.num_processes, str(state.device))
+
+
+class HostChannel:
+    """How processes talk to each other without waiting for their devices.
+
+    Args:
+        size: how many processes there are; all of them must make a channel.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._group: Any = None
+        if size > 1:
+            from torch import distributed
+
+            self._group = distributed.new_group(backend="gloo")
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self._group is None:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value, group=self._group)
+        return values
+
+    def highest(self, value: int) -> int:
+        """The largest number that any process has."""
+        if self._group is None:
+            return value
+        import torch
+        from torch import distributed
+
+        found = torch.tensor(value)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=self._group)
+        return int(found)
+
+
+def leave_processes() -> None:
+    """Take leave of the other processes, if there are any."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

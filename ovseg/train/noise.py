@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class NoiseState:
-    """States of the generators, uint8 tensors on the host; no state where there is no such device."""
+    """States of the generators, uint8 tensors on the host; None where there is no such device."""
 
     host: Tensor
     device: Tensor | None = None

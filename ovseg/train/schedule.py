@@ -1,4 +1,4 @@
-"""Learning rate per step: linear warm-up, then half a cosine (spec of the paper's training)."""
+"""Learning rate per step: linear warm-up, then half a cosine."""
 
 import math
 from dataclasses import dataclass

@@ -22,12 +22,10 @@ from ovseg.losses.entity import entity_loss
 from ovseg.losses.mask import mask_consistency_loss, relevance_of
 from ovseg.model.image_encoder import EncodedImage, ImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
+from ovseg.model.predictor import IMAGENET_MEAN, IMAGENET_STD
 from ovseg.parallel import mean_over_processes
 from ovseg.train.batch import Batch
 from ovseg.train.noise import noise_state, set_noise_state
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance
 
 from ovseg.config.schema import AugmentationConfig
 from ovseg.errors import MissingDependencyError, RecipeError
-from ovseg.train.step import IMAGENET_MEAN, IMAGENET_STD
+from ovseg.model.predictor import IMAGENET_MEAN, IMAGENET_STD
 
 _log = logging.getLogger(__name__)
 

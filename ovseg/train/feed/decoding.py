@@ -18,8 +18,8 @@ class UndecodableError(Exception):
 def decode(data: bytes) -> npt.NDArray[np.uint8]:
     """An encoded image as RGB, upright, uint8 [H, W, 3].
 
-    JPEG goes through OpenCV, which takes half of Pillow's time; the rest through Pillow, which knows
-    palettes and transparency.
+    JPEG goes through OpenCV, which takes half of Pillow's time; the rest through Pillow, which
+    knows palettes and transparency.
 
     Raises:
         UndecodableError: damaged, too large or no image.
@@ -28,10 +28,16 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=[f for f in FORMATS if f in Image.OPEN]) as image:
+            with Image.open(
+                io.BytesIO(data), formats=[f for f in FORMATS if f in Image.OPEN]
+            ) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UndecodableError("too many pixels")
-                if image.format == "JPEG" and image.mode != "CMYK" and data.rstrip(b"\0")[-2:] == b"\xff\xd9":
+                if (
+                    image.format == "JPEG"
+                    and image.mode != "CMYK"
+                    and data.rstrip(b"\0")[-2:] == b"\xff\xd9"
+                ):
                     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
                     if pixels is not None:
                         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))

@@ -175,7 +175,8 @@ class PairIndex:
 
     Attributes:
         entity_names: of all folders, each once.
-        offsets, entities: pair i mentions `entities[offsets[i]:offsets[i + 1]]`, int64 [M + 1], [T].
+        offsets, entities: pair i mentions `entities[offsets[i]:offsets[i + 1]]`, int64 [M + 1] and
+            [T].
     """
 
     def __init__(self, folders: list[Folder]) -> None:

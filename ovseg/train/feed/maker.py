@@ -153,7 +153,9 @@ class BatchMaker:
             sample if partner is None else self._read(partner[0], draw.seed ^ 1)
             for draw, sample, partner in zip(draws, samples, found, strict=True)
         ]
-        there = [p is not None and c.pixels is not None for p, c in zip(found, crossed, strict=True)]
+        there = [
+            p is not None and c.pixels is not None for p, c in zip(found, crossed, strict=True)
+        ]
         cross = CrossImages(
             images=_stack([sample.pixels for sample in _filled(crossed, self.augmentation.size)]),
             partner=torch.arange(len(draws)),

@@ -1,8 +1,8 @@
 """Any webdataset, read as a stream: tar files with an image and its caption under one name.
 
 Nothing in the archives is executed or unpickled: members are bytes, and only images, `.txt` and
-`.json` are looked at. A stream has no random access, so going on in the middle of a run means reading
-up to the place again; for long runs, `ovseg build-dataset` makes an index.
+`.json` are looked at. A stream has no random access, so going on in the middle of a run means
+reading up to the place again; for long runs, `ovseg build-dataset` makes an index.
 """
 
 import json

@@ -179,7 +179,11 @@ def processes() -> Processes:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingDependencyError("accelerate", "eval", "several processes") from error
-    state = PartialState()
+    import torch
+
+    # Left to itself, accelerate takes processes without a GPU for one process each.
+    wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    state = PartialState(cpu=wanted or not torch.accelerator.is_available())
     return Processes(state.process_index, state.num_processes, str(state.device))
 
 

@@ -7,6 +7,8 @@ import typer
 from ovseg.version import __version__
 from ovseg_cli import build_dataset
 from ovseg_cli.console import show_library_warnings
+from ovseg_cli.pretrain import EXAMPLES as PRETRAIN_EXAMPLES
+from ovseg_cli.pretrain import pretrain
 from ovseg_cli.segment import EXAMPLES, segment
 
 app = typer.Typer(
@@ -37,4 +39,5 @@ def _options(
 
 
 app.command(help=EXAMPLES)(segment)
+app.command(help=PRETRAIN_EXAMPLES)(pretrain)
 app.add_typer(build_dataset.app, name="build-dataset")

@@ -24,7 +24,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ovseg.errors import DataError, ModelError
+from ovseg.errors import DataError
 from ovseg.files import write_text
 
 _log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def written(path: Path, error: OSError | ModelError) -> DataError:
+def written(path: Path, error: Exception) -> DataError:
     """What to say when a checkpoint cannot be written."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return DataError(

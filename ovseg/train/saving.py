@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from ovseg.config.dump import to_values
 from ovseg.errors import DataError, ModelError, UsageError
 from ovseg.model.checkpoint import load_state, write_checkpoint
@@ -127,7 +129,7 @@ class Saver:
         problem: str | None = None
         try:
             act()
-        except (OSError, ModelError) as error:
+        except (OSError, ModelError, SafetensorError) as error:
             problem = str(written(path, error))
         problems = [text for text in self.run.channel.gather(problem) if text]
         if problems:

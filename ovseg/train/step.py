@@ -83,7 +83,7 @@ class Features:
 
     def detached(self) -> "Features":
         """Copies without a graph that collect gradients."""
-        return Features(*(None if x is None else x.detach().requires_grad_() for x in self._all()))
+        return _features([None if x is None else x.detach().requires_grad_() for x in self._all()])
 
     def _all(self) -> list[Tensor | None]:
         return [getattr(self, field.name) for field in fields(self)]
@@ -92,7 +92,13 @@ class Features:
     def joined(parts: Sequence["Features"]) -> "Features":
         """The features of all parts, one after the other."""
         columns = zip(*(part._all() for part in parts), strict=True)
-        return Features(*(_concatenate(column) for column in columns))
+        return _features([_concatenate(column) for column in columns])
+
+
+def _features(columns: Sequence[Tensor | None]) -> Features:
+    groups, caption, answer, prompt = columns
+    assert groups is not None
+    return Features(groups, caption, answer, prompt)
 
 
 def _concatenate(column: Sequence[Tensor | None]) -> Tensor | None:
@@ -197,8 +203,10 @@ class TrainingStep:
                 answer = model.entity_decoder(masked.tokens, masked.mask, image.groups)
                 prompt = model.encode_text(questions.prompt.ids, questions.prompt.mask).sentence
         self.last_image = image
-        features = (image.groups, caption, answer, prompt)
-        return EncodedPart(image, Features(*(None if x is None else _precise(x) for x in features)))
+        columns = [
+            None if x is None else _precise(x) for x in (image.groups, caption, answer, prompt)
+        ]
+        return EncodedPart(image, _features(columns))
 
     def _batch_losses(self, features: Features, parts: Sequence[Batch]) -> Losses:
         """The losses that compare all pairs of the batch with each other."""

@@ -123,7 +123,8 @@ class Augmentation:
 
     def _fill(self, down: int, across: int, choose: np.random.Generator) -> Pixels:
         """What stands in the rectangle: a normal deviate per channel, as the network sees it."""
-        mean, deviation = np.float32(IMAGENET_MEAN), np.float32(IMAGENET_STD)
+        mean = np.array(IMAGENET_MEAN, np.float32)
+        deviation = np.array(IMAGENET_STD, np.float32)
         shapes = {"pixel": (down, across, 3), "rand": (1, 1, 3), "const": None}
         shape = shapes[self.erasing_mode]
         noise = 0.0 if shape is None else choose.standard_normal(shape, np.float32)

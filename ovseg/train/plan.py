@@ -7,7 +7,7 @@ import torch
 
 from ovseg.config.schema import Recipe
 from ovseg.train import setup
-from ovseg.train.flops import Cost, block, pair_cost, peak_flops, text_sizes
+from ovseg.train.flops import Cost, pair_cost, peak_flops, text_sizes
 from ovseg.train.schedule import Schedule, schedule_of
 
 TYPICAL_LENGTHS = (28, 28, 14)
@@ -102,8 +102,8 @@ def count_parameters(recipe: Recipe) -> tuple[int, int]:
 def memory_estimate(recipe: Recipe, total: int, trained: int) -> int:
     """Bytes on one device: weights, gradients and moments in fp32, and activations.
 
-    A transformer block keeps about 16 widths of numbers a token for its backward pass when attention
-    does not keep its scores; a recomputed one keeps 1.
+    A transformer block keeps about 16 widths of numbers a token for its backward pass when
+    attention does not keep its scores; a recomputed one keeps 1.
     """
     image, text = recipe.model.image, text_sizes(recipe.model.text)
     size = 4 if recipe.train.precision == "fp32" else 2
@@ -113,9 +113,8 @@ def memory_estimate(recipe: Recipe, total: int, trained: int) -> int:
     tokens = (image.image_size // image.patch) ** 2 + image.group_tokens
     kept = 1 if image.checkpointing else 16
     per_image = kept * image.width * (image.depths[0] * tokens + image.depths[1] * image.groups)
-    per_text = (
-        0 if recipe.train.freeze_text else 16 * text.width * text.depth * sum(TYPICAL_LENGTHS)
-    )
+    words = 0 if recipe.train.freeze_text else sum(TYPICAL_LENGTHS)
+    per_text = 16 * text.width * text.depth * words
     activations = recipe.data.batch_size * (per_image + per_text) * size
     if recipe.loss.mask.enabled:
         masks = recipe.data.batch_size * image.groups * recipe.loss.mask.resolution**2
@@ -140,6 +139,3 @@ def _rate(precision: torch.dtype) -> tuple[float, str]:
     product.sum().item()
     rate = 3 * 2 * side**3 / (time.perf_counter() - started)
     return _HOST_SHARE * rate, f"{_HOST_SHARE:.0%} of this {device.type}'s matrix product"
-
-
-__all__ = ["Plan", "block", "plan_run"]

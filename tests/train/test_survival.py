@@ -166,7 +166,7 @@ def test_no_space_left_keeps_what_is_there(
         real(path, tensors)
 
     monkeypatch.setattr(saving, "write_tensors", full)
-    with pytest.raises(DataError, match="No space left on device.*--resume auto"):
+    with pytest.raises(DataError, match=r"No space left on device.*--resume auto"):
         train(recipe(scenes), tmp_path, resume="auto")
     saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert saved == ["step-00000003"]

@@ -20,4 +20,4 @@ fi
     None if (3, 10) <= v <= (3, 12) else f"ovseg needs Python 3.10 to 3.12, not {v[0]}.{v[1]}: set PYTHON")'
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --editable ".[$extra]"
+"$venv/bin/uv" pip install --python "$venv/bin/python" --editable ".[$extra]"

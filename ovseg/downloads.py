@@ -21,6 +21,7 @@ class Remote:
         name: what people call it.
         url: http or https.
         checksum: `sha256:...` or, for sources that publish no better, `md5:...`; hexadecimal.
+            None where the publisher states none: then only the size is compared.
         path: where it goes, relative to the cache folder.
         size: bytes; None where the source does not say beforehand.
         licence: SPDX expression, or the terms in a few words.
@@ -28,15 +29,14 @@ class Remote:
 
     name: str
     url: str
-    checksum: str
+    checksum: str | None
     path: str
     size: int | None = None
     licence: str = ""
 
     def __post_init__(self) -> None:
         require_web_address(self.url)
-        kind, _, digits = self.checksum.partition(":")
-        if len(digits) != _HEX_DIGITS.get(kind) or not re.fullmatch("[0-9a-f]+", digits):
+        if self.checksum is not None and not _is_checksum(self.checksum):
             raise ValueError(f"{self.name}: {self.checksum!r} is no checksum")
         parts = PurePosixPath(self.path)
         if parts.is_absolute() or ".." in parts.parts or not parts.name:
@@ -123,7 +123,7 @@ def fetch(
 def by_hand(remote: Remote, folder: Path | None = None) -> str:
     """The sentence that tells how to do without us."""
     return (
-        f"Fetch {remote.url} ({show_size(remote.size)}, {remote.checksum}) "
+        f"Fetch {remote.url} ({show_size(remote.size)}, {remote.checksum or 'no checksum known'}) "
         f"by other means and put it at {target(remote, folder)}"
     )
 
@@ -145,6 +145,11 @@ def _part_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
+def _is_checksum(text: str) -> bool:
+    kind, _, digits = text.partition(":")
+    return len(digits) == _HEX_DIGITS.get(kind) and re.fullmatch("[0-9a-f]+", digits) is not None
+
+
 def _digest(kind: str, path: Path) -> str:
     digest = hashlib.new(kind, usedforsecurity=kind != "md5")
     with path.open("rb") as stream:
@@ -155,6 +160,8 @@ def _digest(kind: str, path: Path) -> str:
 
 def _verify_part(remote: Remote, part: Part) -> None:
     """Compare a finished part; a wrong one is of no use to anybody and is emptied."""
+    if remote.checksum is None:
+        return
     found = _digest(remote.checksum.partition(":")[0], part.path)
     if found != remote.checksum:
         part.restart()
@@ -163,7 +170,7 @@ def _verify_part(remote: Remote, part: Part) -> None:
 
 def _verify_in_place(remote: Remote, path: Path) -> None:
     """Compare a file that is already there, once per version; it may be yours, so it stays."""
-    if _is_remembered(remote, path):
+    if remote.checksum is None or _is_remembered(remote, path):
         return
     found = _digest(remote.checksum.partition(":")[0], path)
     if found != remote.checksum:

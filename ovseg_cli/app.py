@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from ovseg.version import __version__
-from ovseg_cli import build_dataset
+from ovseg_cli.build_dataset import app as build_dataset
 from ovseg_cli.console import show_library_warnings
+from ovseg_cli.models import app as models
 from ovseg_cli.pretrain import EXAMPLES as PRETRAIN_EXAMPLES
 from ovseg_cli.pretrain import pretrain
 from ovseg_cli.segment import EXAMPLES, segment
@@ -40,4 +41,5 @@ def _options(
 
 app.command(help=EXAMPLES)(segment)
 app.command(help=PRETRAIN_EXAMPLES)(pretrain)
-app.add_typer(build_dataset.app, name="build-dataset")
+app.add_typer(models, name="models")
+app.add_typer(build_dataset, name="build-dataset")

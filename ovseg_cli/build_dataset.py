@@ -5,7 +5,7 @@ needs no word more.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ovseg_cli import console
+from ovseg_cli import console, cutouts
 
 if TYPE_CHECKING:
     from ovseg.data.corpus.agreement import Agreement
@@ -44,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-# Sub-commands of other modules are registered here.
+app.command(name="cutouts", help=cutouts.EXAMPLES)(cutouts.cutouts)
 
 
 @app.command(_BUILD)
@@ -52,9 +52,10 @@ def build(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="cc12m, cc3m, redcaps, yfcc, coco, or the path of a table (TSV, CSV, JSONL, "
             "parquet), of a COCO captions file, of a folder of images with .txt files, or of a "
-            "folder of webdataset tars."
+            "folder of webdataset tars.",
         ),
     ],
     output: Annotated[
@@ -112,6 +113,9 @@ def build(
     allow_private_hosts: Annotated[
         bool, typer.Option("--allow-private-hosts", help="Fetch from this network, too.")
     ] = False,
+    retry_failures: Annotated[
+        bool, typer.Option("--retry-failures", help="Fetch again what failed before.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show counts and disk need; write nothing.")
     ] = False,
@@ -139,12 +143,13 @@ def build(
         partners,
         seed,
         _parse_part(shard_range),
+        retry_failures,
     )
     if output is None and not dry_run:
         raise UsageError("give the data set's folder with --output DIR, or --dry-run")
     columns = Columns(format, url_column, tuple(caption_column or ()), header)
     with _steps() as progress:
-        found = resolve_source(source, file, columns, images)
+        found = resolve_source(source, file, columns, images, _download(source, progress))
         if dry_run or output is None:
             chosen, plan = plan_only(found, options, progress)
         else:
@@ -232,6 +237,23 @@ def _parse_part(text: str) -> tuple[int, int]:
     if not (slash and first.isdigit() and second.isdigit()):
         raise UsageError(f"--shard-range {text}: write it as 1/4, the first of four parts")
     return int(first), int(second)
+
+
+def _download(source: str, progress: "Progress") -> "Callable[[int, int | None], None]":
+    """Says, with the first bytes, what is downloaded and how large it is."""
+    from ovseg.data.corpus.sources import KNOWN
+
+    announced = False
+
+    def show(here: int, total: int | None) -> None:
+        nonlocal announced
+        if not announced:
+            known = KNOWN[source]
+            console.stderr().print(f"downloading {known.url} ({known.size})", soft_wrap=True)
+            announced = True
+        progress(f"downloading the captions of {source}, bytes", here, total)
+
+    return show
 
 
 @contextmanager

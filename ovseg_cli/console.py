@@ -54,8 +54,12 @@ def progress(description: str, total: float | None, shown: bool = True) -> Itera
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=hidden, transient=True) as bars:
-        bars.add_task(description, total=total)
+    bars = Progress(*columns, console=console, disable=hidden, transient=True)
+    bars.add_task(description, total=total)
+    if hidden:  # entering it would still print an empty line at its end
+        yield bars
+        return
+    with bars:
         yield bars
 
 

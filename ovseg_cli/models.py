@@ -1,18 +1,16 @@
 """`ovseg models`: the models there are, what is in a file, fetching and converting."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ovseg_cli.console import stderr, stdout
+from ovseg_cli.console import stderr
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ovseg.model.catalogue import Entry
 
 app = typer.Typer(help="List, inspect, fetch and convert models.", no_args_is_help=True)
@@ -32,7 +30,8 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        stdout().print(_table_of_models(rows))
+        for row in rows:
+            _print_lines(_listing(row))
 
 
 @app.command()
@@ -57,7 +56,7 @@ def info(
     if as_json:
         typer.echo(json.dumps(values, indent=2))
     else:
-        _print_values(values)
+        _print_lines(_lines(values, ""))
 
 
 @app.command()
@@ -103,7 +102,9 @@ def convert(
 
     from ovseg.model.conversion import convert_released
 
-    made = convert_released(released, out, overrides or [])
+    console = stderr()
+    with console.status(f"converting {released}") if console.is_terminal else nullcontext():
+        made = convert_released(released, out, overrides or [])
     if as_json:
         typer.echo(json.dumps({"path": str(out), **asdict(made)}, indent=2))
     else:
@@ -111,8 +112,8 @@ def convert(
 
 
 @contextmanager
-def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]:
-    """A bar of bytes on stderr; silent where stderr is no terminal."""
+def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None] | None]:
+    """A bar of bytes on stderr; None where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -123,6 +124,9 @@ def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]
     )
 
     console = stderr()
+    if not console.is_terminal:
+        yield None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -130,9 +134,7 @@ def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None]]
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(entry.name, total=entry.size)
         yield lambda here, total: bars.update(task, completed=here, total=total)
 
@@ -156,18 +158,15 @@ def _entry_values(entry: "Entry") -> dict[str, Any]:
     }
 
 
-def _table_of_models(rows: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "kind", "size", "licence", "published mIoU", "here", "source"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
+def _listing(row: dict[str, Any]) -> Iterator[str]:
+    """A model in a few lines that fit narrow terminals and `grep -A`."""
+    size = f", {_size(row)}" if row["size"] else ""
+    yield f"{row['name']}  ({row['kind']}{size}, {'here' if row['cached'] else 'not here'})"
+    yield f"    {row['description']}"
+    if row["scores"]:
         scores = ", ".join(f"{name} {score:.1f}" for name, score in row["scores"].items())
-        here = "yes" if row["cached"] else "no"
-        cells = (row["name"], row["kind"], _size(row), row["licence"], scores, here, row["source"])
-        table.add_row(*cells)
-    return table
+        yield f"    published mIoU: {scores}"
+    yield f"    licence: {row['licence']}; source: {row['source']}"
 
 
 def _size(row: dict[str, Any]) -> str:
@@ -176,13 +175,9 @@ def _size(row: dict[str, Any]) -> str:
     return "" if row["size"] is None else show_size(row["size"])
 
 
-def _print_values(values: dict[str, Any]) -> None:
-    """One `key: value` per line; sections below their keys, indented."""
-    from rich.markup import escape
-
-    console = stdout()
-    for line in _lines(values, ""):
-        console.print(escape(line), soft_wrap=True)
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)
 
 
 def _lines(values: dict[str, Any], indent: str) -> Iterator[str]:
@@ -199,4 +194,6 @@ def _shown(key: str, value: Any) -> str:
         return "yes" if value else "no"
     if key == "size":
         return _size({"size": value})
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
     return f"{value:,}" if key in ("parameters", "tensors") else str(value)

@@ -51,7 +51,12 @@ def segment(
     threshold: Annotated[
         float | None, typer.Option(help="Background threshold; the model's own by default.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A model's name or file.")] = "starter",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's name or file; clip-b16 or clip:ARCHITECTURE/WEIGHTS for a dense CLIP."
+        ),
+    ] = "starter",
     prompt: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,6 +79,9 @@ def segment(
             max=8192,
         ),
     ] = None,
+    refine: Annotated[
+        str, typer.Option(help="pamr: the labels of a dense CLIP follow the edges of the image.")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
@@ -117,6 +125,7 @@ def segment(
         templates=check_templates(prompt) if prompt else None,
         short_side=short_side,
         window=parse_window(window),
+        refine=refine,
     )
     failures = 0
     written: list[Path] = []

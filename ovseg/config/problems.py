@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -105,8 +105,10 @@ def all_keys(section: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[st
     """Every key of the schema with its sections, such as `model.image.width`, sections included."""
     for name, field in section.model_fields.items():
         yield f"{prefix}{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from all_keys(field.annotation, f"{prefix}{name}.")
+        inner = field.annotation
+        # Python 3.10 takes tuple[int, int] for a type, but for no class.
+        if get_origin(inner) is None and isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from all_keys(inner, f"{prefix}{name}.")
 
 
 def _section(path: tuple[str, ...]) -> type[BaseModel]:

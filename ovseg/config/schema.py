@@ -35,6 +35,10 @@ class ImageEncoderConfig(Section):
 
     backbone: str = "vit_base_patch16_224.dino"
     """timm name of the start weights; "" starts from random ones."""
+    init: str = ""
+    """CLIP tower to group, as "clip:ViT-B-16/openai"; its dense features replace the patches."""
+    init_frozen: bool = True
+    """Whether the tower of `init` stays as it is, so that the grouping alone is trained."""
     width: Width = 768
     depths: tuple[Depth, Depth] = (6, 6)
     """Blocks before the binding module (patches and group tokens) and after it (groups)."""
@@ -87,7 +91,7 @@ class TextEncoderConfig(Section):
     """Hub name, local folder, "clip:ARCH/PRETRAINED" through open_clip; "" is random weights."""
     revision: str = "main"
     tokenizer: str = ""
-    """Hub name or local folder of the tokenizer; "" takes the encoder's own."""
+    """Hub name or folder of the tokenizer, or "bytes", which needs no file; "" is the encoder's."""
     pooling: Literal["first", "mean"] = "first"
     """Sentence feature: the first token's, or the mean over the tokens that are no padding."""
     max_tokens: Annotated[int, Field(ge=2, le=8_192)] = 77
@@ -98,6 +102,11 @@ class TextEncoderConfig(Section):
     mlp_width: Annotated[int, Field(ge=1, le=65_536)] | None = None
     vocab_size: Annotated[int, Field(ge=1, le=2_000_000)] | None = None
     max_positions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Where the tokenizer comes from; an empty string where nobody said."""
+        return self.tokenizer or self.encoder
 
     @property
     def has_sizes(self) -> bool:

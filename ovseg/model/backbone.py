@@ -3,16 +3,22 @@
 Letters: D width, N patch, h w grid rows and columns.
 """
 
+import difflib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
 from ovseg.errors import ModelError, RecipeError
 from ovseg.model.image_encoder import ImageEncoder
+
+LOCAL_PREFIX = "local-dir:"
 
 
 def backbone_weights(name: str, pretrained: bool = True) -> dict[str, Tensor]:
@@ -20,29 +26,44 @@ def backbone_weights(name: str, pretrained: bool = True) -> dict[str, Tensor]:
 
     Args:
         name: timm's name, such as `vit_base_patch16_224.dino`, or `local-dir:FOLDER` for a folder
-            with timm's `config.json` and `model.safetensors`.
+            with timm's `model.safetensors`.
         pretrained: False gives random weights of the same shapes and needs no network.
 
     Raises:
         RecipeError: timm knows no such model.
         ModelError: its weights are neither here nor reachable.
     """
+    if name.startswith(LOCAL_PREFIX):
+        return _local_weights(Path(name.removeprefix(LOCAL_PREFIX)))
     try:
         vit = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except (OSError, ValueError, AssertionError) as error:
         raise ModelError(
             f"start weights {name!r} cannot be loaded ({_first_line(error)}). Without a network, "
-            f"put config.json and model.safetensors of timm/{name} from the hub into a folder and "
+            f"put model.safetensors of timm/{name} from the hub into a folder and "
             'set model.image.backbone to "local-dir:FOLDER"'
         ) from error
     except RuntimeError as error:
-        similar = ", ".join(timm.list_models(f"*{name.split('.')[0]}*")[:3]) or "none similar"
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models("*vit*"))
+        similar = ", ".join(near) or "none similar"
         raise RecipeError(
             f"model.image.backbone {name!r} is no model of timm ({_first_line(error)}); "
             f"timm has: {similar}"
         ) from error
     state: dict[str, Tensor] = vit.state_dict()
     return state
+
+
+def _local_weights(folder: Path) -> dict[str, Tensor]:
+    """A folder's safetensors. timm's own reader of folders would fall back to pickles."""
+    path = folder / "model.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"start weights {path} cannot be read ({_first_line(error)}); put model.safetensors "
+            f"of the timm model from the hub into {folder}"
+        ) from error
 
 
 def load_backbone(encoder: ImageEncoder, weights: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,7 @@
 """Building the model that a recipe describes; the only model code that reads the config."""
 
+from typing import Any
+
 from torch import nn
 
 from ovseg.config.schema import (
@@ -11,6 +13,7 @@ from ovseg.config.schema import (
 from ovseg.errors import RecipeError
 from ovseg.model.backbone import backbone_weights, load_backbone
 from ovseg.model.binding import ReleasedBinding, SlotBinding
+from ovseg.model.clip.groups import clip_group_encoder
 from ovseg.model.entity_decoder import EntityDecoder
 from ovseg.model.image_encoder import ImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
@@ -62,20 +65,23 @@ def build_ovsegmentor(
 
 
 def build_image_encoder(config: ImageEncoderConfig, pretrained: bool = False) -> ImageEncoder:
-    """Build `[model.image]`, from the weights of `backbone` if `pretrained` and it names any."""
-    encoder = ImageEncoder(
-        binding=_binding(config),
-        width=config.width,
-        depths=config.depths,
-        heads=config.heads,
-        patch=config.patch,
-        image_size=config.image_size,
-        group_tokens=config.group_tokens,
-        mlp_ratio=config.mlp_ratio,
-        drop_path=config.drop_path,
-        norm_eps=config.norm_eps,
-        checkpointing=config.checkpointing,
-    )
+    """Build `[model.image]`, from the weights of `backbone` or `init` if `pretrained`."""
+    sizes: dict[str, Any] = {
+        "width": config.width,
+        "depths": config.depths,
+        "heads": config.heads,
+        "image_size": config.image_size,
+        "group_tokens": config.group_tokens,
+        "mlp_ratio": config.mlp_ratio,
+        "drop_path": config.drop_path,
+        "norm_eps": config.norm_eps,
+        "checkpointing": config.checkpointing,
+    }
+    if config.init:
+        return clip_group_encoder(
+            config.init, config.init_frozen, _binding(config), pretrained, **sizes
+        )
+    encoder = ImageEncoder(_binding(config), patch=config.patch, **sizes)
     if pretrained and config.backbone:
         load_backbone(encoder, backbone_weights(config.backbone))
     return encoder

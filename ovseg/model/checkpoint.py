@@ -242,11 +242,16 @@ def _update(digest: Any, stream: Any, count: int) -> None:
 
 
 def _fill_in_hash(path: Path, found: str) -> None:
-    """Put the hash where its stand-in is; both have 64 letters, so nothing moves."""
-    _, body = _parse_header(path)
+    """Put the hash where its stand-in is, and the metadata in order, so that equal is equal.
+
+    Both hashes have 64 letters and safetensors pads its header with spaces: nothing else moves.
+    """
+    header, body = _parse_header(path)
+    header["__metadata__"]["ovseg.content_hash"] = found
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(text) > body - 8:
+        raise ModelError(f"{path}: its header cannot be rewritten in place")
     with path.open("rb+") as stream:
-        header = stream.read(body)
-        stand_in = f'"ovseg.content_hash":"{_NO_HASH}"'.encode()
-        at = header.index(stand_in)
-        stream.seek(at)
-        stream.write(stand_in.replace(_NO_HASH.encode(), found.encode()))
+        stream.seek(8)
+        stream.write(text.ljust(body - 8))

@@ -18,7 +18,7 @@ def read_model(path: Path) -> Predictor:
     """Build the model that a checkpoint describes and load its weights.
 
     Raises:
-        ModelError: no checkpoint of ovseg, a damaged one, or one whose tokenizer cannot be had.
+        ModelError: no checkpoint of ovseg, damaged, or without a tokenizer in it or elsewhere.
     """
     if path.suffix in RELEASED_SUFFIXES:
         raise ModelError(

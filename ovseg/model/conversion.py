@@ -4,10 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ovseg.config.loading import recipe_from_values
-from ovseg.config.schema import TextEncoderConfig
-from ovseg.errors import MissingDependencyError, ModelError
+from ovseg.config.schema import Recipe, TextEncoderConfig
+from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.model.checkpoint import load_state, write_checkpoint
 from ovseg.model.released import read_released, read_released_tensors
 from ovseg.model.released_config import released_model_values
@@ -42,7 +43,7 @@ def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> 
 
     Raises:
         ModelError: the file is refused, damaged, or fits no model of ours.
-        RecipeError: the sizes in the file and the overrides make no sense together.
+        UsageError: the file does not tell a size, or sizes and overrides contradict each other.
     """
     try:
         import torch  # noqa: F401
@@ -52,7 +53,7 @@ def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> 
     from ovseg.model.released_keys import released_to_ours
 
     values = {"model": released_model_values(read_released(source))}
-    recipe = recipe_from_values(values, str(source), overrides)
+    recipe = _recipe(values, source, overrides)
     model = build_ovsegmentor(recipe.model)
     load_state(model, released_to_ours(read_released_tensors(source)), str(source))
     state = model.state_dict()
@@ -69,9 +70,19 @@ def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> 
     return Conversion(len(state), parameters, tokenizer is not None, content_hash)
 
 
+def _recipe(values: dict[str, Any], source: Path, overrides: Sequence[str]) -> Recipe:
+    says_heads = any(override.startswith("model.text.heads=") for override in overrides)
+    if values["model"]["text"]["heads"] is None and not says_heads:
+        raise UsageError(
+            f"{source}: nothing in it tells the attention heads of its text encoder: "
+            "add --set model.text.heads=N"
+        )
+    return recipe_from_values(values, str(source), overrides)
+
+
 def _tokenizer(text: TextEncoderConfig, out: Path) -> TokenizerFiles | None:
     """The text encoder's tokenizer, or None and a warning where it cannot be had."""
-    name = text.tokenizer or text.encoder
+    name = text.tokenizer_name
     if not name:
         _log.warning("%s: no tokenizer is known; name one by --set model.text.tokenizer=...", out)
         return None

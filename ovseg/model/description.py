@@ -66,7 +66,7 @@ def describe_file(path: Path) -> FileDescription:
 def _describe_ours(path: Path) -> FileDescription:
     info = read_info(path)
     text = info.recipe.model.text
-    name = info.tokenizer.name if info.tokenizer else text.tokenizer or text.encoder
+    name = info.tokenizer.name if info.tokenizer else text.tokenizer_name
     revision = info.tokenizer.revision if info.tokenizer else text.revision
     return FileDescription(
         format="ovseg checkpoint",

@@ -89,13 +89,18 @@ class ImageEncoder(nn.Module):
             pixels: float [B, 3, H, W]; H and W are multiples of the patch.
         """
         grid = self._grid(pixels)
-        patches = self.patch_embed(pixels) + self.position_at(grid)  # [B, N, D]
+        patches = self.embed_patches(pixels, grid)  # [B, N, D]
         tokens = self.group_tokens.expand(len(pixels), -1, -1)  # [B, T, D]
         x = self._run(self.stage1, torch.cat([patches, tokens], dim=1))
         patches, tokens = x.split([patches.shape[1], tokens.shape[1]], dim=1)
         binding = self.binding(tokens, patches)
         groups = self.norm(self._run(self.stage2, binding.groups))  # [B, G, D]
         return EncodedImage(groups=groups, binding=binding, grid=grid)
+
+    def embed_patches(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What stage 1 starts from, float [B, N, D]: projected pixels and their positions."""
+        patches: Tensor = self.patch_embed(pixels)
+        return patches + self.position_at(grid)
 
     def position_at(self, grid: tuple[int, int]) -> Tensor:
         """Position embedding of a grid, float [h*w, D]: bicubic, corners not aligned.

@@ -209,15 +209,16 @@ class _Reader:
         items = self._pop_to_mark()
         if not isinstance(self._stack[-1], set):
             raise ValueError("items for what is no set")
-        self._stack[-1].update(items)
+        self._stack[-1].update(_key(item) for item in items)
 
     def _op_setitem(self, _: Any) -> None:
         value, key = self._pop(), self._pop()
-        self._items()[key] = value
+        self._items()[_key(key)] = value
 
     def _op_setitems(self, _: Any) -> None:
         pairs = self._pop_to_mark()
-        self._items().update(zip(pairs[::2], pairs[1::2], strict=True))
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            self._items()[_key(key)] = value
 
     def _op_binput(self, index: int) -> None:
         self._memo[index] = self._stack[-1]
@@ -243,3 +244,10 @@ class _Reader:
         if not isinstance(items, dict):
             raise ValueError("items for what is no dictionary")
         return items
+
+
+def _key(value: Any) -> Any:
+    """A key as it is, if plain: hashing a tuple nested a million times would end the process."""
+    if not isinstance(value, str | bytes | int | float | Name | None):
+        raise ValueError("a key is no plain value")
+    return value

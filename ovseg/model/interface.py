@@ -12,7 +12,7 @@ keeps to the array API, so that it serves both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -86,6 +86,25 @@ class UnknownPhrase:
     nearest: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class DenseReading:
+    """How a dense model's positions are compared with phrases, where it has its own way.
+
+    Such models bring the cosine of each phrase to the size of the image first and compare phrases
+    there: softmax over all phrases of `scale` times the cosine, and background where nothing is
+    likely enough.
+
+    Attributes:
+        scale: what cosines are multiplied by.
+        pad_to: windows are padded with zeros to a multiple of this; 1 leaves them.
+        background: phrases that stand for whatever was not asked for.
+    """
+
+    scale: float
+    pad_to: int = 1
+    background: tuple[str, ...] = ("background",)
+
+
 class SegmentationModel(Protocol):
     """The interface of inference. Methods are pure: same input, same output, no gradients."""
 
@@ -137,3 +156,15 @@ class SegmentationModel(Protocol):
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         """The phrases that this model cannot ground; empty for open vocabularies."""
         ...
+
+
+class DenseModel(SegmentationModel, Protocol):
+    """A model whose groups are positions, read as `DenseReading` says."""
+
+    @property
+    def reading(self) -> DenseReading: ...
+
+
+def is_dense(model: SegmentationModel) -> TypeGuard[DenseModel]:
+    """Whether a model brings its own way to compare positions with phrases."""
+    return hasattr(model, "reading")

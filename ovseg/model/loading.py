@@ -1,9 +1,10 @@
 """From a model's name or file to the model."""
 
-import difflib
 from pathlib import Path
 
-from ovseg.errors import MissingDependencyError, UsageError
+from ovseg.errors import MissingDependencyError, ModelError, UsageError
+from ovseg.model.catalogue import find_entry, is_cached, local_file
+from ovseg.model.clip.names import is_clip_name
 from ovseg.model.interface import SegmentationModel
 
 BUILT_IN = "starter"
@@ -14,7 +15,7 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
 
     Raises:
         UsageError: the name is not known and no such file exists, or the device is not there.
-        ModelError: the file is no checkpoint of ovseg, or a damaged one.
+        ModelError: the file is no checkpoint of ovseg, damaged, or not downloaded yet.
         MissingDependencyError: the model needs torch and torch is not installed.
     """
     try:
@@ -26,13 +27,24 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
         from ovseg.model.starter.model import StarterModel
 
         return StarterModel().to(chosen)
+    if is_clip_name(str(name_or_path)):
+        from ovseg.model.clip.model import DenseClip
+
+        return DenseClip.load(str(name_or_path)).to(chosen)
     if Path(name_or_path).exists():
         from ovseg.model.checkpoint_model import read_model
 
         return read_model(Path(name_or_path)).to(chosen)
-    close = difflib.get_close_matches(str(name_or_path), [BUILT_IN], cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"the built-in model is called {BUILT_IN}"
-    raise UsageError(f"there is no model or file called {name_or_path}; {hint}")
+    return load_model(_file_of(str(name_or_path)), chosen)
+
+
+def _file_of(name: str) -> Path:
+    """The file of a model that the catalogue lists."""
+    entry = find_entry(name)
+    path = local_file(entry)
+    if path is None or not is_cached(entry):
+        raise ModelError(f"{name} is not on this machine yet: ovseg models pull {name}")
+    return path
 
 
 def choose_device(device: str) -> str:

@@ -142,7 +142,7 @@ class Predictor:
     @property
     def _weight(self) -> Tensor:
         """A parameter, for the device and precision that inputs must have."""
-        return self.model.image_encoder.position
+        return self.model.image_encoder.group_tokens
 
 
 def _precise(x: Tensor) -> Tensor:

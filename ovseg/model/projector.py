@@ -45,6 +45,6 @@ class Projector(nn.Module):
         """Put what was taken off back into the mean that evaluation uses."""
         if self.norm.running_mean is not None and self.norm.momentum is not None:
             shift = self.hidden.weight @ centre.to(self.hidden.weight.dtype)
-            # As BatchNorm's own update, past autograd: the buffer was saved for a backward pass that
+            # As BatchNorm itself, past autograd: the buffer was saved for a backward pass that
             # never reads it, and a second call before that pass must not spoil the first.
             self.norm.running_mean.data.add_(shift, alpha=self.norm.momentum)

@@ -125,7 +125,8 @@ def _read_tensor(archive: TorchArchive, record: TensorRecord, torch: Any) -> "Te
         return torch.empty(record.shape, dtype=getattr(torch, record.dtype))
     numbers = bytearray(archive.storage_bytes(record.storage))
     flat = torch.frombuffer(numbers, dtype=getattr(torch, record.dtype))
-    return torch.as_strided(flat, record.shape, record.strides, record.offset).clone()
+    view = torch.as_strided(flat, record.shape, record.strides, record.offset)
+    return view.clone(memory_format=torch.contiguous_format)
 
 
 def _require_plausible(path: Path, records: Mapping[str, TensorRecord]) -> None:

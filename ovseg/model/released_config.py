@@ -43,9 +43,9 @@ class _Sizes:
         self._checkpoint = checkpoint
 
     def at(self, name: str, axis: int) -> int:
-        """Length of one axis of a tensor."""
+        """Length of one axis of a tensor; negative axes count from the last."""
         shape = self._checkpoint.tensors[name].shape if self.has(name) else ()
-        if len(shape) <= axis:
+        if not -len(shape) <= axis < len(shape):
             raise ModelError(f"{self._checkpoint.path}: {name} is missing or misshapen")
         return shape[axis]
 
@@ -69,21 +69,21 @@ class _Sizes:
 
 
 def _image_values(sizes: _Sizes) -> dict[str, Any]:
-    width = sizes.at("img_encoder.pos_embed", 2)
+    width = sizes.at("img_encoder.pos_embed", -1)
     patch = sizes.at("img_encoder.patch_embed.proj.weight", 2)
-    side = math.isqrt(sizes.at("img_encoder.pos_embed", 1))
-    if side * side != sizes.at("img_encoder.pos_embed", 1):
+    side = math.isqrt(sizes.at("img_encoder.pos_embed", -2))
+    if side * side != sizes.at("img_encoder.pos_embed", -2):
         raise sizes.contradiction("its grid of position embeddings is not square")
     return {
         "backbone": _BACKBONES.get(width, ""),
         "width": width,
-        "depths": tuple(sizes.count(rf"{_STAGE}\.{i}\.blocks\.(\d+)\.") for i in (0, 1)),
+        "depths": [sizes.count(rf"{_STAGE}\.{i}\.blocks\.(\d+)\.") for i in (0, 1)],
         "heads": _heads(sizes),
         "patch": patch,
         "image_size": side * patch,
         "mlp_ratio": sizes.at(f"{_STAGE}.0.blocks.0.mlp.fc1.weight", 0) / width,
         "drop_path": _number(sizes.stored("img_encoder", "drop_path_rate"), 0.1),
-        "group_tokens": sizes.at(f"{_STAGE}.0.group_token", 1),
+        "group_tokens": sizes.at(f"{_STAGE}.0.group_token", -2),
         "groups": sizes.at(f"{_STAGE}.0.downsample.mlp_inter.fc2.weight", 0),
     }
 

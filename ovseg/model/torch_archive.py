@@ -5,6 +5,7 @@ that know where their numbers lie. Every number the file gives is checked agains
 """
 
 import math
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,17 @@ _STORAGES = {
     "ByteStorage": ("uint8", 1),
     "BoolStorage": ("bool", 1),
 }
+# What zipfile raises on files that are cut, altered or made up.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 _REBUILD = Name("torch._utils", "_rebuild_tensor_v2")
 _REBUILD_PARAMETER = Name("torch._utils", "_rebuild_parameter")
 _ORDERED = Name("collections", "OrderedDict")
@@ -149,7 +161,7 @@ def open_archive(path: Path, allow: Allow) -> Iterator[TorchArchive]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield TorchArchive(path, archive, allow)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except _ZIP_ERRORS as error:
         raise ModelError(f"{path}: damaged or incomplete ({error}); fetch it again") from None
 
 

@@ -2,8 +2,7 @@
 
 Letters: G group, L label (background and classes), h w grid rows and columns, H W pixels.
 
-Works on torch tensors and NumPy arrays alike. All resizing is bilinear with half-pixel centres and
-clamped edges (torch's `align_corners=False`), written as one small matrix per axis.
+Works on torch tensors and NumPy arrays alike.
 """
 
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.resize import bilinear_taps, resize_bilinear, resize_columns
 
 # Classes and groups are worked through in pieces of this many values of one image.
 PIECE = 4_000_000
@@ -55,13 +55,10 @@ def _label_groups(
 
 def _strongest(maps: Array, shape: tuple[int, int]) -> Array:
     """Index of the largest of G maps [G, h, w] at every pixel, resized to [H, W], in pieces."""
-    xp: Any = array_namespace(maps)
-    rows = _interpolation(maps, shape[0], maps.shape[1])  # [H, h]
-    columns = xp.matrix_transpose(_interpolation(maps, shape[1], maps.shape[2]))  # [w, W]
     step = max(PIECE // (shape[0] * shape[1]), 1)
     best = winner = None
     for start in range(0, maps.shape[0], step):
-        piece = rows @ maps[start : start + step] @ columns  # [g, H, W]
+        piece = resize_bilinear(maps[start : start + step], shape)  # [g, H, W]
         best, winner = _running_maximum(best, winner, piece, start)
     return winner
 
@@ -86,16 +83,15 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
     xp: Any = array_namespace(scores)
     maps = xp.reshape(scores, (*grid, -1))  # [h, w, L]
     candidates = _candidates(maps)  # [h-1, L]
-    columns = xp.matrix_transpose(_interpolation(maps, shape[1], grid[1]))  # [w, W]
-    rows = _interpolation_table(shape[0], grid[0])
-    band_of_row = np.minimum(_source(shape[0], grid[0]).astype(np.int64), max(grid[0] - 2, 0))
+    rows = bilinear_taps(grid[0], shape[0])
+    band_of_row = np.minimum(rows.low, max(grid[0] - 2, 0))
     labels, best = [], []
     for band in np.unique(band_of_row).tolist():
-        weights = rows[band_of_row == band, band : band + 2]  # [p, 2]
+        share = (rows.low + rows.share - band)[band_of_row == band]  # of the lower position, [p]
         possible = xp.nonzero(candidates[band])[0]
-        band_labels, band_best = _label_band(maps[band : band + 2], possible, weights, columns)
-        labels.append(band_labels)
-        best.append(band_best)
+        found = _label_band(maps[band : band + 2], possible, share, shape[1])
+        labels.append(found[0])
+        best.append(found[1])
     groups = _nearest_position(scores, grid, shape)
     return LabelMap(xp.concat(labels, axis=0), xp.concat(best, axis=0), groups)
 
@@ -113,17 +109,21 @@ def _candidates(maps: Array) -> Array:
 
 
 def _label_band(
-    maps: Array, candidates: Array, weights: np.ndarray, columns: Array
+    maps: Array, candidates: Array, share: np.ndarray, width: int
 ) -> tuple[Array, Array]:
-    """Labels and scores of the p pixel rows between two rows of positions, maps [2, w, L]."""
+    """Labels and scores [p, W] of the pixel rows between two rows of positions, maps [2, w, L].
+
+    `share` is how much of each pixel row belongs to the second of the two, [p].
+    """
     xp: Any = array_namespace(maps)
+    weights = np.stack([1 - share, share], axis=-1)[:, : maps.shape[0]]
     vertical = xp.astype(xp.asarray(weights, device=device(maps)), maps.dtype)  # [p, 2]
-    step = max(PIECE // (weights.shape[0] * columns.shape[1]) // 4, 1)
+    step = max(PIECE // (len(share) * width) // 4, 1)
     best = winner = None
     for start in range(0, candidates.shape[0], step):
         chosen = xp.take(maps, candidates[start : start + step], axis=2)  # [2, w, c]
         between = xp.tensordot(vertical, chosen, axes=((1,), (0,)))  # [p, w, c]
-        piece = xp.permute_dims(between, (2, 0, 1)) @ columns  # [c, p, W]
+        piece = resize_columns(xp.permute_dims(between, (2, 0, 1)), width)  # [c, p, W]
         best, winner = _running_maximum(best, winner, piece, start)
     return candidates[winner], best
 
@@ -132,30 +132,7 @@ def _nearest_position(like: Array, grid: tuple[int, int], shape: tuple[int, int]
     """Index of the position nearest to each pixel, [H, W]."""
     xp: Any = array_namespace(like)
     row, column = (
-        np.floor(_source(pixels, positions) + 0.5).astype(np.int64)
-        for pixels, positions in zip(shape, grid, strict=True)
+        taps.low + (taps.share >= 0.5)
+        for taps in (bilinear_taps(grid[0], shape[0]), bilinear_taps(grid[1], shape[1]))
     )
     return xp.asarray(row[:, None] * grid[1] + column[None, :], device=device(like))
-
-
-def _source(pixels: int, positions: int) -> np.ndarray:
-    """Where each pixel's centre lies among the positions, clamped to the outermost ones."""
-    return np.clip((np.arange(pixels) + 0.5) * positions / pixels - 0.5, 0, positions - 1)
-
-
-def _interpolation_table(pixels: int, positions: int) -> np.ndarray:
-    """Weight of each position for each pixel of one axis, float64 [pixels, positions]."""
-    source = _source(pixels, positions)
-    low = np.minimum(np.floor(source).astype(np.int64), max(positions - 2, 0))
-    table = np.zeros((pixels, positions))
-    table[np.arange(pixels), low] = 1 - (source - low)
-    if positions > 1:
-        table[np.arange(pixels), low + 1] = source - low
-    return table
-
-
-def _interpolation(like: Array, pixels: int, positions: int) -> Array:
-    """`_interpolation_table` as an array of the kind, device and type of `like`."""
-    xp: Any = array_namespace(like)
-    table = xp.asarray(_interpolation_table(pixels, positions), device=device(like))
-    return xp.astype(table, like.dtype)

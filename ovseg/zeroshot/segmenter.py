@@ -17,8 +17,15 @@ from PIL import Image, ImageOps
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels, read_image, resize, resized_shape, to_rgb
 from ovseg.errors import OvsegError, UsageError
-from ovseg.model.interface import Array, GroupedImage, SegmentationModel
+from ovseg.model.interface import (
+    Array,
+    DenseModel,
+    GroupedImage,
+    SegmentationModel,
+    is_dense,
+)
 from ovseg.model.loading import load_model
+from ovseg.zeroshot.dense import Look, refinement_called, segment_densely
 from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.masks import label_map
 from ovseg.zeroshot.score_maps import ScoredWindows, best_columns
@@ -41,6 +48,7 @@ class Options:
         short_side: pixels of the shorter side at which the model looks; None takes the model's own.
         window: sliding windows whose scores are averaged; "none" is one pass over the whole image,
             "auto" what the model is used with.
+        refine: `pamr` lets the labels of a dense model follow the edges of the image.
     """
 
     background: bool = True
@@ -48,6 +56,7 @@ class Options:
     templates: tuple[str, ...] | None = None
     short_side: int | None = None
     window: WindowChoice = "auto"
+    refine: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,10 @@ class Segmenter:
         """Images that reach the model in one shape."""
         pixels = self._prepare(images, options)
         window = self._window(options)
+        if is_dense(self.model):
+            return self._segment_densely(self.model, images, pixels, window, classes, options)
+        if options.refine:
+            raise UsageError(f"{self.model.card.name} cannot be refined: only dense models can")
         if window is not None:
             return self._segment_windows(images, pixels, window, classes, options)
         grouped = self.model.encode_image(pixels)
@@ -151,6 +164,34 @@ class Segmenter:
             _segmentation(image, classes, grouped, scores, index)
             for index, image in enumerate(images)
         ]
+
+    def _segment_densely(
+        self,
+        model: DenseModel,
+        images: Sequence[Pixels],
+        pixels: Array,
+        window: SlidingWindow | None,
+        classes: ClassList,
+        options: Options,
+    ) -> list[Segmentation]:
+        """Images of one shape, through a model whose phrases are compared at the pixels."""
+        templates = options.templates or model.templates
+        return segment_densely(
+            model,
+            images,
+            pixels,
+            classes,
+            embed=lambda phrases: model.from_numpy(self._embeddings.get(phrases, templates)),
+            threshold=self._threshold(options),
+            look=Look(window, model.reading.pad_to),
+            refinement=refinement_called(options.refine),
+        )
+
+    def _threshold(self, options: Options) -> float | None:
+        """The background threshold; None where there is to be no background."""
+        if not options.background:
+            return None
+        return self.model.threshold if options.threshold is None else options.threshold
 
     def _segment_windows(
         self,
@@ -202,11 +243,8 @@ class Segmenter:
         """Scores of background and classes per group, [B, G, 1 + K]; best synonym per class."""
         templates = options.templates or self.model.templates
         embeddings = self._embeddings.get(classes.phrases, templates)  # [Q, C]
-        threshold = self.model.threshold if options.threshold is None else options.threshold
         scores = self.model.score(
-            grouped,
-            self.model.from_numpy(embeddings),
-            threshold if options.background else None,
+            grouped, self.model.from_numpy(embeddings), self._threshold(options)
         )  # [B, G, 1 + Q]
         return best_synonym(scores, classes)
 

@@ -52,4 +52,4 @@ def test_an_optional_key_may_appear_and_vanish() -> None:
     keys = {item.key for item in differences(load_recipe("smoke"), load_recipe("cc4m"))}
     assert "model.text.vocab_size" in keys
     shown = [str(item) for item in differences(load_recipe("cc4m"), load_recipe("smoke"))]
-    assert "model.text.vocab_size: not set -> 512" in shown
+    assert "model.text.vocab_size: not set -> 261" in shown

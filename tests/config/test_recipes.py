@@ -69,7 +69,7 @@ def test_the_small_model_is_the_published_one() -> None:
 def test_smoke_needs_no_network() -> None:
     recipe = load_recipe("smoke")
     assert recipe.model.image.backbone == recipe.model.text.encoder == ""
-    assert recipe.model.text.has_sizes
+    assert recipe.model.text.has_sizes and recipe.model.text.tokenizer == "bytes"
 
 
 @pytest.mark.parametrize("binding", ["released", "slot"])

@@ -2,12 +2,11 @@
 
 import math
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
+import torch
 from torch import Tensor
 
 from ovseg.losses.contrastive import contrastive_loss
@@ -84,7 +83,13 @@ def _worker(rank: int, world_size: int, port: int, folder: str) -> None:
     from torch import distributed
 
     address = f"tcp://127.0.0.1:{port}"
-    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
+    distributed.init_process_group(
+        "gloo",
+        init_method=address,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=90),
+    )
     given = torch.load(Path(folder) / "given.pt", weights_only=True)
     left = given["left"].chunk(world_size)[rank].clone().requires_grad_()
     right = given["right"].chunk(world_size)[rank].clone().requires_grad_()
@@ -113,6 +118,8 @@ def test_two_processes_together_have_the_loss_and_gradient_of_one(tmp_path: Path
     whole = contrastive_loss(left, right, torch.tensor(4.0), valid)
     whole.backward()
     # Data parallel training averages over processes: losses and gradients alike.
-    assert float(sum(part["loss"] for part in found) / 2) == pytest.approx(float(whole.detach()), rel=1e-12)
+    assert float(sum(part["loss"] for part in found) / 2) == pytest.approx(
+        float(whole.detach()), rel=1e-12
+    )
     for side, grad in (("left", left.grad), ("right", right.grad)):
         torch.testing.assert_close(torch.cat([part[side] for part in found]) / 2, grad)

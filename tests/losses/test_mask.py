@@ -4,10 +4,7 @@ import itertools
 import math
 
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("scipy")
-
+import torch
 from torch import Tensor
 from torch.nn import functional
 

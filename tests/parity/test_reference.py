@@ -4,9 +4,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-
 from safetensors import safe_open
 
 from tests.parity import check

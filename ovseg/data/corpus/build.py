@@ -19,10 +19,10 @@ from ovseg.data.corpus.dataset import Dataset, Recipe, Summary
 from ovseg.data.corpus.encoding import ImageOptions
 from ovseg.data.corpus.engines import Engine
 from ovseg.data.corpus.entities import EntityList, entities_toml, load_entities, save_entities
-from ovseg.data.corpus.fetching import FetchOptions, fetch_shards
-from ovseg.data.corpus.matching import Matcher
+from ovseg.data.corpus.fetching import fetch_shards
+from ovseg.data.corpus.guard import FetchOptions
 from ovseg.data.corpus.pictures import ShardJob, build_shard
-from ovseg.data.corpus.plan import PlanSummary, match_chunk, shard_count, write_plan
+from ovseg.data.corpus.plan import MatchJob, PlanSummary, match_part, shard_count, write_plan
 from ovseg.data.corpus.report import write_report
 from ovseg.data.corpus.shards import read_stats
 from ovseg.data.corpus.sources import Source
@@ -69,6 +69,7 @@ class BuildOptions:
     partners: int = 10
     seed: int = 0
     part: tuple[int, int] = (1, 1)
+    retry_failures: bool = False  # fetch again what failed before; what is here stays
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows_per_shard <= 99_999:
@@ -81,11 +82,11 @@ class BuildOptions:
     def estimated_bytes(self, pairs: int) -> int:
         """Roughly the disk need of so many pairs.
 
-        Photos of 4:3 at JPEG quality 90 take about 0.28 bytes a pixel; for files kept as they are,
-        web photos of 0.8 megapixels are assumed. Each pair also takes 3 kB of tar and index.
+        COCO's photos at 256 pixels and JPEG quality 90 take 0.35 bytes a pixel; for files kept as
+        they are, 200 kB are assumed. Each pair also takes 3 kB of tar and index.
         """
         side = self.image.short_side
-        image = side * side * 4 / 3 * 0.28 if side else 200_000
+        image = side * side * 4 / 3 * 0.35 if side else 200_000
         return round(pairs * (image + 3000))
 
 
@@ -97,20 +98,23 @@ def build_dataset(
     The same call after any interruption ends with the same bytes. With a part, only that part's
     shards are built; `merge_datasets` joins parts.
     """
+    if source.holds(folder):
+        raise UsageError(f"{folder} lies inside the source {source.address}: give another --output")
     dataset = Dataset(folder)
     with dataset.locked():
         dataset.remove_leftovers()
         dataset.claim(_recipe(source, options))
         entities = _entities(source, dataset, options, progress)
-        _make_plan(source, dataset, entities, options, progress)
-        _build_shards(source, dataset, entities, options, progress)
+        with options.engine.session():
+            make_plan(source, dataset, entities, options, progress)
+            _build_shards(source, dataset, entities, options, progress)
         return finish_if_complete(dataset, progress)
 
 
 def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> Summary:
     """Write index, partners and report once no shard is missing; return the counts."""
     summary = dataset.summary()
-    if summary.complete:
+    if summary.complete and not dataset.is_finished():
         progress("index, partners and report", 0, 1)
         dataset.finish()
         write_report(dataset, summary)
@@ -183,13 +187,14 @@ def _reading(source: Source, tally: Tally, step: str, progress: Progress) -> Ite
         progress(step, tally.read, None)
 
 
-def _make_plan(
+def make_plan(
     source: Source,
     dataset: Dataset,
     entities: EntityList,
     options: BuildOptions,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> None:
+    """Match the whole source into the folder's plan, unless that is there already."""
     if dataset.load_plan_summary() is not None:
         return
     summary = PlanSummary()
@@ -205,10 +210,16 @@ def _match(
     tally: Tally,
     progress: Progress,
 ) -> Iterator[pa.Table]:
-    matcher = Matcher(entities)
-    tagger = Tagger(options.entities.pipeline) if options.entities.match == "pos" else None
-    for chunk in _reading(source, tally, "matching captions", progress):
-        yield match_chunk(chunk, matcher, tagger)
+    """Match the parts of the source, wherever the engine runs; `tally` is filled in."""
+    wanted = options.entities
+    jobs = [
+        MatchJob(source, part, entities, wanted.match == "pos", wanted.pipeline)
+        for part in source.parts()
+    ]
+    for table, read in options.engine.run(match_part, jobs):
+        tally += read
+        progress("matching captions", tally.read, None)
+        yield table
 
 
 def _build_shards(
@@ -222,7 +233,9 @@ def _build_shards(
     total = shard_count(dataset.plan)
     index, count = options.part
     mine = range(total * (index - 1) // count, total * index // count)
-    missing = [number for number in mine if read_stats(dataset.folder, number) is None]
+    missing = [number for number in mine if _is_wanted(dataset.folder, number, options)]
+    if missing:
+        dataset.reopen()
     done = itertools.count(len(mine) - len(missing))
     progress("building shards", next(done), len(mine))
     names = tuple(entity.name for entity in entities)
@@ -237,3 +250,8 @@ def _build_shards(
         shards = options.engine.run(build_shard, jobs)
     for _ in shards:
         progress("building shards", next(done), len(mine))
+
+
+def _is_wanted(folder: Path, number: int, options: BuildOptions) -> bool:
+    stats = read_stats(folder, number)
+    return stats is None or (options.retry_failures and bool(stats.failures))

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ovseg.data.corpus.captions import Tally, clean
-from ovseg.data.corpus.tables import open_binary
+from ovseg.data.corpus.lines import open_binary
 from ovseg.errors import DataError
 
 CHUNK_ROWS = 1 << 16

@@ -113,6 +113,16 @@ class Dataset:
         else:
             write_text(path, json.dumps(mine, indent=2) + "\n")
 
+    def is_finished(self) -> bool:
+        """Whether the files that join all shards are there."""
+        if not (self.folder / "dataset.json").is_file():
+            return False
+        return all((self.folder / name).is_file() for name in (*self.checksums(), "report.html"))
+
+    def reopen(self) -> None:
+        """Say that shards are about to change, and what joins them will have to be made again."""
+        (self.folder / "dataset.json").unlink(missing_ok=True)
+
     def recipe(self) -> dict[str, Any]:
         """The recipe as it was written."""
         return _load_json(self.folder / "recipe.json")

@@ -1,12 +1,15 @@
-"""Running a function over many inputs here or on a cluster; results arrive in any order."""
+"""Running a function over many inputs, here or on a cluster, with the results in order."""
 
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ovseg.errors import DataError, UsageError
 
@@ -42,8 +45,16 @@ class Engine:
         count = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
         return len(count)
 
+    def session(self) -> AbstractContextManager[None]:
+        """Keeps what the engine needs between runs: the connection to a Ray cluster."""
+        if self.kind == RAY:
+            from ovseg.data.corpus.ray_engine import connected
+
+            return connected(self)
+        return nullcontext()
+
     def run(self, function: Callable[[Input], Output], inputs: Sequence[Input]) -> Iterator[Output]:
-        """Results as they come. `function` and `inputs` must be picklable."""
+        """Results in the order of the inputs. `function` and `inputs` must be picklable."""
         if self.kind == RAY:
             from ovseg.data.corpus.ray_engine import run_on_ray
 
@@ -56,35 +67,26 @@ class Engine:
 def _run_in_processes(
     function: Callable[[Input], Output], inputs: Iterable[Input], workers: int
 ) -> Iterator[Output]:
+    """Like `map`, a few inputs ahead of what is taken."""
     # A forked child of a process with threads (polars, arrow) may hang, so none is forked.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_leave_with_parent) as pool:
-        waiting: set[Any] = set()
-        todo = iter(inputs)
+        waiting: deque[Future[Output]] = deque()
         try:
-            for item in todo:
-                waiting.add(pool.submit(function, item))
-                if len(waiting) >= 2 * workers:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from (_result(future) for future in done)
+            for item in inputs:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
             while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (_result(future) for future in done)
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a worker process was killed, perhaps for memory: run the same command again, "
+                "with fewer --workers"
+            ) from error
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _result(future: Any) -> Any:
-    from concurrent.futures.process import BrokenProcessPool
-
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process was killed, perhaps for memory: run the same command again, "
-            "with fewer --workers"
-        ) from error
 
 
 def _leave_with_parent() -> None:

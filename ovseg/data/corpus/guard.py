@@ -34,7 +34,6 @@ class FetchOptions:
     timeout: float = 10.0  # seconds without a byte
     deadline: float = 60.0  # seconds for a whole response; every redirect begins anew
     max_bytes: int = 30_000_000
-    max_redirects: int = 5
     threads: int = 64
 
     def __post_init__(self) -> None:
@@ -53,7 +52,7 @@ def build_opener(options: FetchOptions) -> urllib.request.OpenerDirector:
         urllib.request.UnknownHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
-        _Redirects(options.max_redirects),
+        _Redirects(),
         _Http(options),
         _Https(options),
     ):
@@ -77,12 +76,18 @@ def is_public(address: str) -> bool:
 
 
 def ascii_address(url: str) -> str:
-    """A URL as it may be sent: letters beyond ASCII encoded, in the host as IDNA."""
+    """A URL as it may be sent: letters beyond ASCII encoded, in the host as IDNA.
+
+    What is no URL comes back as it is; the request for it fails and is counted.
+    """
     url = url.replace(" ", "%20")
     if url.isascii():
         return url
-    parts = urlsplit(url)
-    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode("ascii")
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.encode("idna").decode("ascii")
+    except ValueError:
+        return url
     rest = (quote(part, safe="%/:=&?~#+!$,;'@()*[]") for part in parts[2:])
     return urlunsplit((parts.scheme, host, *rest))
 
@@ -208,9 +213,8 @@ class _Https(urllib.request.HTTPSHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    def __init__(self, limit: int) -> None:
-        self.max_redirections = limit
-        self.max_repeats = 2
+    max_redirections = 5
+    max_repeats = 2
 
 
 _REASONS = (

@@ -20,7 +20,7 @@ from ovseg.data.corpus.encoding import BadImageError, ImageOptions, PreparedImag
 from ovseg.data.corpus.guard import FetchOptions, ascii_address, build_opener, reason_of
 from ovseg.data.corpus.pictures import ShardJob
 from ovseg.data.corpus.plan import read_shard_plan
-from ovseg.data.corpus.shards import plan_rows, write_shard
+from ovseg.data.corpus.shards import PlanRow, plan_rows, read_images, write_shard
 
 POSITIONS = 100_000  # img2dataset's keys are the shard's number times this, plus the position
 
@@ -42,18 +42,24 @@ class Resizer:
 
 
 class ShardWriter:
-    """Takes the samples of a shard in the order they arrive and writes it in the plan's order."""
+    """Takes the samples of a shard in the order they arrive and writes it in the plan's order.
 
-    def __init__(self, job: ShardJob, rows: list, *ignored: object) -> None:
-        del ignored  # shard number, folder, format and schema: ours are in the job
+    `kept` are images that are here already, by position; the samples that arrive are numbered
+    among the others.
+    """
+
+    def __init__(
+        self, job: ShardJob, rows: Sequence[PlanRow], kept: dict[int, PreparedImage]
+    ) -> None:
         self._job = job
         self._rows = rows
-        self._images: list[PreparedImage | str] = ["lost by the downloader"] * len(rows)
+        self._images = [kept.get(n, "lost by the downloader") for n in range(len(rows))]
+        self.positions = [n for n in range(len(rows)) if n not in kept]
 
     def write(self, img_str: bytes | None, key: str, caption: object, meta: dict[str, Any]) -> None:
         """Keep one image, or the reason why there is none."""
         del caption
-        position = int(key) % POSITIONS
+        position = self.positions[int(key) % POSITIONS]
         if img_str is not None:
             self._images[position] = PreparedImage(img_str, meta["width"], meta["height"])
         elif meta["status"] == "failed_to_resize":
@@ -75,7 +81,7 @@ def _installed(options: FetchOptions) -> Iterator[None]:
     try:
         yield
     finally:
-        urllib.request.install_opener(before)  # type: ignore[arg-type]
+        urllib.request.install_opener(before)
 
 
 class GuardedDownloader(Downloader):
@@ -107,11 +113,14 @@ class GuardedDownloader(Downloader):
         """Build one shard; whether it went well, and `row` again, as distributors expect."""
         job = self._jobs[row[0]]
         rows = plan_rows(read_shard_plan(job.plan, job.number))
-        self.sample_writer_class = lambda *ignored: ShardWriter(job, rows, *ignored)
+        writer = ShardWriter(job, rows, read_images(job.folder, job.number))
+        # It is called with number, folder, format and schema: ours are in the job.
+        self.sample_writer_class = lambda *_: writer
         with _installed(self._fetch_options), tempfile.TemporaryDirectory() as folder:
             self.output_folder = folder
             addresses = Path(folder) / "addresses.arrow"
-            table = pa.table({"url": [ascii_address(item.locator) for item in rows]})
+            wanted = [ascii_address(rows[position].locator) for position in writer.positions]
+            table = pa.table({"url": pa.array(wanted, pa.string())})
             with pa.ipc.new_file(str(addresses), table.schema) as stream:
                 stream.write_table(table)
             done, _ = super().__call__((job.number, str(addresses)))

@@ -129,7 +129,7 @@ def _draw_samples(dataset: Dataset, count: int, seed: int) -> list[Sample]:
     for row, others, entities in zip(chosen.tolist(), partners, shared, strict=True):
         key, caption, width, height, *spans = rows[row]
         pairs = [
-            Partner(*rows[int(other)][:2], names[entity])
+            Partner(rows[int(other)][0], rows[int(other)][1], names[entity])
             for other, entity in zip(others, entities, strict=True)
             if other != NOBODY
         ]

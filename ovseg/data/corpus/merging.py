@@ -29,6 +29,7 @@ def merge_datasets(parts: Sequence[Path], folder: Path, progress: Progress = sil
         dataset.remove_leftovers()
         if (folder / "recipe.json").is_file():
             _require_same([*parts, folder])
+        dataset.reopen()
         for name in _HEAD:
             _copy(parts[0] / name, folder / name)
         for done, part in enumerate(parts, 1):

@@ -4,8 +4,9 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ovseg.data.corpus.captions import Tally
+from ovseg.data.corpus.entities import EntityList
+from ovseg.data.corpus.lines import Part
 from ovseg.data.corpus.matching import Matcher, Matches
+from ovseg.data.corpus.sources import Source
 from ovseg.data.corpus.tagging import Tagger
 from ovseg.errors import DataError
 from ovseg.files import replacing
@@ -49,12 +53,7 @@ class PlanSummary:
         self.captions.update(dict(each.value_counts().iter_rows()))
 
 
-def match_chunk(
-    chunk: pl.DataFrame,
-    matcher: Matcher,
-    tagger: Tagger | None,
-    advance: Callable[[int], None] | None = None,
-) -> pa.Table:
+def match_chunk(chunk: pl.DataFrame, matcher: Matcher, tagger: Tagger | None = None) -> pa.Table:
     """The rows of a chunk that name an entity, with their matches, as `SCHEMA` has them.
 
     With a tagger, matches of ambiguous forms count only where they are nouns.
@@ -62,8 +61,38 @@ def match_chunk(
     matches = matcher.match(chunk["caption"])
     if tagger is not None:
         asked = matcher.ambiguous[matches.form]
-        matches = matches.select(tagger.confirm(chunk["caption"], matches, asked, advance))
+        matches = matches.select(tagger.confirm(chunk["caption"], matches, asked))
     return _with_matches(chunk, matches)
+
+
+@dataclass(frozen=True)
+class MatchJob:
+    """All that another process or machine needs to match one part of a source.
+
+    With `pos`, ambiguous forms are asked of the spaCy pipeline of that name.
+    """
+
+    source: Source
+    part: Part
+    entities: EntityList
+    pos: bool = False
+    pipeline: str = ""
+
+
+def match_part(job: MatchJob) -> tuple[pa.Table, Tally]:
+    """The rows of a part that name an entity, and what was read of it."""
+    tally = Tally()
+    matcher = Matcher(job.entities)
+    tagger = _tagger(job.pipeline) if job.pos else None
+    chunks = job.source.chunks(tally, job.part)
+    tables = [match_chunk(chunk, matcher, tagger) for chunk in chunks]
+    return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), tally
+
+
+@lru_cache(maxsize=1)
+def _tagger(pipeline: str) -> Tagger:
+    """Loading takes a second; a worker process matches many parts."""
+    return Tagger(pipeline)
 
 
 def _with_matches(chunk: pl.DataFrame, matches: Matches) -> pa.Table:

@@ -1,4 +1,4 @@
-"""`report.html`: what a data set holds, to look at. One file, no scripts, nothing from elsewhere."""
+"""`report.html`: what a data set holds, to look at. One file, no scripts, nothing from the web."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,8 +31,14 @@ table { border-collapse: collapse } td, th { padding: 0 .5rem; font-weight: norm
 
 @dataclass
 class Statistics:
-    """Counts over the pairs of an index; `together` [E, E] counts pairs that show both."""
+    """Counts over the pairs of an index.
 
+    `shown` [E] counts pairs per entity; `together` [C, C] counts the pairs that show both of two
+    entities, for the frequent ones whose numbers are `crossed` [C].
+    """
+
+    shown: np.ndarray
+    crossed: np.ndarray
     together: np.ndarray
     words: np.ndarray  # pairs per bin of caption length
     per_pair: Counter[int] = field(default_factory=Counter)  # pairs by number of entities
@@ -40,35 +46,49 @@ class Statistics:
 
 def write_report(dataset: Dataset, summary: Summary) -> None:
     """Write `report.html` for a finished data set."""
-    names = [entity.name for entity in dataset.entities()]
-    html = render_report(summary, names, gather_statistics(dataset, len(names)))
+    planned = np.array(list(summary.entity_captions.values()))
+    statistics = gather_statistics(dataset, np.argsort(-planned, kind="stable")[:CROSSED], planned)
+    html = render_report(summary, list(summary.entity_captions), statistics)
     write_text(dataset.folder / "report.html", html)
 
 
-def gather_statistics(dataset: Dataset, entity_count: int) -> Statistics:
+def gather_statistics(dataset: Dataset, crossed: np.ndarray, planned: np.ndarray) -> Statistics:
     """One pass over the index, a shard at a time."""
+    size = len(crossed)
     found = Statistics(
-        np.zeros((entity_count, entity_count), np.int64), np.zeros(len(_WORDS), np.int64)
+        np.zeros(len(planned), np.int64),
+        crossed,
+        np.zeros((size, size), np.int64),
+        np.zeros(len(_WORDS), np.int64),
     )
     index = pq.ParquetFile(dataset.folder / INDEX)
     for group in range(index.metadata.num_row_groups):
         table = index.read_row_group(group, columns=["caption", "entities"])
-        frame = pl.DataFrame(pl.from_arrow(table))
-        words = frame["caption"].str.count_matches(r"\S+").to_numpy()
-        bins = np.minimum(np.digitize(words, _WORDS) - 1, len(_WORDS) - 1)
-        found.words += np.bincount(bins, minlength=len(_WORDS))
-        named = frame["entities"].list.unique()
-        found.per_pair.update(named.list.len().to_list())
-        shows = np.zeros((len(frame), entity_count), np.float32)
-        rows = np.repeat(np.arange(len(frame)), named.list.len().to_numpy())
-        shows[rows, named.explode().to_numpy()] = 1
-        found.together += (shows.T @ shows).astype(np.int64)
+        _count(pl.DataFrame(pl.from_arrow(table)), found)
     return found
+
+
+def _count(pairs: pl.DataFrame, found: Statistics) -> None:
+    """Take in the pairs of one shard."""
+    words = pairs["caption"].str.count_matches(r"\S+").to_numpy()
+    bins = np.minimum(np.digitize(words, _WORDS) - 1, len(_WORDS) - 1)
+    found.words += np.bincount(bins, minlength=len(_WORDS))
+    named = pairs["entities"].list.unique()
+    found.per_pair.update(named.list.len().to_list())
+    rows = np.repeat(np.arange(len(pairs)), named.list.len().to_numpy())
+    entities = named.explode().drop_nulls().to_numpy().astype(np.int64)
+    found.shown += np.bincount(entities, minlength=len(found.shown))
+    column = np.full(len(found.shown), -1)
+    column[found.crossed] = np.arange(len(found.crossed))
+    inside = column[entities] >= 0
+    shows = np.zeros((len(pairs), len(found.crossed)), np.float32)
+    shows[rows[inside], column[entities[inside]]] = 1
+    found.together += (shows.T @ shows).astype(np.int64)
 
 
 def render_report(summary: Summary, names: Sequence[str], found: Statistics) -> str:
     """The report as HTML."""
-    counts = np.diagonal(found.together)
+    counts = found.shown
     frequent = sorted(range(len(names)), key=lambda n: (-counts[n], names[n]))
     words = [
         (f"{low} to {low + 1}" if low < _WORDS[-1] else f"{low} and more", int(count))
@@ -78,7 +98,7 @@ def render_report(summary: Summary, names: Sequence[str], found: Statistics) -> 
     sections = [
         _bars("Entities, pairs that show them", [(names[n], counts[n]) for n in frequent[:SHOWN]]),
         _rare(names, counts, frequent),
-        _heat("Shown together", names, found.together, frequent[:CROSSED]),
+        _heat("Shown together", [names[n] for n in found.crossed], found.together),
         _bars("Entities per pair", per_pair),
         _bars("Words per caption", words),
         _bars("Pairs without an image, by reason", summary.failures.items()),
@@ -107,13 +127,13 @@ def _bars(title: str, rows: Iterable[tuple[str, int]]) -> str:
 
 
 def _rare(names: Sequence[str], counts: np.ndarray, frequent: Sequence[int]) -> str:
-    rest = [f"{escape(names[n])} {counts[n]:,}" for n in frequent[SHOWN:]]
+    rest = [f"{escape(names[n])} {counts[n]:,}" for n in frequent[SHOWN : 10 * SHOWN]]
     return f"<p>Fewer pairs show: {', '.join(rest)}.</p>" if rest else ""
 
 
-def _heat(title: str, names: Sequence[str], together: np.ndarray, chosen: Sequence[int]) -> str:
+def _heat(title: str, names: Sequence[str], together: np.ndarray) -> str:
     """A table coloured by the share of the row's pairs that also show the column's entity."""
-    present = [n for n in chosen if together[n, n]]
+    present = [n for n in range(len(names)) if together[n, n]]
     if len(present) < 2:
         return ""
     head = "".join(f"<th>{escape(names[n])}" for n in present)

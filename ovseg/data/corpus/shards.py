@@ -138,12 +138,14 @@ def _append(
     image: PreparedImage | str,
     offset: int | None = None,
 ) -> None:
-    found = isinstance(image, PreparedImage)
+    if isinstance(image, PreparedImage):
+        found: tuple[int | None, ...] = (offset, len(image.data), image.width, image.height)
+    else:
+        found = (None, None, None, None)
     values = (
-        *(key, number, offset, len(image.data) if found else None),
-        *((image.width, image.height) if found else (None, None)),
+        *(key, number, *found),
         *(row.caption, row.entities, row.starts, row.ends, row.locator),
-        OK if found else image,
+        OK if isinstance(image, PreparedImage) else image,
     )
     for column, value in zip(table.values(), values, strict=True):
         column.append(value)
@@ -192,6 +194,21 @@ class _Tar:
         self._stream.write(data)
         self._digest.update(data)
         self.size += len(data)
+
+
+def read_images(folder: Path, number: int) -> dict[int, PreparedImage]:
+    """The images of a shard that is complete, by the row's place in the plan; else none."""
+    if read_stats(folder, number) is None:
+        return {}
+    table = pq.read_table(folder / f"{shard_name(number)}.parquet").to_pylist()
+    with (folder / f"{shard_name(number)}.tar").open("rb") as stream:
+        found = {}
+        for position, row in enumerate(table):
+            if row["status"] == OK:
+                stream.seek(row["offset"])
+                data = stream.read(row["size"])
+                found[position] = PreparedImage(data, row["width"], row["height"])
+    return found
 
 
 def read_stats(folder: Path, number: int) -> ShardStats | None:

@@ -9,21 +9,30 @@ import polars as pl
 
 from ovseg.data.corpus import collections
 from ovseg.data.corpus.captions import Tally
-from ovseg.data.corpus.tables import Layout, open_binary, read_table
+from ovseg.data.corpus.lines import WHOLE, Part, open_binary
+from ovseg.data.corpus.tables import Layout, read_table, table_parts
+from ovseg.downloads import Remote, fetch
 from ovseg.errors import UsageError
+from ovseg.transfer import Progress
 
 
 @dataclass(frozen=True)
 class KnownSource:
     """A published data set: how its captions file is laid out and where it comes from.
 
-    Its publisher states no checksum; `size` is about what the download takes, for people.
+    Their publishers state neither checksums nor exact sizes: `size` is for people, and a download
+    is whole when it has the length that the server announced.
     """
 
     layout: Layout | None
     url: str = ""
     size: str = ""
     home: str = ""
+
+    def remote(self) -> Remote:
+        """The captions file as something to download."""
+        name = self.url.rsplit("/", 1)[-1]
+        return Remote(name, self.url, checksum=None, path=f"captions/{name}")
 
 
 KNOWN = {
@@ -70,8 +79,14 @@ class Source:
     images: Path | None
     layout: Layout | None = None
 
-    def chunks(self, tally: Tally) -> Iterator[pl.DataFrame]:
-        """Read the source (see `captions.CHUNK_SCHEMA`); unusable rows go to `tally`."""
+    def parts(self) -> list[Part]:
+        """Stretches of the source that can be read apart; all of them, in order, are the whole."""
+        if self.kind == "table" and self.layout is not None:
+            return table_parts(self.address, self.layout)
+        return [WHOLE]
+
+    def chunks(self, tally: Tally, part: Part = WHOLE) -> Iterator[pl.DataFrame]:
+        """Read a part (see `captions.CHUNK_SCHEMA`); unusable rows go to `tally`."""
         by_name = self.images is not None
         if self.kind == "coco":
             return collections.read_coco(self.address, tally, by_name)
@@ -83,7 +98,13 @@ class Source:
             return collections.read_archives(Path(self.address), tally)
         if self.layout is None:
             raise ValueError("a table needs a layout")
-        return read_table(self.address, self.layout, tally)
+        return read_table(self.address, self.layout, tally, part)
+
+    def holds(self, folder: Path) -> bool:
+        """Whether a folder lies in the source, which would then change while it is read."""
+        if self.kind not in ("folder", "archives"):
+            return False
+        return folder.resolve().is_relative_to(Path(self.address).resolve())
 
     def fingerprint(self) -> str:
         """Tells this source's content from another's: of a file its size and first megabyte.
@@ -114,23 +135,31 @@ class Columns:
     header: bool | None = None
 
 
-def resolve_source(name: str, file: str, columns: Columns, images: Path | None) -> Source:
+def resolve_source(
+    name: str,
+    file: str,
+    columns: Columns,
+    images: Path | None,
+    download: Progress | None = None,
+) -> Source:
     """The source that `name` (of `KNOWN`, or a path or fsspec address) and the options mean.
 
-    `file` is where the captions of a known source lie.
+    `file` is where the captions of a known source lie; left empty, they are downloaded where the
+    source is one file that may be, and `download` hears of the bytes.
     """
+    if images is not None and not images.is_dir():
+        raise UsageError(f"--images {images} is no folder")
     if name in KNOWN:
-        if not file:
+        if not file and not KNOWN[name].url:
             raise UsageError(
                 f"{name}: give the captions with --source FILE (see {KNOWN[name].home})"
             )
+        file = file or str(fetch(KNOWN[name].remote(), progress=download))
         layout = KNOWN[name].layout
         if layout is None:
             return Source(name, file, images)
         return Source("table", file, images, _override(layout, columns))
     address = file or name
-    if images is not None and not images.is_dir():
-        raise UsageError(f"--images {images} is no folder")
     if "://" not in address and not Path(address).exists():
         raise UsageError(
             f"there is no source {name!r}: give one of {', '.join(KNOWN)}, or a path that exists"

@@ -1,14 +1,14 @@
 """Rows of text tables: TSV, CSV, JSONL and parquet, from any fsspec address, in bounded memory.
 
-TSV is read by our own line splitter with pyarrow's parser behind it: a line of any length, a NUL
-or a broken encoding costs that line alone. Quoted CSV goes to pyarrow directly.
+TSV and JSONL come through `lines`, which a line of any length cannot upset; pyarrow's parser has
+the rest. Quoted CSV goes to pyarrow directly.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
 from urllib.parse import unquote_plus
 
 import fsspec
@@ -18,10 +18,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from ovseg.data.corpus.captions import Tally, clean
+from ovseg.data.corpus.lines import BLOCK, WHOLE, Part, line_blocks, open_binary, stretch
 from ovseg.errors import DataError, UsageError
 
-BLOCK = 16 << 20  # bytes read at a time: about 90,000 rows of CC12M
-LONGEST_LINE = 1 << 20  # bytes; far above the longest usable caption and address together
+PART = 64 << 20  # bytes that one worker reads at a time
 
 
 @dataclass(frozen=True)
@@ -38,73 +38,36 @@ class Layout:
     encoded: bool = False
 
 
-def open_binary(address: str) -> BinaryIO:
-    """Open a file at any fsspec address; .gz, .bz2, .xz and .zst are unpacked on the way."""
-    try:
-        return fsspec.open(address, "rb", compression="infer").open()
-    except FileNotFoundError as error:
-        raise DataError(f"{address} does not exist: give the path of the captions file") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(f"{address} cannot be opened: {error}") from error
+def table_parts(address: str, layout: Layout, size: int = PART) -> list[Part]:
+    """The table in parts of about `size` bytes; one part where it cannot be entered midway."""
+    filesystem, path = fsspec.core.url_to_fs(address)
+    if layout.format == "parquet":
+        with _open_parquet(address) as table:
+            return [Part(group, group + 1) for group in range(table.metadata.num_row_groups)]
+    packed = fsspec.utils.infer_compression(address) is not None
+    length = None if packed else filesystem.info(path).get("size")
+    if layout.format not in ("tsv", "jsonl") or not length:
+        return [Part()]
+    return [Part(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def read_table(address: str, layout: Layout, tally: Tally) -> Iterator[pl.DataFrame]:
+def read_table(
+    address: str, layout: Layout, tally: Tally, part: Part = WHOLE
+) -> Iterator[pl.DataFrame]:
     """Chunks (see `captions.CHUNK_SCHEMA`) of a table; unusable rows are counted in `tally`."""
     readers = {"tsv": _read_tsv, "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}
     if layout.format not in readers:
         raise UsageError(f"unknown table format {layout.format!r}: one of {', '.join(readers)}")
-    for frame in readers[layout.format](address, layout, tally):
+    for frame in readers[layout.format](address, layout, tally, part):
         yield clean(_decode_forms(frame) if layout.encoded else frame, tally)
 
 
-def line_blocks(stream: BinaryIO, tally: Tally, block: int = BLOCK) -> Iterator[bytes]:
-    """Whole lines, about `block` bytes at a time; lines over `LONGEST_LINE` are counted only."""
-    rest, skipping = b"", False
-    while data := stream.read(block):
-        if skipping:
-            end = data.find(b"\n")
-            if end < 0:
-                continue
-            data, skipping = data[end + 1 :], False
-        data = rest + data
-        end = data.rfind(b"\n") + 1
-        rest = data[end:]
-        if len(rest) > LONGEST_LINE:
-            tally.drop(f"line over {LONGEST_LINE} bytes")
-            rest, skipping = b"", True
-        if end:
-            yield _without_long_lines(data[:end], tally)
-    if rest:
-        yield _without_long_lines(rest + b"\n", tally)
-
-
-def _without_long_lines(block: bytes, tally: Tally) -> bytes:
-    if max_gap(block) <= LONGEST_LINE:
-        return block
-    lines = block.splitlines(keepends=True)
-    kept = [line for line in lines if len(line) <= LONGEST_LINE]
-    tally.drop(f"line over {LONGEST_LINE} bytes", len(lines) - len(kept))
-    return b"".join(kept)
-
-
-def max_gap(block: bytes) -> int:
-    """At least the length of the longest line of `block`, found by jumping, not by splitting."""
-    longest = start = 0
-    while start < len(block):
-        # The last line break within reach: no line break there means a line over the limit.
-        end = block.rfind(b"\n", start, start + LONGEST_LINE + 1)
-        if end < 0:
-            return LONGEST_LINE + 1
-        longest, start = max(longest, end - start), end + 1
-    return min(longest, LONGEST_LINE)
-
-
-def _read_tsv(address: str, layout: Layout, tally: Tally) -> Iterator[pl.DataFrame]:
-    names: list[str] | None = None
+def _read_tsv(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
     with open_binary(address) as stream:
-        for block in line_blocks(stream, tally):
-            if names is None:
-                names, skip = _tsv_columns(block, layout, address), int(layout.header)
+        names = _tsv_columns(stream.read(1 << 20), layout, address)
+    skip = int(layout.header and part.start == 0)
+    with open_binary(address) as stream:
+        for block in line_blocks(stretch(stream, part), tally):
             if table := _parse_tsv(block, names, skip, tally):
                 yield _pick(pl.DataFrame(pl.from_arrow(table)), layout, address)
             skip = 0
@@ -112,7 +75,7 @@ def _read_tsv(address: str, layout: Layout, tally: Tally) -> Iterator[pl.DataFra
 
 def _tsv_columns(block: bytes, layout: Layout, address: str) -> list[str]:
     """Column names: the header's, or numbers, as many as most of the first lines have."""
-    lines = block[: 1 << 20].split(b"\n")[:200]
+    lines = block.split(b"\n")[:200]
     if layout.header:
         return lines[0].decode("utf-8", "replace").strip("\r").split("\t")
     widths = Counter(line.count(b"\t") + 1 for line in lines if line.strip())
@@ -167,7 +130,9 @@ def _decode_forms(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(decoded.map_elements(unquote_plus, return_dtype=pl.String))
 
 
-def _read_csv(address: str, layout: Layout, tally: Tally) -> Iterator[pl.DataFrame]:
+def _read_csv(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
+    del part  # quoted line breaks: nobody can tell midway whether a row begins
+
     def reject(row: pa_csv.InvalidRow) -> str:
         del row
         tally.drop("wrong number of columns")
@@ -207,9 +172,9 @@ def _number_columns(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     return frame if layout.header else frame.rename(lambda name: name.removeprefix("f"))
 
 
-def _read_jsonl(address: str, layout: Layout, tally: Tally) -> Iterator[pl.DataFrame]:
+def _read_jsonl(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
     with open_binary(address) as stream:
-        for block in line_blocks(stream, tally):
+        for block in line_blocks(stretch(stream, part), tally):
             rows = []
             for line in block.splitlines():
                 if not line.strip():
@@ -234,16 +199,23 @@ def _json_row(line: bytes, layout: Layout) -> tuple[str | None, str | None]:
     return locator, joined
 
 
-def _read_parquet(address: str, layout: Layout, tally: Tally) -> Iterator[pl.DataFrame]:
+def _read_parquet(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
     del tally  # a parquet file is well-formed or refused as a whole
+    with _open_parquet(address) as table:
+        wanted = [str(layout.locator), *map(str, layout.captions)]
+        if not set(wanted) <= set(table.schema_arrow.names):
+            _pick(pl.DataFrame({name: [] for name in table.schema_arrow.names}), layout, address)
+        end = table.metadata.num_row_groups if part.end is None else part.end
+        groups = list(range(part.start, end))
+        for batch in table.iter_batches(1 << 16, row_groups=groups, columns=wanted):
+            yield _pick(pl.DataFrame(pl.from_arrow(batch)), layout, address)
+
+
+@contextmanager
+def _open_parquet(address: str) -> Iterator[pa_parquet.ParquetFile]:
     with open_binary(address) as stream:
         try:
             table = pa_parquet.ParquetFile(stream)
         except pa.ArrowInvalid as error:
             raise DataError(f"{address} is no parquet file: {error}") from error
-        wanted = [str(layout.locator), *map(str, layout.captions)]
-        present = [name for name in wanted if name in table.schema_arrow.names]
-        if present != wanted:
-            _pick(pl.DataFrame({name: [] for name in table.schema_arrow.names}), layout, address)
-        for batch in table.iter_batches(batch_size=1 << 16, columns=wanted):
-            yield _pick(pl.DataFrame(pl.from_arrow(batch)), layout, address)
+        yield table

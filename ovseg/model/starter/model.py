@@ -57,7 +57,7 @@ class StarterModel:
             name="starter",
             kind="starter",
             description=DESCRIPTION,
-            licence="Apache-2.0 AND WordNet",
+            licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
             content_hash=f"{weights_hash[:32]}{words_hash[:32]}",
         )
 

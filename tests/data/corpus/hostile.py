@@ -6,7 +6,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.data.corpus.pictures import picture
@@ -34,10 +34,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         name = self.path.strip("/").split(".")[0].split("?")[0].replace("-", "_")
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             getattr(self, f"answer_{name}", self.answer_missing)()
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def log_message(self, *_: object) -> None:
         pass

@@ -143,6 +143,11 @@ def test_other_settings_are_refused(built: tuple[Path, Summary], photos: Path) -
         build_dataset(_source(photos), built[0], BuildOptions(EntityOptions("paper100")))
 
 
+def test_the_source_is_not_built_into(photos: Path) -> None:
+    with pytest.raises(UsageError, match="inside the source"):
+        build_dataset(_source(photos), photos / "data", _options())
+
+
 def test_parts_joined_are_the_whole(
     built: tuple[Path, Summary], photos: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +157,7 @@ def test_parts_joined_are_the_whole(
     joined = merge_datasets([tmp_path / n for n in "123"], tmp_path / "all")
     assert joined.complete and _bytes_of(tmp_path / "all") == _bytes_of(built[0])
     (tmp_path / "2" / "entities.toml").write_text("[[entity]]\nname = 'x'\n")
-    with pytest.raises(UsageError, match="another entities.toml"):
+    with pytest.raises(UsageError, match=r"another entities\.toml"):
         merge_datasets([tmp_path / "1", tmp_path / "2"], tmp_path / "more")
 
 

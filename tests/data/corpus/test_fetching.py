@@ -3,6 +3,7 @@
 import socket
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -13,8 +14,9 @@ from ovseg.data.corpus.build import BuildOptions, EntityOptions, build_dataset
 from ovseg.data.corpus.encoding import ImageOptions
 from ovseg.data.corpus.engines import Engine
 from ovseg.data.corpus.guard import FetchOptions, ascii_address, is_public, reason_of
+from ovseg.data.corpus.inspection import inspect_dataset
 from ovseg.data.corpus.sources import Columns, resolve_source
-from tests.data.corpus.hostile import Server, hostile_server
+from tests.data.corpus.hostile import Handler, Server, hostile_server
 
 pytest.importorskip("img2dataset")
 
@@ -47,6 +49,7 @@ OTHERS = {
     "no address at all": "not http or https",
     "http://no-such-host.invalid/a.jpg": "host not found",
     "http://[::1/a.jpg": "malformed address",
+    "http://[ü/a.jpg": "malformed address",
     "http://127.0.0.1:port/a.jpg": "malformed address",
     "http://10.0.0.1/a.jpg": "private address",
     "http://[::1]/a.jpg": "private address",
@@ -104,6 +107,24 @@ def test_nothing_private_is_asked_without_leave(server: Server, tmp_path: Path) 
     found = _build(tmp_path, addresses, _options(FetchOptions()))
     assert set(found.values()) == {"private address"}
     assert server.requests == []
+
+
+def test_failures_are_fetched_again_on_request_and_nothing_else(
+    server: Server, tmp_path: Path
+) -> None:
+    home = f"http://127.0.0.1:{server.server_port}"
+    addresses = [f"{home}/{name}.jpg" for name in ("good", "later", "good", "nowhere")]
+    options = _options(FetchOptions(allow_private_hosts=True))
+    assert list(_build(tmp_path, addresses, options).values()) == ["ok", "HTTP 404", "HTTP 404"]
+    server.requests.clear()
+    _build(tmp_path, addresses, options)
+    assert server.requests == []
+    Handler.answer_later = Handler.answer_good  # type: ignore[attr-defined]
+    found = _build(tmp_path, addresses, replace(options, retry_failures=True))
+    assert list(found.values()) == ["ok", "ok", "HTTP 404"]
+    assert sorted(server.requests) == ["/later.jpg", "/nowhere.jpg"]
+    assert inspect_dataset(tmp_path / "data").faults == []
+    assert len(pl.read_parquet(tmp_path / "data" / "index.parquet")) == 3
 
 
 @pytest.mark.slow
@@ -166,6 +187,7 @@ def test_addresses_beyond_ascii_can_be_sent() -> None:
         "http://xn--bcher-kva.example/%C3%A4%20b.jpg?q=%C3%B6"
     )
     assert ascii_address("http://a/%20") == "http://a/%20"
+    assert ascii_address("http://[ü") == "http://[ü"
 
 
 def test_reasons() -> None:

@@ -8,9 +8,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from ovseg.data.corpus import tables
+from ovseg.data.corpus import lines
 from ovseg.data.corpus.captions import Tally
-from ovseg.data.corpus.tables import Layout, line_blocks, read_table
+from ovseg.data.corpus.lines import Part, line_blocks
+from ovseg.data.corpus.tables import Layout, read_table, table_parts
 from ovseg.errors import DataError, UsageError
 
 CC12M = Layout("tsv", 0, (1,))
@@ -60,7 +61,7 @@ def test_small_blocks_give_the_same_rows(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "rows.tsv"
     path.write_bytes(b"\n".join(HOSTILE))
     whole = _read(path, CC12M)
-    monkeypatch.setattr(tables.line_blocks, "__defaults__", (777,))
+    monkeypatch.setattr(lines.line_blocks, "__defaults__", (777,))
     assert _read(path, CC12M) == whole
 
 
@@ -126,3 +127,31 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     pq.write_table(pl.DataFrame({"a": ["x"]}).to_arrow(), path)
     with pytest.raises(UsageError, match="--url-column"):
         _read(path, Layout("parquet", "url", ("caption",)))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000, 1_500_000, 10_000_000])
+def test_parts_together_are_the_whole(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "rows.tsv"
+    path.write_bytes(b"\n".join(HOSTILE if size > 7 else HOSTILE[:5]))
+    whole, tally = _read(path, CC12M)
+    parts = table_parts(str(path), CC12M, size)
+    assert (parts[0].start, parts[-1].end) == (0, path.stat().st_size)
+    together = Tally()
+    rows = [
+        row
+        for part in parts
+        for chunk in read_table(str(path), CC12M, together, part)
+        for row in chunk.select("locator", "caption").rows()
+    ]
+    assert (rows, together) == (whole, tally)
+
+
+def test_parquet_parts_are_row_groups(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    frame = pl.DataFrame({"url": [f"u{n}" for n in range(10)], "caption": ["a dog"] * 10})
+    pq.write_table(frame.to_arrow(), path, row_group_size=4)
+    layout = Layout("parquet", "url", ("caption",))
+    parts = table_parts(str(path), layout)
+    assert parts == [Part(0, 1), Part(1, 2), Part(2, 3)]
+    rows = [len(c) for part in parts for c in read_table(str(path), layout, Tally(), part)]
+    assert rows == [4, 4, 2]

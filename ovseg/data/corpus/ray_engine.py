@@ -1,0 +1,67 @@
+"""The same work as stages of Ray Data on a cluster: same functions, same bytes.
+
+The data set's folder and the images must lie where every machine sees them under the same path.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+from ovseg.data.corpus.engines import Engine
+from ovseg.errors import DataError, MissingDependencyError
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+@contextmanager
+def connected(engine: Engine) -> Iterator[None]:
+    """A connection to the cluster; one that this opened is closed at the end."""
+    if find_spec("ray") is None:
+        raise MissingDependencyError("ray", "ray", "the engine ray")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        # Without an address Ray reads RAY_ADDRESS, and else starts a cluster on this machine.
+        ray.init(
+            address=engine.address or None,
+            num_cpus=None if engine.address else engine.workers or None,
+            log_to_driver=False,
+            include_dashboard=False,
+            logging_level="WARNING",
+        )
+    except (ConnectionError, ValueError) as error:
+        raise DataError(f"cannot join the Ray cluster {engine.address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_on_ray(
+    function: Callable[[Input], Output], inputs: Sequence[Input], engine: Engine
+) -> Iterator[Output]:
+    """Results in the order of the inputs, as they come from a Ray Data stage."""
+    if not inputs:
+        return
+    with connected(engine):
+        import ray
+
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        # Pickled by us, so that Ray need not find an Arrow type for our objects.
+        rows = [{"work": pickle.dumps((function, item))} for item in inputs]
+        stage = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_work)
+        for row in stage.iter_rows():
+            yield pickle.loads(row["result"])  # from our own workers
+
+
+def _work(row: dict[str, Any]) -> dict[str, bytes]:
+    function, item = pickle.loads(row["work"])  # from our own driver
+    return {"result": pickle.dumps(function(item))}

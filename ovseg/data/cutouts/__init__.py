@@ -1,0 +1,1 @@
+"""Captioned scenes with ground-truth masks, composed from cut-outs on photographs."""

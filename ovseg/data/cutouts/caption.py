@@ -1,0 +1,198 @@
+"""Saying what a scene shows: "A red car to the left of two dogs."
+
+Only what can be seen is said: colours are measured on the visible pixels, counts and positions on
+the masks. Positions are the viewer's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from ovseg.data.cutouts.colours import colour_words
+from ovseg.data.cutouts.naming import NameTable
+from ovseg.data.cutouts.scene import Scene
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# How a sentence ends that has said where; a second "on a green background" would stumble.
+_PLACES = ("left", "right", "corner", "top", "bottom", "middle")
+_APART = 0.08  # gap between centres, as a share of the scene, from which "left of" is said
+_SMALL, _LARGE = 0.025, 0.17  # share of the scene
+
+
+@dataclass(frozen=True)
+class Subject:
+    """All objects of one name in a scene.
+
+    Attributes:
+        name: the entity.
+        numbers: of the instances.
+        several: whether one cut-out shows several of them.
+        colour: what colour they share, or "".
+        size: "small", "large" or "".
+        rows, columns: centres of the instances as shares of the scene, 0..1.
+        behind: names of subjects that partly hide the only instance.
+    """
+
+    name: str
+    numbers: tuple[int, ...]
+    several: bool
+    colour: str
+    size: str
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
+    behind: str | None
+
+
+def describe(rng: Generator, scene: Scene, table: NameTable) -> str:
+    """One sentence for a scene, drawn from the ways to say it."""
+    subjects = subjects_of(scene)
+    if not subjects:
+        return "An empty scene."
+    order = [subjects[index] for index in rng.permutation(len(subjects))]
+    phrases = [noun_phrase(rng, subject, table) for subject in order]
+    if len(order) == 1:
+        text = _one(rng, order[0], phrases[0], table)
+    elif len(order) == 2:
+        text = _two(rng, order, phrases)
+    else:
+        text = _many(rng, order, phrases)
+    if not text.endswith(_PLACES):
+        text += _ground(rng, scene)
+    return text[0].upper() + text[1:] + "."
+
+
+def subjects_of(scene: Scene) -> list[Subject]:
+    """The objects of a scene by name, in the order of their first instance."""
+    members: dict[str, list[int]] = {}
+    for number, instance in enumerate(scene.instances):
+        members.setdefault(instance.cutout.name, []).append(number)
+    return [_subject(scene, name, numbers) for name, numbers in members.items()]
+
+
+def _subject(scene: Scene, name: str, numbers: list[int]) -> Subject:
+    masks = [scene.labels == number for number in numbers]
+    colours = {colour_words(scene.image[mask]) for mask in masks}
+    centres = [_centre(mask) for mask in masks]
+    area = float(np.mean([mask.mean() for mask in masks]))
+    first = scene.instances[numbers[0]]
+    hider = scene.instances[first.hidden_by].cutout.name if first.hidden_by is not None else None
+    return Subject(
+        name=name,
+        numbers=tuple(numbers),
+        several=any(scene.instances[number].cutout.several for number in numbers),
+        colour=colours.pop() if len(colours) == 1 else "",
+        size="small" if area < _SMALL else "large" if area > _LARGE else "",
+        rows=tuple(row for row, _ in centres),
+        columns=tuple(column for _, column in centres),
+        behind=hider if len(numbers) == 1 and hider != name else None,
+    )
+
+
+def _centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    rows, columns = np.nonzero(mask)
+    return float(rows.mean()) / mask.shape[0], float(columns.mean()) / mask.shape[1]
+
+
+def noun_phrase(rng: Generator, subject: Subject, table: NameTable) -> str:
+    """ "a small red car", "two red cars", "some cherries", "a pair of scissors"."""
+    noun, count = subject.name, len(subject.numbers)
+    last = noun.rpartition(" ")[2]
+    uncounted = last in table.mass or subject.several
+    words = []
+    if subject.size and not uncounted and rng.random() < 0.3:
+        words.append(subject.size)
+    # "an orange orange" is no sentence for people.
+    if subject.colour and subject.colour != subject.name and rng.random() < 0.75:
+        words.append(subject.colour)
+    if uncounted:
+        plural = noun if last in table.mass else table.plural(noun)
+        return " ".join(["some", *words, plural])
+    if last in table.plural_only:
+        words = ["pair" if count == 1 else "pairs", "of", *words, noun]
+    else:
+        words.append(noun if count == 1 else table.plural(noun))
+    if count > 1:
+        return " ".join([_NUMBERS[count], *words])
+    leading = "the" if noun in table.unique else article(words[0])
+    return f"{leading} {' '.join(words)}"
+
+
+def article(word: str) -> str:
+    """ "a" or "an", by sound."""
+    silent_h = word.startswith(("hour", "honest", "heir"))
+    yod = word.startswith(("uni", "use", "uku", "eu", "ewe", "one"))
+    return "an" if silent_h or (word[0] in "aeiou" and not yod) else "a"
+
+
+def _one(rng: Generator, subject: Subject, phrase: str, table: NameTable) -> str:
+    spot = _where(subject)
+    many = len(subject.numbers) > 1 or (subject.several and subject.name not in table.mass)
+    plain = [phrase, f"a photo of {phrase}", f"a picture of {phrase}"]
+    placed = [f"{phrase} {spot}", f"there {'are' if many else 'is'} {phrase} {spot}"]
+    return _pick(rng, [*plain, *placed] if spot else plain)
+
+
+def _two(rng: Generator, subjects: Sequence[Subject], phrases: Sequence[str]) -> str:
+    relations = _relations(*subjects)
+    if relations and rng.random() < 0.75:
+        return f"{phrases[0]} {_pick(rng, relations)} {phrases[1]}"
+    return _pick(
+        rng, [f"{phrases[0]} {word} {phrases[1]}" for word in ("and", "with", "next to")[:2]]
+    )
+
+
+def _many(rng: Generator, subjects: Sequence[Subject], phrases: Sequence[str]) -> str:
+    relations = _relations(*subjects[:2])
+    spot = _where(subjects[2])
+    if relations and spot and len(subjects) == 3 and rng.random() < 0.5:
+        return f"{phrases[0]} {_pick(rng, relations)} {phrases[1]}, and {phrases[2]} {spot}"
+    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def _relations(first: Subject, second: Subject) -> list[str]:
+    """What may truly stand between the two; "behind" rules out the rest."""
+    if first.behind == second.name:
+        return ["partly hidden behind", "behind"]
+    if second.behind == first.name:
+        return ["in front of"]
+    found = []
+    if max(first.columns) + _APART < min(second.columns):
+        found += ["left of", "to the left of"]
+    if max(second.columns) + _APART < min(first.columns):
+        found += ["right of", "to the right of"]
+    if max(first.rows) + 2 * _APART < min(second.rows):
+        found.append("above")
+    if max(second.rows) + 2 * _APART < min(first.rows):
+        found.append("below")
+    return found
+
+
+def _where(subject: Subject) -> str:
+    """ "on the left", "in the top right corner", or "" where it cannot be said."""
+    low, high = 0.36, 0.64
+    left, right = max(subject.columns) < low, min(subject.columns) > high
+    top, bottom = max(subject.rows) < low, min(subject.rows) > high
+    side = "left" if left else "right" if right else ""
+    level = "top" if top else "bottom" if bottom else ""
+    if side and level:
+        return f"in the {level} {side} corner" if len(subject.numbers) == 1 else f"on the {side}"
+    if side:
+        return f"on the {side}"
+    if level:
+        return f"at the {level}"
+    middle = all(low <= value <= high for value in (*subject.rows, *subject.columns))
+    return "in the middle" if middle and len(subject.numbers) == 1 else ""
+
+
+def _ground(rng: Generator, scene: Scene) -> str:
+    if rng.random() >= 0.25:
+        return ""
+    colour = colour_words(scene.image[scene.labels < 0])
+    return f" on {article(colour)} {colour} background" if colour else ""
+
+
+def _pick(rng: Generator, choices: Sequence[str]) -> str:
+    return choices[int(rng.integers(len(choices)))]

@@ -1,0 +1,100 @@
+"""Work cut into pieces whose results are kept, so that it can stop at any moment and go on.
+
+A piece's result is one JSON file, written when everything it stands for is on disk. Pieces do not
+know of each other, so that neither their order nor the number of processes shows in any output.
+"""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ovseg.errors import DataError
+from ovseg.files import write_text
+
+Arguments = TypeVar("Arguments")
+# Called with the stage's name, and how many items of how many are done.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Piece(Generic[Arguments]):
+    """One piece of work.
+
+    Attributes:
+        record: file its result is kept in.
+        arguments: what the function is called with; must be picklable.
+        items: how much of the stage it is, for progress.
+    """
+
+    record: Path
+    arguments: Arguments
+    items: int
+
+
+def run_pieces(
+    stage: str,
+    pieces: Sequence[Piece[Arguments]],
+    function: Callable[[Arguments], Any],
+    workers: int,
+    progress: Progress | None = None,
+) -> list[Any]:
+    """Results of `function` on every piece, in their order; those already recorded are read.
+
+    Args:
+        function: importable, returns what JSON can hold.
+        workers: processes; 1 works in this one.
+
+    Raises:
+        DataError: a worker process died.
+    """
+    total = sum(piece.items for piece in pieces)
+    waiting = [piece for piece in pieces if not piece.record.exists()]
+    done = total - sum(piece.items for piece in waiting)
+
+    def report(piece: Piece[Arguments] | None) -> None:
+        nonlocal done
+        done += piece.items if piece else 0
+        if progress:
+            progress(stage, done, total)
+
+    report(None)
+    if workers <= 1 or len(waiting) <= 1:
+        for piece in waiting:
+            _run(function, piece)
+            report(piece)
+    else:
+        _run_parallel(function, waiting, workers, report)
+    return [json.loads(piece.record.read_text(encoding="utf-8")) for piece in pieces]
+
+
+def _run_parallel(
+    function: Callable[[Arguments], Any],
+    pieces: Sequence[Piece[Arguments]],
+    workers: int,
+    report: Callable[[Piece[Arguments]], None],
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(pieces)), mp_context=context)
+    try:
+        futures: dict[Future[None], Piece[Arguments]] = {
+            pool.submit(_run, function, piece): piece for piece in pieces
+        }
+        for future in as_completed(futures):
+            future.result()
+            report(futures[future])
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died, perhaps for want of memory: run the same command again to "
+            "continue, with fewer --workers if it happens again"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run(function: Callable[[Arguments], Any], piece: Piece[Arguments]) -> None:
+    write_text(piece.record, json.dumps(function(piece.arguments)))

@@ -1,0 +1,1 @@
+"""CLIP towers read at their patches: segmentation with any vocabulary and no training."""

@@ -1,0 +1,112 @@
+"""OVSegmentor's grouping on a CLIP tower: the bridge from the paper to dense CLIP.
+
+Letters: B image, N patch, D width, H W pixels.
+
+The tower's dense features take the place of the patch embedding; group tokens, both stages and the
+binding module are the paper's and are trained. With the tower frozen, what is trained is the
+grouping alone.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ovseg.errors import RecipeError
+from ovseg.model.binding import ReleasedBinding, SlotBinding
+from ovseg.model.clip.guide import IMAGENET_MEAN, IMAGENET_STD
+from ovseg.model.clip.heads import HEADS, LastBlock
+from ovseg.model.clip.loading import build, find_recipe, load_weights
+from ovseg.model.clip.names import parse_clip_name
+from ovseg.model.clip.tower import OpenClipTower, SiglipTower, image_tower
+from ovseg.model.image_encoder import ImageEncoder
+
+
+class ClipGroupEncoder(ImageEncoder):
+    """`ImageEncoder` whose patches are the dense features of a CLIP tower.
+
+    Args:
+        tower: the tower; its width must be the encoder's.
+        head: how its last block is read, a name in `heads.HEADS`.
+        mean, std: normalisation of the tower's pixels, per channel in 0..1. The encoder itself
+            takes ImageNet's, as every OVSegmentor does.
+        frozen: keep the tower as it is, without gradients; else it is trained too.
+        binding, encoder: as `ImageEncoder`.
+
+    Raises:
+        RecipeError: the tower has another width.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        tower: OpenClipTower | SiglipTower,
+        head: str,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        frozen: bool,
+        binding: ReleasedBinding | SlotBinding,
+        **encoder: Any,
+    ) -> None:
+        super().__init__(binding, patch=tower.patch, **encoder)
+        if self.group_tokens.shape[1] != tower.width:
+            raise RecipeError(
+                f"model.image.width is {self.group_tokens.shape[1]}, that of the tower in "
+                f"model.image.init {tower.width}: set width = {tower.width}"
+            )
+        del self.patch_embed, self.position
+        self.tower = tower
+        self.head = HEADS[head]
+        self.frozen = frozen
+        tower.requires_grad_(not frozen)
+        own_mean, own_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        scale = own_std / torch.tensor(std)
+        shift = (own_mean - torch.tensor(mean)) / torch.tensor(std)
+        self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
+
+    def embed_patches(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Dense features of images in ImageNet's normalisation, before CLIP's projection."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x = self.tower.tokens(pixels * self.scale + self.shift)
+            return self.head(LastBlock(self.tower, x, grid))  # [B, N, D]
+
+    def train(self, mode: bool = True) -> "ClipGroupEncoder":
+        """As any module, but a frozen tower stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.tower.eval()
+        return self
+
+
+def clip_group_encoder(
+    init: str,
+    frozen: bool,
+    binding: ReleasedBinding | SlotBinding,
+    pretrained: bool,
+    **encoder: Any,
+) -> ClipGroupEncoder:
+    """Build the encoder that `model.image.init` names, as `clip:ViT-B-16/openai,head=naclip`.
+
+    Args:
+        init: a name as after `--model`.
+        frozen: see `ClipGroupEncoder`.
+        binding: makes the groups.
+        pretrained: fetch the tower's weights; False leaves them random, for a checkpoint to fill.
+        encoder: further arguments of `ImageEncoder`.
+
+    Raises:
+        RecipeError: the head needs a guide, or the sizes do not fit together.
+        OvsegError: as `load_clip`.
+    """
+    name = parse_clip_name(init)
+    if name.head == "proxyclip":
+        raise RecipeError("model.image.init: the head proxyclip cannot be trained on")
+    recipe = find_recipe(name, download=pretrained)
+    model = build(recipe.config)
+    if pretrained:
+        load_weights(model, recipe.weights)
+    tower = image_tower(model.visual)
+    return ClipGroupEncoder(tower, name.head, recipe.mean, recipe.std, frozen, binding, **encoder)

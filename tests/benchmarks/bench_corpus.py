@@ -1,0 +1,180 @@
+"""Speeds of building a data set. Each line of output is one figure.
+
+    python -m tests.benchmarks.bench_corpus match --captions ../shared/data/cc3m-validation.tsv
+    python -m tests.benchmarks.bench_corpus ratios --captions ../shared/data/cc3m-validation.tsv
+    python -m tests.benchmarks.bench_corpus images --photos ../shared/data/coco-train100/images
+    python -m tests.benchmarks.bench_corpus shards
+
+`match` makes a file of `--rows` rows (12.4 million, 2 GB) by repeating and perturbing the captions
+and runs everything up to the plan on it. `ratios` (needs nltk) compares with a loop that tokenises
+and looks words up, and with a tagger over every caption, one core each. `images` compares decoders
+on photos scaled to 0.8 and 3 megapixels. `shards` writes images that are already encoded.
+"""
+
+import argparse
+import io
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from ovseg.data.corpus.build import BuildOptions, EntityOptions, make_plan
+from ovseg.data.corpus.captions import Tally
+from ovseg.data.corpus.dataset import Dataset
+from ovseg.data.corpus.encoding import ImageOptions, PreparedImage, prepare_image
+from ovseg.data.corpus.engines import Engine
+from ovseg.data.corpus.entities import load_entities
+from ovseg.data.corpus.matching import Matcher
+from ovseg.data.corpus.plan import PlanSummary
+from ovseg.data.corpus.shards import PlanRow, write_shard
+from ovseg.data.corpus.sources import Columns, resolve_source
+from ovseg.data.corpus.tables import Layout, read_table
+
+
+def main() -> None:
+    """Run one benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["match", "ratios", "images", "shards"])
+    parser.add_argument("--captions", type=Path, help="a file as CC3M's: caption, tab, URL")
+    parser.add_argument("--photos", type=Path, help="a folder of photos")
+    parser.add_argument("--rows", type=int, default=12_400_000)
+    parser.add_argument("--workers", type=int, default=2, help="processes that match")
+    parser.add_argument("--folder", type=Path, help="where the large file may lie")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.what == "match":
+            bench_match(options.captions, options.rows, Path(folder), options.workers)
+        elif options.what == "ratios":
+            bench_ratios(options.captions)
+        elif options.what == "images":
+            bench_images(options.photos)
+        else:
+            bench_shards(Path(folder))
+
+
+def bench_match(captions: Path, rows: int, folder: Path, workers: int) -> None:
+    """Read, clean, match and plan a file in CC12M's layout; time and peak memory."""
+    table = folder / "captions.tsv"
+    _write_many(captions, rows, table)
+    source = resolve_source("cc12m", str(table), Columns(), None)
+    options = BuildOptions(EntityOptions("paper100"), engine=Engine(workers=workers))
+    dataset = Dataset(folder)
+    start = time.perf_counter()
+    make_plan(source, dataset, load_entities("paper100"), options)
+    seconds = time.perf_counter() - start
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    used = [resource.getrusage(kind) for kind in kinds]
+    busy = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    # Linux gives the largest child's peak: the sum is an upper bound.
+    peak = used[0].ru_maxrss + (workers * used[1].ru_maxrss if workers > 1 else 0)
+    plan = dataset.load_plan_summary() or PlanSummary()
+    print(f"{plan.tally.read:,} rows, {plan.rows:,} matched, {workers} processes")
+    print(f"{seconds:.1f} s, {plan.tally.read / seconds:,.0f} rows/s, processor {busy:.1f} s")
+    print(f"peak memory {peak / 1e6:.2f} GB at most")
+
+
+def _write_many(captions: Path, rows: int, table: Path) -> None:
+    """Captions over and over, each time cut at another place with the halves exchanged."""
+    pairs = [line.rstrip("\n").split("\t") for line in captions.open(encoding="utf-8")]
+    chance = random.Random(0)
+    with table.open("w", encoding="utf-8") as stream:
+        for start in range(0, rows, len(pairs)):
+            for caption, url in pairs[: rows - start]:
+                words = caption.split(" ")
+                cut = chance.randrange(len(words))
+                stream.write(f"{url}?{start}\t{' '.join(words[cut:] + words[:cut])}\n")
+
+
+def bench_ratios(captions: Path) -> None:
+    """Captions per second on one core: ours, tokenise and look up, and a tagger."""
+    from nltk.tokenize import NLTKWordTokenizer
+
+    from ovseg.data.corpus.tagging import Tagger
+
+    texts = pl.concat(read_table(str(captions), Layout("tsv", 1, (0,)), Tally()))["caption"]
+    entities = load_entities("paper100")
+    matcher = Matcher(entities)
+    many = pl.concat([texts] * 6)
+    ours = len(many) / _seconds(lambda: matcher.match(many), 5)
+    words = {form for entity in entities for form in entity.forms}
+    tokenizer = NLTKWordTokenizer()
+
+    def look_up() -> list[list[str]]:
+        return [[w for w in tokenizer.tokenize(t.lower()) if w in words] for t in texts[:4000]]
+
+    loop = 4000 / _seconds(look_up, 2)
+    tagger = Tagger()
+    tagged = 1500 / _seconds(lambda: list(tagger.nouns(texts[:1500].to_list())), 1)
+    print(f"match {ours:,.0f} captions/s, loop {loop:,.0f}, tagger {tagged:,.0f}")
+    print(f"ratio to the loop {ours / loop:.0f}x, to the tagger {ours / tagged:.0f}x")
+
+
+def bench_images(photos: Path) -> None:
+    """Images per second: ours beside OpenCV at full and at reduced scale, all to 256 pixels."""
+    cv2.setNumThreads(1)
+    files = sorted(photos.rglob("*.jpg"))[:32]
+    options = ImageOptions()
+    for megapixels in (0.8, 3.0):
+        data = [_scaled(path, megapixels) for path in files]
+        runs: list[tuple[str, Callable[[bytes], object]]] = [
+            ("ours (Pillow, reduced scale)", lambda item: prepare_image(item, options)),
+            ("OpenCV, reduced scale", lambda item: _opencv(item, reduced=True)),
+            ("OpenCV, full scale", lambda item: _opencv(item, reduced=False)),
+        ]
+        for name, run in runs:
+            seconds = _seconds(lambda run=run, data=data: [run(item) for item in data], 3)
+            print(f"{megapixels} megapixels, {name}: {len(data) / seconds:.0f} images/s")
+
+
+def _scaled(path: Path, megapixels: float) -> bytes:
+    with Image.open(path) as image:
+        scale = (megapixels * 1e6 / (image.width * image.height)) ** 0.5
+        size = round(image.width * scale), round(image.height * scale)
+        stream = io.BytesIO()
+        image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+        return stream.getvalue()
+
+
+def _opencv(data: bytes, reduced: bool) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as header:
+        width, height = header.size
+    times = min(width, height) // 256 if reduced else 1
+    flags = {2: cv2.IMREAD_REDUCED_COLOR_2, 3: cv2.IMREAD_REDUCED_COLOR_2}
+    flag = flags.get(times, cv2.IMREAD_REDUCED_COLOR_4 if times > 3 else cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    scale = 256 / min(width, height)
+    size = round(width * scale), round(height * scale)
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+
+
+def bench_shards(folder: Path) -> None:
+    """Samples per second from images in memory to a shard with all its files."""
+    data = np.random.default_rng(0).bytes(20_000)
+    row = PlanRow("http://a/1.jpg", "a dog on a sofa " * 5, None, None, [49, 30], [2, 11], [5, 15])
+    rows = [row] * 5000
+    images = [PreparedImage(data, 341, 256)] * len(rows)
+    names = [entity.name for entity in load_entities("paper100")]
+    seconds = _seconds(lambda: write_shard(folder, 0, rows, images, names), 3)
+    print(f"{len(rows) / seconds:,.0f} samples/s")
+
+
+def _seconds(run: Callable[[], object], times: int) -> float:
+    """Processor time of this process, the best of several runs: others may be at work here."""
+    best = float("inf")
+    for _ in range(times):
+        start = time.process_time()
+        run()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""`ovseg build-dataset` through its runner."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ovseg_cli.__main__ import run
+from tests.data.corpus.pictures import picture
+
+OPTIONS = ["--entities", "paper100", "--image-size", "32", "--partners", "2", "--workers", "1"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.jpg").write_bytes(picture(number))
+        (folder / f"{number}.txt").write_text(
+            "a [bold] dog on a sofa" if number % 2 else "two cats"
+        )
+    (folder / "bad.jpg").write_bytes(b"<html>")
+    (folder / "bad.txt").write_text("a dog")
+    return folder
+
+
+def test_build_inspect_and_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = str(photos.parent / "data")
+    assert run(["build-dataset", str(photos), "--output", data, *OPTIONS]) == 0
+    shown = capsys.readouterr().out
+    assert "6 pairs in 1 of 1 shards" in shown and "a web page, not an image" in shown
+    again = ["build-dataset", "from", str(photos), "-o", data, *OPTIONS, "--json"]
+    assert run(again) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["pairs"] == 6 and summary["complete"]
+    assert run(["build-dataset", "inspect", data, "--samples", "6"]) == 0
+    shown = capsys.readouterr().out
+    assert "all checksums of 1 shards match" in shown and "a [bold] dog" in shown
+    assert run(["build-dataset", "inspect", data, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"][0]["partners"]
+    (photos.parent / "data" / "partners.npy").unlink()
+    assert run(["build-dataset", "inspect", data, "--samples", "0"]) == 1
+    assert "partners.npy is missing" in capsys.readouterr().err
+
+
+def test_parts_and_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["build-dataset", str(photos), *OPTIONS, "--pairs-per-shard", "2"]
+    parts = [str(photos.parent / name) for name in "ab"]
+    for index, part in enumerate(parts, 1):
+        assert run([*common, "--shard-range", f"{index}/2", "--output", part]) == 0
+    assert "not complete" in capsys.readouterr().out
+    whole = str(photos.parent / "whole")
+    assert run(["build-dataset", "merge", *parts, "--output", whole, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pairs"] == 6
+
+
+def test_dry_run_writes_nothing(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(photos.parent.rglob("*"))
+    command = ["build-dataset", str(photos), "--entities", "paper100", "--dry-run"]
+    assert run([*command, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["captions_matched"] == 7 and plan["disk_bytes"] > 0
+    assert run(command) == 0
+    assert "disk need" in capsys.readouterr().out
+    assert sorted(photos.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["cc13m", "--output", "x"], 2, "there is no source 'cc13m'"),
+        (["{photos}"], 2, "--output DIR"),
+        (["{photos}", "--output", "x", "--match", "both"], 2, "lexical or pos"),
+        (["{photos}", "--output", "x", "--shard-range", "3/2"], 2, "no part 3 of 2"),
+        (["{photos}", "--output", "x", "--shard-range", "half"], 2, "write it as 1/4"),
+        (["{photos}", "--output", "x", "--engine", "slurm"], 2, "unknown engine"),
+        (["inspect", "{photos}"], 1, "is no data set"),
+        (["--output", "x"], 2, "SOURCE"),
+    ],
+)
+def test_mistakes(
+    photos: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert run(["build-dataset", *(a.format(photos=photos) for a in arguments)]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_help_lists_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["build-dataset", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("inspect", "merge", "agreement", "SOURCE"))
+    assert run(["build-dataset", "cc12m", "--help"]) == 0
+    assert "--allow-private-hosts" in capsys.readouterr().out

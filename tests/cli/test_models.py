@@ -1,0 +1,198 @@
+"""`ovseg models` through its runner, and once as a process."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from ovseg.downloads import Remote
+from ovseg.model import catalogue
+from ovseg.model.catalogue import Entry
+from ovseg_cli.__main__ import run
+from tests.hostile_server import Server, honest, serving, truncating
+
+PARITY = Path(__file__).parents[1] / "parity" / "data"
+HEADS = ["--set", "model.text.heads=4"]
+BODY = bytes(range(256)) * 2000
+
+
+def known(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a model of the server's be known as `tiny`."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    checksum = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+    remote = Remote("tiny", server.url, checksum, "models/tiny.bin", len(BODY), "MIT")
+    entry = Entry("tiny", "test", "a test", "MIT", "https://host/", remote=remote)
+    monkeypatch.setattr(catalogue, "CATALOGUE", (entry,))
+
+
+def results(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_list_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "starter  (starter, here)" in out
+    assert "ovsegmentor-vitb16-bert  (ovsegmentor, not here)" in out
+    assert "published mIoU: voc 53.8, context 20.4, coco-object 25.1, ade20k 5.6" in out
+    assert "non-commercial" in out
+
+
+def test_list_for_scripts(capsys: pytest.CaptureFixture[str], own_cache: Path) -> None:
+    assert run(["models", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in results(capsys)}
+    assert rows["starter"]["cached"] and rows["starter"]["path"] is None
+    row = rows["ovsegmentor-vits16-roberta"]
+    assert not row["cached"] and row["scores"]["voc"] == 44.5
+    assert row["path"] == str(own_cache / "models" / "ovsegmentor-vits16-roberta.safetensors")
+
+
+def test_pull_announces_resumes_and_checks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    with serving(BODY, truncating(100_000), honest) as server:
+        known(server, monkeypatch)
+        assert run(["models", "pull", "tiny"]) == 0
+        shown = capsys.readouterr()
+        assert shown.out.strip() == str(own_cache / "models" / "tiny.bin")
+        assert f"downloading tiny (512 kB) from {server.url}" in shown.err
+        assert (own_cache / "models" / "tiny.bin").read_bytes() == BODY
+        assert run(["models", "pull", "tiny", "--json"]) == 0
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["path"] == str(own_cache / "models" / "tiny.bin")
+        assert shown.err == ""  # it is here: nothing to announce
+    assert len(server.requests) == 2
+    assert run(["models", "list"]) == 0
+    assert "tiny  (test, 512 kB, here)" in capsys.readouterr().out
+
+
+def test_pull_of_a_wrong_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(BODY[::-1]) as server:
+        known(server, monkeypatch)
+        assert run(["models", "pull", "tiny"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("ovseg: error: tiny: sha256:")
+
+
+def test_pull_offline_says_what_to_put_where(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    with serving(BODY) as server:
+        known(server, monkeypatch)
+    monkeypatch.setenv("OVSEG_OFFLINE", "1")
+    assert run(["models", "pull", "tiny"]) == 1
+    assert f"put it at {own_cache / 'models' / 'tiny.bin'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["pull", "startr"], 2, "did you mean starter?"),
+        (["pull", "ovsegmentor-vitb16-bert"], 1, "ovseg models convert FILE.pth"),
+        (["info", "nothing.pth"], 1, "nothing.pth: cannot be read: No such file"),
+        (["info", "nothing"], 2, "there is no model or file called nothing"),
+        (["convert", "nothing.pth", "x.safetensors"], 1, "nothing.pth: cannot be read"),
+        (["convert", str(PARITY / "reference-a.pth"), "x.safetensors"], 2, "text.heads=N"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    code: int,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["models", *arguments]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ovseg: error: ") and sentence in line
+
+
+def test_every_wrong_key_has_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    wrong = ["--set", "model.image.widht=3", "--set", "model.image.binding=slto"]
+    released = str(PARITY / "reference-a.pth")
+    assert run(["models", "convert", released, str(tmp_path / "x"), *HEADS, *wrong]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        'ovseg: error: --set: model.image.binding = "slto": must be one of released, slot; '
+        'did you mean "slot"?',
+        "ovseg: error: --set: model.image.widht = 3: unknown key; did you mean model.image.width?",
+    ]
+
+
+def test_pull_of_what_is_built_in_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "pull", "starter"]) == 0
+    assert "nothing to pull" in capsys.readouterr().out
+
+
+def test_a_released_file_is_described_converted_and_described_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    released, out = str(PARITY / "reference-a.pth"), tmp_path / "ours.safetensors"
+    assert run(["models", "info", released, "--json"]) == 0
+    before = results(capsys)
+    assert before["format"] == "released checkpoint" and before["tensors"] == 300
+    assert before["model"]["image"]["depths"] == [2, 2]
+    assert before["next"].startswith("ovseg models convert ")
+    assert run(["models", "convert", released, str(out), *HEADS, "--json"]) == 0
+    made = results(capsys)
+    assert run(["models", "info", str(out), "--json"]) == 0
+    after = results(capsys)
+    assert after["format"] == "ovseg checkpoint" and after["intact"] is True
+    assert after["content_hash"] == made["content_hash"]
+    assert after["model"]["text"]["heads"] == 4
+    assert after["tensors"] == made["tensors"] < before["tensors"]
+    assert run(["models", "info", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "parameters: 1,583,196\n" in shown and "\n    group_tokens: 16\n" in shown
+    assert "intact: yes" in shown
+
+
+def test_a_rotten_checkpoint_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "ours.safetensors"
+    assert run(["models", "convert", str(PARITY / "reference-a.pth"), str(out), *HEADS]) == 0
+    data = bytearray(out.read_bytes())
+    data[-9] ^= 4
+    out.write_bytes(bytes(data))
+    capsys.readouterr()
+    assert run(["models", "info", str(out)]) == 0
+    assert "intact: no" in capsys.readouterr().out
+
+
+def test_an_attack_file_is_one_line_and_does_not_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import os
+
+    import torch
+
+    class Runs:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    attack = tmp_path / "attack.pth"
+    torch.save({"model": {}, "config": Runs()}, attack)
+    for command in (["info", str(attack)], ["convert", str(attack), str(tmp_path / "x")]):
+        assert run(["models", *command]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "refused: it refers to" in line and "Nothing of it was run" in line
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "x").exists()
+
+
+def test_as_a_process_and_without_torch() -> None:
+    code = (
+        "import sys; from ovseg_cli.__main__ import run;"
+        f"code = run(['models', 'info', {str(PARITY / 'reference-a.pth')!r}, '--json']);"
+        "sys.exit(code or ('torch' in sys.modules) * 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["image"]["groups"] == 8

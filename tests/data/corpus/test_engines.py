@@ -1,0 +1,35 @@
+"""Engines run functions in order and say what went wrong."""
+
+import os
+
+import pytest
+
+from ovseg.data.corpus.engines import Engine
+from ovseg.errors import DataError, UsageError
+
+
+def _double(number: int) -> int:
+    return 2 * number
+
+
+def _die(number: int) -> int:
+    os._exit(number)
+
+
+@pytest.mark.slow
+def test_processes_keep_the_order() -> None:
+    assert list(Engine(workers=2).run(_double, range(20))) == list(range(0, 40, 2))
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed() -> None:
+    with pytest.raises(DataError, match="fewer --workers"):
+        list(Engine(workers=2).run(_die, [9, 9]))
+
+
+def test_bad_engines() -> None:
+    with pytest.raises(UsageError, match="unknown engine"):
+        Engine("slurm")
+    with pytest.raises(UsageError, match="workers"):
+        Engine(workers=-1)
+    assert Engine().processes >= 1

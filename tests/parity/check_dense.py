@@ -1,0 +1,361 @@
+"""Compare the dense CLIP methods with a fixture of the released implementations' results.
+
+    python tests/parity/check_dense.py tests/parity/data/dense-a
+
+reads PREFIX.safetensors and PREFIX.json, computes every `out.*` again with ovseg's own code, and
+prints a row each: largest difference as a share of the fixture's maximum, and what is allowed.
+Label maps must be equal in every pixel. The exit code is 0 if all rows pass.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from open_clip.transformer import QuickGELU, VisionTransformer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ovseg.data.images import resize
+from ovseg.model.clip.guide import GuideNetwork
+from ovseg.model.clip.heads import HEADS, Guide, LastBlock, neighbourhood
+from ovseg.model.clip.positions import ENLARGEMENT, resize_positions
+from ovseg.model.clip.tower import OpenClipTower
+from ovseg.model.interface import GroupedImage
+from ovseg.zeroshot.dense import Look, look_at, refined
+from ovseg.zeroshot.pixel_rule import PixelRule, class_probabilities, label_pixels
+from ovseg.zeroshot.query_maps import QueryMaps, WindowMaps
+from ovseg.zeroshot.refine import Pamr
+from ovseg.zeroshot.windows import SlidingWindow
+
+TOLERANCE = 1e-5
+LOOSER = 1e-4  # after PAMR and after renormalisation
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result: `error` is a share of the maximum, or for label maps a number of pixels."""
+
+    name: str
+    error: float
+    allowed: float
+    unit: str = ""
+
+    @property
+    def passes(self) -> bool:
+        return self.error <= self.allowed
+
+
+class Fixture:
+    """Inputs, weights and results of one file, and the models made of them."""
+
+    def __init__(self, prefix: Path) -> None:
+        self.tensors = load_file(prefix.with_name(prefix.name + ".safetensors"))
+        self.facts = json.loads(prefix.with_name(prefix.name + ".json").read_text())
+        self.names = [name[4:] for name in self.tensors if name.startswith("out.")]
+        self.queries = self.facts["query_idx"]
+
+    def tower(self, exact_gelu: bool = False, enlargement: float = ENLARGEMENT) -> OpenClipTower:
+        sizes = self.facts["model"]
+        visual = VisionTransformer(
+            sizes["image_size"],
+            sizes["patch_size"],
+            sizes["width"],
+            sizes["layers"],
+            sizes["heads"],
+            sizes["mlp_ratio"],
+            output_dim=sizes["output_dim"],
+            act_layer=nn.GELU if exact_gelu else QuickGELU,
+        )
+        weights = {k[8:]: v for k, v in self.tensors.items() if k.startswith("weights.")}
+        visual.load_state_dict(weights)
+        return OpenClipTower(visual.eval(), enlargement, by_count=True)
+
+    def image(self, name: str) -> Tensor:
+        """A normalised image [1, 3, H, W]."""
+        mean, std = (torch.tensor(self.facts["preprocess"][key]) for key in ("mean", "std"))
+        pixels = (self.tensors[f"in.image.{name}"].float() - mean) / std
+        return pixels.permute(2, 0, 1)[None]
+
+    def features(
+        self,
+        head: str,
+        image: str,
+        guide: str | None = None,
+        as_released: bool = False,
+        **tower: bool | float,
+    ) -> Tensor:
+        """Dense features [N, C] of an image under a head."""
+        towers, pixels = self.tower(**tower), self.image(image)
+        grid = (pixels.shape[2] // towers.patch, pixels.shape[3] // towers.patch)
+        guiding = Guide(self.tensors[guide], as_released) if guide else None
+        block = LastBlock(towers, towers.tokens(pixels), grid, guiding)
+        return towers.embed(HEADS[head](block))[0]
+
+    def maps(self, head: str, image: str, look: Look, guides: tuple[str, ...] = ()) -> QueryMaps:
+        """Cosines at the original size of `image`."""
+        shape = (100, 100) if image == "small" else tuple(self.facts["resize"]["original"])
+        model = _FixtureModel(self, head, [self.tensors[name] for name in guides])
+        (found,) = look_at(model, self.image(image), self.tensors["in.text"], look, [shape])
+        return found
+
+
+class _FixtureModel:
+    """As much of a dense model as looking at an image needs; guides come in window order."""
+
+    def __init__(self, fixture: Fixture, head: str, guides: list[Tensor]) -> None:
+        self.tower, self.head, self.guides = fixture.tower(), HEADS[head], guides
+
+    def encode_image(self, pixels: Tensor) -> GroupedImage:
+        grid = (pixels.shape[2] // self.tower.patch, pixels.shape[3] // self.tower.patch)
+        guide = Guide(self.guides.pop(0)) if self.guides else None
+        block = LastBlock(self.tower, self.tower.tokens(pixels), grid, guide)
+        features = nn.functional.normalize(self.tower.embed(self.head(block)), dim=-1)
+        return GroupedImage(features, grid if guide is None else tuple(guide.features.shape[-2:]))
+
+
+def expectations(fixture: Fixture) -> dict[str, Callable[[], Tensor]]:
+    """How ovseg computes each result."""
+    return {
+        **_trunk(fixture),
+        **_features(fixture),
+        **_logits(fixture),
+        **_pamr(fixture),
+        **_labels(fixture),
+    }
+
+
+def _trunk(f: Fixture) -> dict[str, Callable[[], Tensor]]:
+    table = f.tensors["weights.positional_embedding"]
+    wide = tuple(side // f.facts["model"]["patch_size"] for side in f.facts["resize"]["resized"])
+    guide = GuideNetwork(_Backbone(), CLIP_MEAN, CLIP_STD)
+    window = f.facts["window"]["crop"]
+    bias = neighbourhood((4, 6), f.facts["naclip"]["gaussian_std"], 1, table)
+    return {
+        "common.pos_interp.wide": lambda: resize_positions(table, wide),
+        "common.pos_interp_exact.wide": lambda: resize_positions(table, wide, enlargement=0.0),
+        "common.tokens_before_last_block.square": lambda: f.tower().tokens(f.image("square"))[0],
+        "common.tokens_before_last_block.wide": lambda: f.tower().tokens(f.image("wide"))[0],
+        "clip_vanilla.cls.square": lambda: f.tower().visual(f.image("square"))[0],
+        # The class token asks nothing here, so its row of zeros is not computed.
+        "naclip.gaussian_bias_4x6": lambda: nn.functional.pad(bias, (0, 0, 1, 0)),
+        "proxyclip.vfm_input_win0_sub16": lambda: guide.renormalise(
+            f.image("resized")[:, :, :window, :window]
+        )[0, :, ::16, ::16],
+    }
+
+
+class _Backbone(nn.Module):
+    """What `GuideNetwork` needs to exist; only the normalisation of the pixels is compared."""
+
+    num_prefix_tokens = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_embed = nn.Module()
+        self.patch_embed.patch_size = (8, 8)
+
+
+def _features(f: Fixture) -> dict[str, Callable[[], Tensor]]:
+    plain = {
+        "clip_vanilla.features": "clip",
+        "maskclip.features_reduced": "maskclip-reduced",
+        "maskclip.features_fullblock": "maskclip",
+        "sclip.features": "sclip",
+        "clearclip.features": "clearclip",
+        "naclip.features": "naclip",
+        "naclip.features_fullblock": "naclip-full-block",
+        "naclip.features_kk_only": "naclip-similarity-only",
+        "naclip.features_neighbour_only": "naclip-neighbour-only",
+        "clearclip.sclip_attention_reduced": "sclip-reduced",
+    }
+    wanted: dict[str, Callable[[], Tensor]] = {}
+    for image in ("square", "wide"):
+        for name, head in plain.items():
+            wanted[f"{name}.{image}"] = _bind(f.features, head, image)
+        wanted[f"maskclip.features_fullblock_exactpos.{image}"] = _bind(
+            f.features, "maskclip", image, enlargement=0.0
+        )
+    for grid in ("square_coarse", "square_fine"):
+        wanted[f"proxyclip.features.{grid}"] = _bind(
+            f.features, "proxyclip", "square", guide=f"in.vfm.{grid}"
+        )
+    for name, fault in (("fixed", False), ("as_released", True)):
+        wanted[f"proxyclip.features.wide_{name}"] = _bind(
+            f.features, "proxyclip", "wide", guide="in.vfm.wide", as_released=fault
+        )
+    wanted["clearclip.features_gelu.square"] = _bind(
+        f.features, "clearclip", "square", exact_gelu=True
+    )
+    wanted["proxyclip.features_gelu.square_coarse"] = _bind(
+        f.features, "proxyclip", "square", guide="in.vfm.square_coarse", exact_gelu=True
+    )
+    return wanted
+
+
+@cache
+def method_maps(f: Fixture, method: str) -> QueryMaps:
+    """Cosines of `in.image.resized` at the original size, by a method's own windows."""
+    crop, stride = f.facts["window"]["crop"], f.facts["window"]["stride"]
+    if method.endswith("+pamr"):
+        settings = f.facts["naclip"]["pamr"]
+        pamr = Pamr(settings["iterations"], tuple(settings["dilations"]))
+        return refined(method_maps(f, method[:-5]), f.image("resized")[0], pamr)
+    if method == "clearclip":
+        return f.maps(
+            "clearclip",
+            "resized",
+            Look(SlidingWindow(crop, stride), f.facts["model"]["patch_size"]),
+        )
+    if method == "proxyclip":
+        look = Look(SlidingWindow(crop, stride), f.facts["proxyclip"]["pad_multiple"], batch=1)
+        return f.maps("proxyclip", "resized", look, ("in.vfm.win0", "in.vfm.win1"))
+    if method == "sclip whole":
+        return f.maps("sclip", "resized", Look(None))
+    return f.maps(method, "resized", Look(SlidingWindow(crop, stride)))
+
+
+def _logits(f: Fixture) -> dict[str, Callable[[], Tensor]]:
+    def all_of(maps: QueryMaps) -> Tensor:
+        return maps.piece(0, maps.count)
+
+    def first_window() -> Tensor:
+        windows = method_maps(f, "sclip")
+        assert isinstance(windows, WindowMaps)
+        alone = WindowMaps(
+            windows.cosines[:1], windows.boxes[:1], windows.padding, *[windows.padding.shape] * 2
+        )
+        return alone.piece(0, alone.count)[:, ::8, ::8]
+
+    crop = 2 * f.facts["window"]["crop"]  # larger than the image
+    small = {
+        "clearclip": (Look(SlidingWindow(crop, crop // 2), f.facts["model"]["patch_size"]), ()),
+        "proxyclip": (
+            Look(SlidingWindow(crop, 112), f.facts["proxyclip"]["pad_multiple"]),
+            ("in.vfm.small",),
+        ),
+    }
+    return {
+        "sclip.logits": lambda: all_of(method_maps(f, "sclip")),
+        "naclip.logits": lambda: all_of(method_maps(f, "naclip")),
+        "clearclip.logits": lambda: all_of(method_maps(f, "clearclip")),
+        "proxyclip.logits": lambda: all_of(method_maps(f, "proxyclip")),
+        "sclip.logits_whole": lambda: all_of(method_maps(f, "sclip whole")),
+        "sclip.window0_logits": first_window,
+        "sclip.logits_pamr": lambda: all_of(method_maps(f, "sclip+pamr")),
+        "naclip.logits_pamr": lambda: all_of(method_maps(f, "naclip+pamr")),
+        "clearclip.logits_small_padded": lambda: all_of(
+            f.maps("clearclip", "small", *small["clearclip"])
+        ),
+        "proxyclip.logits_small_padded": lambda: all_of(
+            f.maps("proxyclip", "small", *small["proxyclip"])
+        ),
+    }
+
+
+def _pamr(f: Fixture) -> dict[str, Callable[[], Tensor]]:
+    """Results are named `pamr.d<dilations>_i<iterations>`, or `pamr.lowmask_d...`."""
+    wanted: dict[str, Callable[[], Tensor]] = {}
+    for name in f.names:
+        if not name.startswith("pamr."):
+            continue
+        mask = "in.pamr.mask_low" if "lowmask" in name else "in.pamr.mask"
+        dilations, iterations = name.split("d", 1)[1].rsplit("_i", 1)
+        pamr = Pamr(int(iterations), tuple(int(d) for d in dilations.split("_")))
+        wanted[name] = _bind(_refine, pamr, f.tensors["in.pamr.image"], f.tensors[mask])
+    return wanted
+
+
+def _refine(pamr: Pamr, image: Tensor, mask: Tensor) -> Tensor:
+    return pamr.affinity(image[0]).refine(mask[0])
+
+
+def _labels(f: Fixture) -> dict[str, Callable[[], Tensor]]:
+    wanted: dict[str, Callable[[], Tensor]] = {
+        "naclip.probs_renormalised.pamr_scale40": lambda: class_probabilities(
+            method_maps(f, "naclip+pamr"), f.queries, PixelRule(40), renormalise=True
+        )
+    }
+    for variant, facts in f.facts["sclip_label_variants"].items():
+        rule = _rule(facts)
+        wanted[f"sclip.labels.{variant}"] = _bind(_label, f, "sclip", f.queries, rule)
+        wanted[f"sclip.probs.{variant}"] = _bind(_probabilities, f, "sclip", f.queries, rule)
+    for name, facts in f.facts["other_labels"].items():
+        method = name.split(".")[0] + ("+pamr" if "pamr" in name else "")
+        own = "query_idx" in facts
+        queries = list(range(len(f.queries))) if own else f.queries
+        wanted[name] = _bind(_label, f, method, queries, _rule(facts))
+    return wanted
+
+
+def _rule(facts: dict[str, float | None]) -> PixelRule:
+    return PixelRule(facts["logit_scale"], facts.get("prob_thd", 0.0), facts.get("area_thd"))
+
+
+def _label(f: Fixture, method: str, queries: list[int], rule: PixelRule) -> Tensor:
+    return label_pixels(method_maps(f, method), queries, rule).labels
+
+
+def _probabilities(f: Fixture, method: str, queries: list[int], rule: PixelRule) -> Tensor:
+    return class_probabilities(method_maps(f, method), queries, rule)
+
+
+def _bind(function: Callable[..., Tensor], *args: object, **named: object) -> Callable[[], Tensor]:
+    return lambda: function(*args, **named)
+
+
+@torch.inference_mode()
+def check(prefix: Path) -> list[Row]:
+    """A row for every `out.*` of the fixture, and one for the resize of the image."""
+    fixture = Fixture(prefix)
+    compute = expectations(fixture)
+    rows = [_resize_row(fixture)]
+    for name in fixture.names:
+        halved = name.endswith("_sub2")
+        function = compute.get(name.removesuffix("_sub2"))
+        if function is None:
+            rows.append(Row(name, float("inf"), 0.0, "no rule computes it"))
+            continue
+        found = function()
+        rows.append(_compare(name, found[..., ::2, ::2] if halved else found, fixture))
+    return rows
+
+
+def _compare(name: str, found: Tensor, fixture: Fixture) -> Row:
+    expected = fixture.tensors[f"out.{name}"]
+    if found.shape != expected.shape:
+        return Row(name, float("inf"), 0.0, f"{list(found.shape)} for {list(expected.shape)}")
+    if expected.dtype == torch.uint8:
+        return Row(name, float((found != expected).sum()), 0.0, "pixels")
+    loose = "pamr" in name or "renormalised" in name
+    difference = (found - expected).abs().max() / expected.abs().max()
+    return Row(name, float(difference), LOOSER if loose else TOLERANCE)
+
+
+def _resize_row(fixture: Fixture) -> Row:
+    facts = fixture.facts["resize"]
+    found = resize(fixture.tensors["in.image.ori"].numpy(), tuple(facts["resized"]))
+    differing = (found != fixture.tensors["in.image.resized"].numpy()).sum()
+    return Row("in.image.resized", float(differing), 0.0, "values")
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print(__doc__)
+        return 2
+    rows = check(Path(arguments[0]))
+    for row in rows:
+        mark = "ok  " if row.passes else "FAIL"
+        print(f"{mark} {row.name:52} {row.error:9.2e}  allowed {row.allowed:.0e} {row.unit}")
+    failed = sum(not row.passes for row in rows)
+    print(f"{len(rows)} rows, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

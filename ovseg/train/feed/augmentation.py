@@ -65,7 +65,7 @@ class Augmentation:
         choose = np.random.default_rng(seed)
         image = self._crop(image, choose)
         if choose.random() < self.flip:
-            image = image[:, ::-1]
+            image = np.asarray(cv2.flip(image, 1))
         if self.color_jitter > 0:
             image = self._jitter(image, choose)
         if self.policy is not None:
@@ -78,9 +78,10 @@ class Augmentation:
     def _crop(self, image: Pixels, choose: np.random.Generator) -> Pixels:
         top, left, height, width = self._box(image.shape[0], image.shape[1], choose)
         crop = image[top : top + height, left : left + width]
-        # Shrinking averages over the pixels, so that fine patterns do not alias.
-        shrinks = height > self.size and width > self.size
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        # From twice the size on, pixels between the samples would be lost: average over all then,
+        # which takes three times as long.
+        far = height >= 2 * self.size or width >= 2 * self.size
+        method = cv2.INTER_AREA if far else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(crop, (self.size, self.size), interpolation=method))
 
     def _box(

@@ -57,6 +57,52 @@ def _gather_function() -> Any:
     return GatherRows
 
 
+@dataclass(frozen=True)
+class Processes:
+    """The processes that work together: this one's rank, how many there are, its device.
+
+    Attributes:
+        rank: 0 for the one that prints.
+        size: 1 where there is only this one.
+        device: the device meant for this process, as torch names it; None where it may choose.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self.size > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+
+def processes() -> Processes:
+    """The processes that a launcher such as `accelerate launch` has started, or this one alone.
+
+    Raises:
+        MissingDependencyError: there are several, and accelerate is not installed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return Processes()
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingDependencyError("accelerate", "eval", "several processes") from error
+    state = PartialState()
+    return Processes(state.process_index, state.num_processes, str(state.device))
+
+
 def mean_over_processes(values: "Tensor") -> "Tensor":
     """Mean of a tensor over all processes, without gradients; its own in a single one."""
     from torch import distributed

@@ -58,7 +58,7 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         name="starter",
         kind="starter",
-        description="ImageNet-supervised starter for a first try offline; not an OVSegmentor checkpoint",
+        description="ImageNet-supervised starter for a first try; not an OVSegmentor checkpoint",
         licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
         source="built in",
     ),

@@ -14,10 +14,10 @@ from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels
 from ovseg.errors import UsageError
 from ovseg.model.interface import Array, DenseModel, GroupedImage
-from ovseg.zeroshot.interpolation import resize_maps, source
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedMaps, WindowMaps
 from ovseg.zeroshot.refine import Pamr
+from ovseg.zeroshot.resize import resize_bilinear, source_positions
 from ovseg.zeroshot.segmentation import Segmentation
 from ovseg.zeroshot.windows import SlidingWindow, boxes_of
 
@@ -133,7 +133,7 @@ def refined(maps: QueryMaps, image: Array, refinement: Pamr | None) -> QueryMaps
     """Maps that follow the edges of the network's image [3, H', W'], or the maps themselves."""
     if refinement is None:
         return maps
-    return RefinedMaps(maps, refinement.affinity(resize_maps(image, maps.shape)))
+    return RefinedMaps(maps, refinement.affinity(resize_bilinear(image, maps.shape)))
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _class_scores(cosines: np.ndarray, classes: Sequence[int], scale: float) -> 
 def _nearest_position(grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
     """Index of the position nearest to each pixel, int32 [H, W]."""
     row, column = (
-        np.floor(source(pixels, positions) + 0.5).astype(np.int32)
+        np.floor(source_positions(positions, pixels) + 0.5).astype(np.int32)
         for pixels, positions in zip(shape, grid, strict=True)
     )
     return row[:, None] * grid[1] + column[None, :]

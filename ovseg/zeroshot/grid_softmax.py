@@ -21,7 +21,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from ovseg.model.interface import Array
-from ovseg.zeroshot.interpolation import as_array, source
+from ovseg.zeroshot.resize import as_array, source_positions
 
 PIECE = 4_000_000
 """Values that are worked on at once."""
@@ -189,7 +189,7 @@ def _along(row: Array, candidates: Array, place: Array, share: Array) -> Array:
 
 def _cells(pixels: int, positions: int) -> tuple[np.ndarray, np.ndarray]:
     """The cell of each pixel of one axis, and how far into it the pixel lies, 0..1."""
-    at = source(pixels, positions)
+    at = source_positions(positions, pixels)
     cell = np.minimum(np.floor(at).astype(np.int64), max(positions - 2, 0))
     return cell, at - cell
 

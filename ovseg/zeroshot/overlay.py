@@ -75,13 +75,28 @@ def draw_overlay(
     """
     blended = image.astype(np.float32)
     named = labels > 0
-    blended[named] += opacity * (colours(labels[named]).astype(np.float32) - blended[named])
+    shown = _shown_labels(int(labels.max(initial=0)), entries)
+    paint = colours(shown[labels[named]]).astype(np.float32)
+    blended[named] += opacity * (paint - blended[named])
     picture = blended.round().astype(np.uint8)
     width = max(round(min(labels.shape) / 250), 1)
     edges = _edges(labels)
     picture[_grown(edges, width)] = 0
     picture[_grown(edges, width - 1)] = 255
-    return _with_legend(Image.fromarray(picture), [entry for entry in entries if entry.label])
+    return _with_legend(Image.fromarray(picture), [e for e in entries if e.label], shown)
+
+
+def _shown_labels(highest: int, entries: Sequence[LegendEntry]) -> npt.NDArray[np.int64]:
+    """The label whose colour each label is shown in, [highest + 1].
+
+    Its own, so that a class looks the same in every picture, unless that goes beyond the colours
+    that everyone can tell apart: then the classes of this picture take colours in their order.
+    """
+    shown = np.arange(highest + 1)
+    if highest > len(_BASE):
+        for rank, entry in enumerate((e for e in entries if e.label), start=1):
+            shown[entry.label] = rank
+    return shown
 
 
 def _edges(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
@@ -104,7 +119,9 @@ def _grown(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.Image:
+def _with_legend(
+    picture: Image.Image, entries: Sequence[LegendEntry], shown: npt.NDArray[np.int64]
+) -> Image.Image:
     """Swatches with names and shares on white paper under a picture, in as many rows as needed."""
     scale = max(picture.width / 640, 0.6)
     font = ImageFont.load_default(size=15 * scale)
@@ -120,7 +137,7 @@ def _with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.
     for position, (text, (left, row)) in enumerate(zip(texts, places, strict=True)):
         top = picture.height + gap + row * (swatch + gap)
         if position < len(entries):
-            colour = tuple(int(value) for value in colours(np.array(entries[position].label)))
+            colour = tuple(int(value) for value in colours(shown[entries[position].label]))
             box = (left, top, left + swatch, top + swatch)
             draw.rectangle(box, fill=colour, outline=_TEXT)
         draw.text((left + swatch + gap, top + swatch / 2), text, _TEXT, font, anchor="lm")

@@ -16,8 +16,8 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from ovseg.model.interface import Array
-from ovseg.zeroshot.interpolation import as_array, interpolation_table, resize_maps
 from ovseg.zeroshot.refine import Affinity
+from ovseg.zeroshot.resize import as_array, interpolation_table, resize_bilinear
 from ovseg.zeroshot.score_maps import Box
 
 
@@ -57,7 +57,9 @@ class GridMaps:
 
     def piece(self, start: int, stop: int) -> Array:
         xp: Any = array_namespace(self.cosines)
-        return resize_maps(xp.permute_dims(self.cosines[..., start:stop], (2, 0, 1)), self.shape)
+        return resize_bilinear(
+            xp.permute_dims(self.cosines[..., start:stop], (2, 0, 1)), self.shape
+        )
 
     def positions(self) -> Array:
         return self.cosines
@@ -101,7 +103,7 @@ class WindowMaps:
 
     def piece(self, start: int, stop: int) -> Array:
         rows, columns = (np.arange(length) for length in self.image_shape)
-        return resize_maps(self.averaged(start, stop, rows, columns), self.shape)
+        return resize_bilinear(self.averaged(start, stop, rows, columns), self.shape)
 
     def positions(self) -> Array:
         """The averages at the pixel in the middle of each position of a grid over the image."""
@@ -136,7 +138,7 @@ class WindowMaps:
         low, high = np.searchsorted(pixels, (first, first + length))
         offset = (self.padding.above, self.padding.before)[axis] - first
         positions = self.cosines.shape[1 + axis]
-        table = interpolation_table(self.padding.shape[axis], positions)
+        table = interpolation_table(positions, self.padding.shape[axis])
         weights = table[pixels[low:high] + offset]
         return slice(low, high), as_array(weights, self.cosines)
 

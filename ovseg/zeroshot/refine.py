@@ -15,7 +15,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from ovseg.model.interface import Array
-from ovseg.zeroshot.interpolation import resize_maps
+from ovseg.zeroshot.resize import resize_bilinear
 
 _SHARPNESS = 0.1  # share of a channel's local deviation that counts as one unit of difference
 _TINY = 1e-8
@@ -58,13 +58,14 @@ class Affinity:
 
     def refine(self, maps: Array) -> Array:
         """Maps [Q, h, w] at the image's size and refined: [Q, H, W]. Each map is on its own."""
-        maps = resize_maps(maps, self.shape, align_corners=True)
+        maps = resize_bilinear(maps, self.shape, align_corners=True)
+        xp: Any = array_namespace(maps)
         for _ in range(self.settings.iterations):
-            moved = None
-            neighbours = _neighbours(maps, self.settings.dilations)
-            for index, neighbour in enumerate(neighbours):
-                share = self.weights[index] * neighbour
-                moved = share if moved is None else moved + share
+            moved = xp.zeros_like(maps)
+            for share, neighbour in zip(
+                self.weights, _neighbours(maps, self.settings.dilations), strict=True
+            ):
+                moved += share * neighbour
             maps = moved
         return maps
 

@@ -14,46 +14,42 @@ SMALL = 128
 """Longest source, in positions, that is resized by a matrix product instead of by gathering."""
 
 
-def resize_bilinear(maps: Array, size: tuple[int, int]) -> Array:
-    """Resize float maps [..., h, w] to [..., H, W]: corners not aligned, not antialiased.
+def resize_bilinear(maps: Array, size: tuple[int, int], align_corners: bool = False) -> Array:
+    """Resize float maps [..., h, w] to [..., H, W], not antialiased; `maps` itself if of that size.
 
-    The arithmetic is that of torch's `interpolate(mode="bilinear", align_corners=False)` and of
-    OpenCV's INTER_LINEAR, on any array library and device.
+    The arithmetic is that of torch's `interpolate(mode="bilinear")` and, unless `align_corners` is
+    asked for, of OpenCV's INTER_LINEAR, on any array library and device.
     """
-    if tuple(maps.shape[-2:]) == size:
+    if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    return resize_columns(_resize_axis(maps, -2, size[0]), size[1])
+    return resize_columns(_resize_axis(maps, -2, size[0], align_corners), size[1], align_corners)
 
 
-def resize_columns(maps: Array, width: int) -> Array:
+def resize_columns(maps: Array, width: int, align_corners: bool = False) -> Array:
     """Resize the last axis alone, by the same rule: float [..., w] to [..., W]."""
-    return _resize_axis(maps, -1, width)
+    return _resize_axis(maps, -1, width, align_corners)
 
 
-def _resize_axis(maps: Array, axis: int, length: int) -> Array:
+def _resize_axis(maps: Array, axis: int, length: int, align_corners: bool) -> Array:
     if maps.shape[axis] == length:
         return maps
     if maps.shape[axis] <= SMALL:
-        return _multiply_axis(maps, axis, length)
+        return _multiply_axis(maps, axis, length, align_corners)
     xp = array_namespace(maps)
-    taps = bilinear_taps(maps.shape[axis], length)
+    taps = bilinear_taps(maps.shape[axis], length, align_corners)
     where = device(maps)
     below = xp.take(maps, xp.asarray(taps.low, device=where), axis=axis)
     above = xp.take(maps, xp.asarray(taps.high, device=where), axis=axis)
-    weight = xp.asarray(taps.share, dtype=maps.dtype, device=where)
+    weight = as_array(taps.share, maps)
     if axis == -2:
         weight = weight[:, None]
     return below * (1 - weight) + above * weight
 
 
-def _multiply_axis(maps: Array, axis: int, length: int) -> Array:
+def _multiply_axis(maps: Array, axis: int, length: int, align_corners: bool) -> Array:
     """The same as a matrix product, which beats gathering by far where the source is short."""
     xp = array_namespace(maps)
-    taps = bilinear_taps(maps.shape[axis], length)
-    table = np.zeros((length, maps.shape[axis]))
-    np.add.at(table, (np.arange(length), taps.low), 1 - taps.share)
-    np.add.at(table, (np.arange(length), taps.high), taps.share)
-    weights = xp.asarray(table, dtype=maps.dtype, device=device(maps))
+    weights = as_array(interpolation_table(maps.shape[axis], length, align_corners), maps)
     return weights @ maps if axis == -2 else maps @ xp.matrix_transpose(weights)
 
 
@@ -65,9 +61,30 @@ class Taps(NamedTuple):
     share: np.ndarray
 
 
-def bilinear_taps(length: int, wanted: int) -> Taps:
+def bilinear_taps(length: int, wanted: int, align_corners: bool = False) -> Taps:
     """Where each of the wanted positions lies among those there are."""
-    position = (np.arange(wanted) + 0.5) * (length / wanted) - 0.5
-    position = np.clip(position, 0, length - 1)
-    low = np.floor(position).astype(np.int64)
-    return Taps(low, np.minimum(low + 1, length - 1), position - low)
+    at = source_positions(length, wanted, align_corners)
+    low = np.floor(at).astype(np.int64)
+    return Taps(low, np.minimum(low + 1, length - 1), at - low)
+
+
+def source_positions(length: int, wanted: int, align_corners: bool = False) -> np.ndarray:
+    """Centre of each wanted position, in units of those there are, clamped to the outermost."""
+    if align_corners:
+        return np.linspace(0, length - 1, wanted)
+    return np.clip((np.arange(wanted) + 0.5) * (length / wanted) - 0.5, 0, length - 1)
+
+
+def interpolation_table(length: int, wanted: int, align_corners: bool = False) -> np.ndarray:
+    """Weight of each position there is for each wanted one, float64 [wanted, length]."""
+    taps = bilinear_taps(length, wanted, align_corners)
+    table = np.zeros((wanted, length))
+    np.add.at(table, (np.arange(wanted), taps.low), 1 - taps.share)
+    np.add.at(table, (np.arange(wanted), taps.high), taps.share)
+    return table
+
+
+def as_array(table: np.ndarray, like: Array) -> Array:
+    """A table as an array of the kind, device and type of `like`."""
+    xp = array_namespace(like)
+    return xp.asarray(table, dtype=like.dtype, device=device(like))

@@ -93,7 +93,7 @@ def test_naclip_against_the_bare_tower(
         x = visual.transformer.resblocks[-1](bare.tokens(pixels))
         return visual.ln_post(x[:, 0]) @ visual.proj
 
-    compare(benchmark, tower=tower, naclip=lambda: naclip.encode_image(pixels))
+    compare(benchmark, rounds=10, tower=tower, naclip=lambda: naclip.encode_image(pixels))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ovseg_cli.__main__ import run
 from tests.model.clip.hub_server import serving
@@ -30,9 +31,11 @@ sys.exit(run(sys.argv[2:]))
 def test_from_the_hub_as_a_process(tmp_path: Path, chelsea: Path) -> None:
     plain = {key: value for key, value in TINY.items() if key != "quick_gelu"}
     weights = write_folder(tmp_path / "tiny") / "open_clip_model.safetensors"
-    asked = "segment", str(chelsea), "--classes", "cat,wall", "--refine", "pamr", "--json"
+    photo = tmp_path / "photo.png"
+    Image.open(chelsea).resize((90, 60)).save(photo)
+    asked = "segment", str(photo), "--classes", "cat,wall", "--refine", "pamr", "--json"
     command = [sys.executable, "-c", PROGRAM, json.dumps(plain), *asked]
-    command += ["--model", "clip:ViT-tiny/openai", "--short-side", "64"]
+    command += ["--model", "clip:ViT-tiny/openai", "--short-side", "64", "--prompt", "{}"]
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     with serving() as hub:
         hub.files = {"owner/tiny/open_clip_model.safetensors": weights.read_bytes()}

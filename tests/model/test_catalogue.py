@@ -25,7 +25,7 @@ def test_names_are_unique_and_tell_their_terms() -> None:
     for entry in CATALOGUE:
         assert entry.kind and entry.licence and entry.description
         assert entry.is_built_in or entry.source.startswith("https://")
-        assert entry.is_built_in or entry.remote or entry.released
+        assert entry.is_built_in or entry.remote or entry.released or entry.hub
 
 
 def test_the_published_scores_are_the_papers() -> None:

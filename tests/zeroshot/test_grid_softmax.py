@@ -11,9 +11,9 @@ from ovseg.zeroshot.grid_softmax import (
     log_sum_exp_at,
     nodes_needed,
 )
-from ovseg.zeroshot.interpolation import resize_maps
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import GridMaps
+from ovseg.zeroshot.resize import resize_bilinear
 
 
 def cosines(queries: int, grid: tuple[int, int] = (6, 8), seed: int = 0) -> np.ndarray:
@@ -26,7 +26,7 @@ def cosines(queries: int, grid: tuple[int, int] = (6, 8), seed: int = 0) -> np.n
 
 
 def whole(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    return resize_maps(maps.transpose(2, 0, 1), shape)
+    return resize_bilinear(maps.transpose(2, 0, 1), shape)
 
 
 def step(maps: np.ndarray) -> float:

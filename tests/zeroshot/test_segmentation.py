@@ -1,5 +1,7 @@
 """One image's result: shares, COCO annotations, pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -81,3 +83,13 @@ def test_neighbouring_labels_differ_in_colour() -> None:
     distance = np.abs(palette[1:36, None] - palette[None, 1:36]).sum(axis=-1)
     assert distance[~np.eye(35, dtype=bool)].min() > 20
     assert np.array_equal(colours(np.array([256, 1])), label_palette()[[1, 1]])
+
+
+def test_classes_beyond_the_palette_are_told_apart_in_one_picture() -> None:
+    many = result(classes=80)
+    labels = many.labels.copy()
+    labels[labels == 3] = 40
+    labels[labels == 1] = 26  # by its own colour hardly another than 40
+    picture = np.asarray(replace(many, labels=labels).overlay(opacity=1.0))
+    assert (picture[6, 11] == label_palette()[1]).all(), "the largest class comes first"
+    assert (picture[10:] == label_palette()[2]).all(axis=-1).any(), "the second is in the legend"

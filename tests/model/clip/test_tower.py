@@ -125,3 +125,21 @@ def test_proxyclip_with_other_backbones(name: str) -> None:
 def test_a_guide_without_patches_is_refused() -> None:
     with pytest.raises(ModelError, match="no patch tokens"):
         GuideNetwork(timm.create_model("resnet18", num_classes=0), (0, 0, 0), (1, 1, 1))
+
+
+def test_the_image_path_exports_for_any_batch_and_size() -> None:
+    """No Python decision in it depends on a tensor's values.
+
+    One depends on a shape: at the trained grid positions are not resized, so an export made at
+    another size holds for every size but that.
+    """
+    network = DenseImageEncoder(image_tower(tiny_clip().visual), "naclip")
+    batch, rows, columns = (torch.export.Dim(name, min=2, max=64) for name in "bhw")
+    exported = torch.export.export(
+        network,
+        (torch.randn(2, 3, 48, 80),),
+        dynamic_shapes=({0: batch, 2: 16 * rows, 3: 16 * columns},),
+    ).module()
+    for shape in ((3, 3, 112, 96), (2, 3, 128, 64)):
+        pixels = torch.randn(*shape)
+        torch.testing.assert_close(exported(pixels), network(pixels), atol=1e-5, rtol=1e-4)

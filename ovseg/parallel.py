@@ -99,7 +99,11 @@ def processes() -> Processes:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingDependencyError("accelerate", "eval", "several processes") from error
-    state = PartialState()
+    import torch
+
+    # Left to itself, accelerate takes processes without a GPU for one process each.
+    wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    state = PartialState(cpu=wanted or not torch.accelerator.is_available())
     return Processes(state.process_index, state.num_processes, str(state.device))
 
 
@@ -181,56 +185,6 @@ def _average(bucket: "list[Tensor]", world_size: int) -> None:
     flat /= world_size
     for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
         gradient.copy_(mean.view_as(gradient))
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes that work together: this one's rank, how many there are, its device.
-
-    Attributes:
-        rank: 0 for the one that prints.
-        size: 1 where there is only this one.
-        device: the device meant for this process, as torch names it; None where it may choose.
-    """
-
-    rank: int = 0
-    size: int = 1
-    device: str | None = None
-
-    def wait(self) -> None:
-        """Go on when every process has come here."""
-        if self.size > 1:
-            from accelerate import PartialState
-
-            PartialState().wait_for_everyone()
-
-    def gather(self, value: T) -> list[T]:
-        """The values of all processes in the order of their ranks, in every process."""
-        if self.size == 1:
-            return [value]
-        from accelerate.utils import gather_object
-
-        return list(gather_object([value]))
-
-
-def processes() -> Processes:
-    """The processes that a launcher such as `accelerate launch` has started, or this one alone.
-
-    Raises:
-        MissingDependencyError: there are several, and accelerate is not installed.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        return Processes()
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        raise MissingDependencyError("accelerate", "eval", "several processes") from error
-    import torch
-
-    # Left to itself, accelerate takes processes without a GPU for one process each.
-    wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    state = PartialState(cpu=wanted or not torch.accelerator.is_available())
-    return Processes(state.process_index, state.num_processes, str(state.device))
 
 
 class HostChannel:

@@ -4,9 +4,9 @@
     python tools/ablation.py ... --transfer coco-panoptic:../shared/data/coco-train100
 
 Six rows (contrast; with entity completion; with mask consistency; each with both binding modules)
-times the seeds, all with one budget. What is finished is not done again; a run that was stopped goes
-on from its last checkpoint. The table is printed at the end and written to OUTPUT/table.json, with
-mean and standard deviation over the seeds.
+times the seeds, all with one budget. What is finished is not done again; a run that was stopped
+goes on from its last checkpoint. The table is printed at the end and written to OUTPUT/table.json,
+with mean and standard deviation over the seeds.
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""How many images one core delivers: `pytest --benchmark-only tests/benchmarks/test_loader_benchmark.py`.
+"""How many images one core delivers.
+
+    pytest --benchmark-only -s tests/benchmarks/test_loader_benchmark.py
 
 256-pixel JPEG shards, read, decoded, augmented as in the second stage, tokenised and stacked.
 """

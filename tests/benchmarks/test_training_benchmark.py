@@ -1,4 +1,6 @@
-"""How fast training is: `pytest --benchmark-only tests/benchmarks/test_training_benchmark.py`.
+"""How fast training is.
+
+    pytest --benchmark-only -s tests/benchmarks/test_training_benchmark.py
 
 Each benchmark prints ratios of things timed in turns in one run, since a busy machine slows them
 alike. OVSEG_BENCH_BATCH is the number of pairs (4 on a CPU, 256 on a GPU by default).
@@ -25,7 +27,8 @@ from ovseg.train.optimizer import Updater, build_optimizer
 from ovseg.train.step import Objective, TrainingStep, normalised
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-PRECISION = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
+HALF = DEVICE.type == "cuda"
+PRECISION = torch.bfloat16 if HALF else torch.float32
 BATCH = int(os.environ.get("OVSEG_BENCH_BATCH", "256" if DEVICE.type == "cuda" else "4"))
 ROUNDS = int(os.environ.get("OVSEG_BENCH_ROUNDS", "10" if DEVICE.type == "cuda" else "3"))
 BERT = TextEncoderConfig(
@@ -88,6 +91,17 @@ def full_step(model: OVSegmentor, pairs: Batch, mask: float = 0.0) -> Callable[[
     return run
 
 
+def losses_alone(model: OVSegmentor, pairs: Batch) -> Callable[[], Any]:
+    """A step without its update, whose cost does not depend on the batch."""
+    step = TrainingStep(model, None, Objective(), PRECISION)
+
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        step([pairs])
+
+    return run
+
+
 def bare_encoders(model: OVSegmentor, pairs: Batch) -> Callable[[], Any]:
     """Forward and backward of the encoders alone, on the same images and texts."""
     assert pairs.questions is not None
@@ -95,7 +109,7 @@ def bare_encoders(model: OVSegmentor, pairs: Batch) -> Callable[[], Any]:
 
     def run() -> None:
         model.zero_grad(set_to_none=True)
-        with torch.autocast(DEVICE.type, PRECISION, enabled=PRECISION != torch.float32):
+        with torch.autocast(DEVICE.type, PRECISION, enabled=HALF):
             total: Tensor = model.encode_image(normalised(pairs.images)).groups.float().sum()
             for text in texts:
                 total = total + model.encode_text(text.ids, text.mask).sentence.float().sum()
@@ -114,7 +128,7 @@ def as_the_reference(model: OVSegmentor, pairs: Batch) -> Callable[[], Any]:
     def run() -> None:
         step()
         for _ in texts:
-            with torch.autocast(DEVICE.type, PRECISION, enabled=PRECISION != torch.float32):
+            with torch.autocast(DEVICE.type, PRECISION, enabled=HALF):
                 model.text_projector(rows).float().sum().backward()
 
     return run
@@ -149,7 +163,10 @@ def test_stage_1_step(model: OVSegmentor, benchmark: Any) -> None:
     pairs, padded = batch(), batch(padded=77)
     step = full_step(model, pairs)
     seconds = in_turns(
-        step=step, bare=bare_encoders(model, pairs), reference=as_the_reference(model, padded)
+        step=step,
+        losses=losses_alone(model, pairs),
+        bare=bare_encoders(model, pairs),
+        reference=as_the_reference(model, padded),
     )
     config = ModelConfig(image=ImageEncoderConfig(backbone=""), text=BERT)
     flops = pair_cost(config, batch_lengths(pairs)).total * BATCH
@@ -158,6 +175,7 @@ def test_stage_1_step(model: OVSegmentor, benchmark: Any) -> None:
     report(
         seconds,
         f"step / bare encoders: {seconds['step'] / seconds['bare']:.2f} (target <= 1.10)",
+        f"without the update: {seconds['losses'] / seconds['bare']:.2f}",
         f"reference / step: {seconds['reference'] / seconds['step']:.2f} (target >= 1.6)",
         f"{BATCH / seconds['step']:.1f} pairs/s, {flops / seconds['step'] / 1e12:.2f} TFLOP/s",
         f"MFU {flops / seconds['step'] / peak:.1%}" if peak else "MFU unknown",

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import torch
@@ -20,8 +20,8 @@ def load_batches(
 ) -> Iterator[Batch]:
     """The sampler's batches, in its order whatever the number of workers; still on the host."""
     loader: DataLoader[Any] = DataLoader(
-        maker,
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        cast(Any, maker),  # whole batches by __getitems__ are all the loader asks it for
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_as_it_is,
         pin_memory=device.type == "cuda",

@@ -1,11 +1,17 @@
 """The one place that knows of several processes."""
 
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ovseg.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 def cpu_count() -> int:
@@ -51,6 +57,56 @@ def _gather_function() -> Any:
     return GatherRows
 
 
+@dataclass(frozen=True)
+class Processes:
+    """The processes that work together: this one's rank, how many there are, its device.
+
+    Attributes:
+        rank: 0 for the one that prints.
+        size: 1 where there is only this one.
+        device: the device meant for this process, as torch names it; None where it may choose.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+
+    def wait(self) -> None:
+        """Go on when every process has come here."""
+        if self.size > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+
+def processes() -> Processes:
+    """The processes that a launcher such as `accelerate launch` has started, or this one alone.
+
+    Raises:
+        MissingDependencyError: there are several, and accelerate is not installed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return Processes()
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingDependencyError("accelerate", "eval", "several processes") from error
+    import torch
+
+    # Left to itself, accelerate takes processes without a GPU for one process each.
+    wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    state = PartialState(cpu=wanted or not torch.accelerator.is_available())
+    return Processes(state.process_index, state.num_processes, str(state.device))
+
+
 def mean_over_processes(values: "Tensor") -> "Tensor":
     """Mean of a tensor over all processes, without gradients; its own in a single one."""
     from torch import distributed
@@ -60,3 +116,117 @@ def mean_over_processes(values: "Tensor") -> "Tensor":
     total = values.clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
+
+
+def sum_over_processes(values: "Tensor") -> "Tensor":
+    """Sum of a tensor over all processes; gradients flow back to each of them."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    return _sum_function().apply(values)
+
+
+@cache
+def _sum_function() -> Any:
+    """The autograd function, made on first use since this module is imported without torch too."""
+    import torch
+    from torch import distributed
+
+    class SumOverProcesses(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, values: "Tensor") -> "Tensor":
+            del context
+            total = values.contiguous().clone()
+            distributed.all_reduce(total)
+            return total
+
+        @staticmethod
+        def backward(context: Any, gradient: "Tensor") -> "Tensor":
+            # Every process's loss depends on the sum, so each summand wants all their gradients.
+            del context
+            total = gradient.contiguous().clone()
+            distributed.all_reduce(total)
+            return total
+
+    return SumOverProcesses
+
+
+_BUCKET = 32_000_000  # numbers that are sent together; all at once would double the memory
+
+
+def average_gradients(parameters: "Iterable[Tensor]", world_size: int) -> None:
+    """Replace each gradient by its mean over all processes, bucket by bucket.
+
+    Every process must hold gradients for the same parameters. A number that is not finite in one
+    process is not finite in all of them afterwards.
+    """
+    if world_size == 1:
+        return
+    bucket: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        bucket.append(parameter.grad)
+        if sum(gradient.numel() for gradient in bucket) >= _BUCKET:
+            _average(bucket, world_size)
+            bucket = []
+    _average(bucket, world_size)
+
+
+def _average(bucket: "list[Tensor]", world_size: int) -> None:
+    if not bucket:
+        return
+    import torch
+    from torch import distributed
+
+    flat = torch.cat([gradient.flatten() for gradient in bucket])
+    distributed.all_reduce(flat)
+    flat /= world_size
+    for gradient, mean in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+class HostChannel:
+    """How processes talk to each other without waiting for their devices.
+
+    Args:
+        size: how many processes there are; all of them must make a channel.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._group: Any = None
+        if size > 1:
+            from torch import distributed
+
+            self._group = distributed.new_group(backend="gloo")
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes in the order of their ranks, in every process."""
+        if self._group is None:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value, group=self._group)
+        return values
+
+    def highest(self, value: int) -> int:
+        """The largest number that any process has."""
+        if self._group is None:
+            return value
+        import torch
+        from torch import distributed
+
+        found = torch.tensor(value)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=self._group)
+        return int(found)
+
+
+def leave_processes() -> None:
+    """Take leave of the other processes, if there are any."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

@@ -76,4 +76,4 @@ class CrossAttentionBlock(nn.Module):
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
     """Stochastic depth of each of `depth` blocks, rising linearly from 0 to `highest`."""
-    return [float(rate) for rate in torch.linspace(0, highest, depth)]
+    return [float(rate) for rate in torch.linspace(0, highest, depth, device="cpu")]

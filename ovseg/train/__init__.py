@@ -1,1 +1,1 @@
-"""Pretraining."""
+"""Pretraining: from shards of image-caption pairs to a checkpoint."""

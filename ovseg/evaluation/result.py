@@ -1,0 +1,297 @@
+"""The result of an evaluation: counts, scores, and everything needed to say what they are of.
+
+Letters: I image, K class, T threshold of a sweep.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovseg.errors import DataError, UsageError
+from ovseg.evaluation.labelling import background_threshold
+from ovseg.evaluation.metrics.bootstrap import (
+    Difference,
+    Interval,
+    mean_iou_interval,
+    paired_difference,
+)
+from ovseg.evaluation.metrics.grouping import GroupingScores, grouping_scores, no_groups
+from ovseg.evaluation.metrics.scores import (
+    Confused,
+    Counts,
+    Scores,
+    mean_of_present,
+    ratio,
+    scores,
+    top_confusions,
+)
+from ovseg.evaluation.protocol import Protocol
+from ovseg.evaluation.records import ImageRecord, areas
+from ovseg.evaluation.run import Run
+from ovseg.files import write_text
+from ovseg.version import __version__
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Swept:
+    """mIoU at one background threshold."""
+
+    threshold: float
+    mean_iou: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one set by one protocol.
+
+    Attributes:
+        set_name, labels_from, root: what was evaluated.
+        classes: name of every label, [K].
+        background: whether label 0 is the background.
+        model: the model's card.
+        protocol: every value of it.
+        protocol_hash: its digest.
+        threshold: the background threshold in use; None without background.
+        names: of the images, [I].
+        areas: common, true and predicted pixels of every image and class, int64 [I, K, 3].
+        confusion: summed over the images, int64 [K, K].
+        boundary: common, true and predicted pixels of the bands of every class, int64 [K, 3].
+        grouping: of the regions before they are named.
+        sweep: mIoU at other thresholds, in order.
+        version: of ovseg.
+    """
+
+    set_name: str
+    labels_from: str
+    root: str
+    classes: tuple[str, ...]
+    background: bool
+    model: dict[str, str]
+    protocol: dict[str, Any]
+    protocol_hash: str
+    threshold: float | None
+    names: tuple[str, ...]
+    areas: Counts
+    confusion: Counts
+    boundary: Counts
+    grouping: GroupingScores
+    sweep: tuple[Swept, ...]
+    version: str = __version__
+
+    @cached_property
+    def scores(self) -> Scores:
+        """All overlap scores."""
+        return scores(self.confusion, background=self.background)
+
+    @cached_property
+    def boundary_iou(self) -> tuple[float, ...]:
+        """Boundary IoU of every class."""
+        return tuple(_iou(self.boundary).tolist())
+
+    @property
+    def mean_boundary_iou(self) -> float:
+        """Mean boundary IoU over the classes that occur."""
+        return mean_of_present(np.array(self.boundary_iou))
+
+    @cached_property
+    def interval(self) -> Interval:
+        """95 % bootstrap interval of the mIoU over images."""
+        return mean_iou_interval(self.areas)
+
+    @cached_property
+    def confusions(self) -> list[Confused]:
+        """The largest wrong cells of the confusion matrix."""
+        return top_confusions(self.confusion)
+
+    @cached_property
+    def image_mean_iou(self) -> tuple[float, ...]:
+        """mIoU within each image, over the classes that occur in it, [I]."""
+        return tuple(mean_of_present(iou) for iou in _iou(self.areas))
+
+    def to_json(self) -> str:
+        """Scores for people and scripts, and counts from which everything can be had again."""
+        summary = {
+            "format": FORMAT,
+            "set": self.set_name,
+            "labels_from": self.labels_from,
+            "root": self.root,
+            "images": len(self.names),
+            "model": self.model,
+            "protocol": {"hash": self.protocol_hash, **self.protocol},
+            "threshold": self.threshold,
+            "scores": {
+                **{k: v for k, v in asdict(self.scores).items() if isinstance(v, float)},
+                "mean_boundary_iou": self.mean_boundary_iou,
+                "mean_iou_interval_95": [self.interval.low, self.interval.high],
+                "grouping": asdict(self.grouping),
+            },
+            "classes": [
+                {"name": name, "iou": iou, "accuracy": accuracy, "boundary_iou": boundary}
+                for name, iou, accuracy, boundary in zip(
+                    self.classes,
+                    self.scores.iou,
+                    self.scores.accuracy,
+                    self.boundary_iou,
+                    strict=True,
+                )
+            ],
+            "background": self.background,
+            "confusions": [
+                {
+                    "target": self.classes[c.target],
+                    "prediction": self.classes[c.prediction],
+                    "pixels": c.pixels,
+                    "share": c.share,
+                }
+                for c in self.confusions
+            ],
+            "sweep": [asdict(point) for point in self.sweep],
+            "version": self.version,
+            "counts": {
+                "confusion": self.confusion.tolist(),
+                "boundary": self.boundary.tolist(),
+                "per_image": [
+                    {"name": name, "areas": _rows(counts)}
+                    for name, counts in zip(self.names, self.areas, strict=True)
+                ],
+            },
+        }
+        return json.dumps(_without_nan(summary), ensure_ascii=False)
+
+    def write(self, path: Path) -> None:
+        """Write `to_json` to a file, whole or not at all."""
+        write_text(path, self.to_json() + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Result":
+        """Back from `write`, or from the saved output of `--json`.
+
+        Raises:
+            DataError: the file is missing or holds something else.
+        """
+        try:
+            return _from_document(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise DataError(f"{path}: not a result of `ovseg eval --json` ({error!r})") from error
+
+
+def summarise(run: Run, records: Sequence[ImageRecord]) -> Result:
+    """The result of a run from the records of its images."""
+    evaluated, protocol = run.evaluated, run.protocol
+    classes = len(evaluated.classes)
+    grouping = no_groups(classes)
+    for record in records:
+        grouping = grouping + record.grouping
+    swept = np.sum([record.sweep for record in records], axis=0)  # [T, K, 3]
+    return Result(
+        set_name=evaluated.name,
+        labels_from=evaluated.labels_from,
+        root=str(evaluated.root),
+        classes=evaluated.classes,
+        background=evaluated.background,
+        model=asdict(run.model.card),
+        protocol=_plain(protocol),
+        protocol_hash=protocol.hash,
+        threshold=background_threshold(run.model, protocol, evaluated),
+        names=tuple(record.name for record in records),
+        areas=np.stack([areas(record.confusion) for record in records]),
+        confusion=np.sum([record.confusion for record in records], axis=0),
+        boundary=np.sum([record.boundary for record in records], axis=0),
+        grouping=grouping_scores(grouping),
+        sweep=tuple(
+            Swept(value, mean_of_present(_iou(counts)))
+            for value, counts in zip(run.thresholds, swept, strict=True)
+        ),
+    )
+
+
+def compare(first: Result, second: Result) -> Difference:
+    """Paired bootstrap of the difference of mIoU, second minus first.
+
+    Raises:
+        UsageError: the two are not of the same images and classes.
+    """
+    if first.set_name != second.set_name or first.classes != second.classes:
+        raise UsageError(
+            f"cannot compare {first.set_name} ({len(first.classes)} classes) with "
+            f"{second.set_name} ({len(second.classes)} classes): evaluate the same set twice"
+        )
+    place = {name: index for index, name in enumerate(second.names)}
+    if set(first.names) != set(place) or len(place) != len(second.names):
+        shared = len(set(first.names) & set(place))
+        raise UsageError(
+            f"cannot pair the images: {len(first.names)} and {len(second.names)}, {shared} shared; "
+            "evaluate the same split twice"
+        )
+    order = [place[name] for name in first.names]
+    return paired_difference(first.areas, second.areas[order])
+
+
+def _from_document(document: dict[str, Any]) -> Result:
+    if document["format"] != FORMAT:
+        raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
+    counts = document["counts"]
+    classes = tuple(entry["name"] for entry in document["classes"])
+    per_image = np.zeros((len(counts["per_image"]), len(classes), 3), np.int64)
+    for index, entry in enumerate(counts["per_image"]):
+        for label, *values in entry["areas"]:
+            per_image[index, label] = values
+    protocol = dict(document["protocol"])
+    grouping = {k: _number(v) for k, v in document["scores"]["grouping"].items()}
+    return Result(
+        set_name=document["set"],
+        labels_from=document["labels_from"],
+        root=document["root"],
+        classes=classes,
+        background=document["background"],
+        model=document["model"],
+        protocol_hash=protocol.pop("hash"),
+        protocol=protocol,
+        threshold=document["threshold"],
+        names=tuple(entry["name"] for entry in counts["per_image"]),
+        areas=per_image,
+        confusion=np.array(counts["confusion"], np.int64),
+        boundary=np.array(counts["boundary"], np.int64),
+        grouping=GroupingScores(**grouping),
+        sweep=tuple(Swept(p["threshold"], _number(p["mean_iou"])) for p in document["sweep"]),
+        version=document["version"],
+    )
+
+
+def _iou(counts: Counts) -> np.ndarray:
+    """IoU from common, true and predicted pixels [..., 3]."""
+    common, true, predicted = np.moveaxis(counts, -1, 0)
+    return ratio(common, true + predicted - common)
+
+
+def _rows(counts: Counts) -> list[list[int]]:
+    """Label, common, true and predicted pixels of the classes that occur, from [K, 3]."""
+    present = np.flatnonzero(counts.any(axis=1))
+    return [[int(label), *map(int, counts[label])] for label in present]
+
+
+def _plain(protocol: Protocol) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(asdict(protocol)))
+    return values
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: what could not be measured is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value

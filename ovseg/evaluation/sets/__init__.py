@@ -1,0 +1,1 @@
+"""The benchmark sets of the field, read from their folders as downloaded."""

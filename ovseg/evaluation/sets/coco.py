@@ -1,0 +1,235 @@
+"""COCO-Object (80 things and background) and COCO-Stuff (171 classes).
+
+COCO-Object is read from what people have: `stuffthingmaps` (pixel values are category id - 1, 255
+unlabelled), panoptic JSON with its PNG folder, or `instances_*.json`. The three agree wherever
+their annotations do; where instance masks overlap, the smaller instance lies on top.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovseg.errors import DataError, UsageError
+from ovseg.evaluation.sets.base import (
+    EvaluationSet,
+    Labels,
+    Layout,
+    Sample,
+    check_files,
+    choose_split,
+    paired_files,
+)
+from ovseg.evaluation.sets.coco_classes import (
+    STUFF_IDS,
+    THING_IDS,
+    things,
+    things_and_stuff,
+)
+from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, remap
+from ovseg.evaluation.sets.panoptic import read_panoptic
+
+SITE = "http://images.cocodataset.org"
+LAYOUT = Layout(
+    "COCO-Object",
+    "val2017/*.jpg and one of stuffthingmaps/val2017/*.png, annotations/panoptic_val2017.json with "
+    "annotations/panoptic_val2017/*.png, annotations/instances_val2017.json",
+    f"{SITE}/zips/val2017.zip and {SITE}/annotations/annotations_trainval2017.zip",
+    "0.8 GB and 241 MB",
+)
+STUFF_LAYOUT = Layout(
+    "COCO-Stuff",
+    "val2017/*.jpg, stuffthingmaps/val2017/*.png",
+    f"{SITE}/zips/val2017.zip and "
+    "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
+    "stuffthingmaps_trainval2017.zip",
+    "0.8 GB and 0.7 GB",
+)
+SOURCES = ("stuffthingmaps", "panoptic", "instances")
+
+_THING_LABEL = {category: label for label, category in enumerate(THING_IDS, start=1)}
+
+
+def open_coco_object(data: Path, split: str | None, source: str | None = None) -> EvaluationSet:
+    """Open COCO with labels 0 background, 1..80 things; nothing is ignored.
+
+    Args:
+        data: COCO's folder.
+        split: `val` (val2017) unless given.
+        source: one of SOURCES; the first that is there unless given.
+
+    Raises:
+        DataError: files are missing or unreadable.
+        UsageError: there is no such split or source.
+    """
+    _check_folder(data, LAYOUT)
+    if source is not None and source not in SOURCES:
+        raise UsageError(f"unknown label source {source}: choose {', '.join(SOURCES)}")
+    found = {name: _splits(data, name) for name in SOURCES if source in (None, name)}
+    there = sorted({split for splits in found.values() for split in splits})
+    split = choose_split(split, there, "val", LAYOUT)
+    for name, splits in found.items():
+        if split in splits:
+            samples, read_labels = _OPENERS[name](data, split)
+            return EvaluationSet(
+                "coco-object", data, things(), True, samples, read_labels, f"{name}, {split}"
+            )
+    raise LAYOUT.missing(data, _expected(source or "stuffthingmaps", split))
+
+
+def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
+    """Open COCO-Stuff: 171 classes from `stuffthingmaps`, unlabelled pixels ignored.
+
+    Raises:
+        DataError: files are missing.
+        UsageError: there is no such split.
+    """
+    _check_folder(data, STUFF_LAYOUT)
+    split = choose_split(split, _splits(data, "stuffthingmaps"), "val", STUFF_LAYOUT)
+    folder = _map_folder(data, split)
+    if folder is None:
+        raise STUFF_LAYOUT.missing(data, _expected("stuffthingmaps", split))
+    table = lookup_table(
+        {category - 1: label for label, category in enumerate(THING_IDS + STUFF_IDS)}
+    )
+    samples, read_labels = _from_maps(data, folder, split, table, STUFF_LAYOUT)
+    return EvaluationSet(
+        "coco-stuff", data, things_and_stuff(), False, samples, read_labels, folder.name
+    )
+
+
+def image_folder(data: Path, split: str, layout: Layout) -> Path:
+    """Where the photos of a split lie: `val2017` or `images/val2017`."""
+    for folder in (data / split, data / "images" / split):
+        if folder.is_dir() and any(folder.glob("*.jpg")):
+            return folder
+    raise layout.missing(data, f"{split}/*.jpg")
+
+
+def _check_folder(data: Path, layout: Layout) -> None:
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder; {layout.title} comes from {layout.source}")
+
+
+def _splits(data: Path, source: str) -> list[str]:
+    """The splits whose labels are there in this form."""
+    if source == "stuffthingmaps":
+        return [split for split in ("train2017", "val2017") if _map_folder(data, split)]
+    files = (data / "annotations").glob(f"{source}_*.json")
+    return sorted(path.stem.removeprefix(f"{source}_") for path in files)
+
+
+def _map_folder(data: Path, split: str) -> Path | None:
+    for parent in ("stuffthingmaps", "annotations", "."):
+        folder = data / parent / split
+        if folder.is_dir() and any(folder.glob("*.png")):
+            return folder
+    return None
+
+
+def _expected(source: str, split: str) -> str:
+    if source == "stuffthingmaps":
+        return f"stuffthingmaps/{split}/*.png"
+    return f"annotations/{source}_{split}.json"
+
+
+Opened = tuple[tuple[Sample, ...], Callable[[Sample], Labels]]
+
+
+def _object_maps(data: Path, split: str) -> Opened:
+    folder = _map_folder(data, split)
+    assert folder is not None  # _splits has found it
+    table = lookup_table({category - 1: label for category, label in _THING_LABEL.items()}, other=0)
+    return _from_maps(data, folder, split, table, LAYOUT)
+
+
+def _from_maps(data: Path, folder: Path, split: str, table: Labels, layout: Layout) -> Opened:
+    images = image_folder(data, split, layout)
+    maps = (path for path in sorted(folder.glob("*.png")) if path.stem.isdigit())
+    pairs = ((images / f"{path.stem}.jpg", path) for path in maps)
+
+    def read_labels(sample: Sample) -> Labels:
+        return remap(read_index_png(Path(sample.key)), table, sample.key)
+
+    return paired_files(layout, data, pairs), read_labels
+
+
+def _object_panoptic(data: Path, split: str) -> Opened:
+    panoptic = read_panoptic(data / "annotations" / f"panoptic_{split}.json")
+    images = image_folder(data, split, LAYOUT)
+    samples = panoptic.samples(images, LAYOUT)
+    return samples, panoptic.label_reader(_THING_LABEL, unlabelled=0)
+
+
+def _object_instances(data: Path, split: str) -> Opened:
+    path = data / "annotations" / f"instances_{split}.json"
+    instances = _read_instances(path)
+    images = image_folder(data, split, LAYOUT)
+    samples = tuple(
+        Sample(Path(image["file_name"]).stem, images / image["file_name"], str(number))
+        for number, image in sorted(instances.images.items())
+    )
+    check_files(LAYOUT, data, (sample.image for sample in samples))
+    return samples, instances.read_labels
+
+
+_OPENERS: Mapping[str, Callable[[Path, str], Opened]] = {
+    "stuffthingmaps": _object_maps,
+    "panoptic": _object_panoptic,
+    "instances": _object_instances,
+}
+
+
+@dataclass(frozen=True)
+class _Instances:
+    """An `instances_*.json`: images by id, and the annotations of each."""
+
+    path: Path
+    images: Mapping[int, Mapping[str, Any]]
+    annotations: Mapping[int, Sequence[Mapping[str, Any]]]
+
+    def read_labels(self, sample: Sample) -> Labels:
+        """Paint the instances of an image, large ones first, so that small ones stay visible."""
+        image = self.images[int(sample.key)]
+        height, width = int(image["height"]), int(image["width"])
+        labels = np.zeros((height, width), np.uint8)
+        found = self.annotations.get(int(sample.key), ())
+        # Crowd regions are rough outlines around the separate instances: those belong on top.
+        for annotation in sorted(found, key=lambda a: (-int(a.get("iscrowd", 0)), -a["area"])):
+            mask = _mask(annotation["segmentation"], height, width)
+            labels[mask.astype(bool)] = self._label(annotation)
+        return labels
+
+    def _label(self, annotation: Mapping[str, Any]) -> int:
+        category = annotation["category_id"]
+        if category not in _THING_LABEL:
+            raise DataError(f"{self.path}: category {category} is none of COCO's 80 things")
+        return _THING_LABEL[category]
+
+
+def _read_instances(path: Path) -> _Instances:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        images = {image["id"]: image for image in document["images"]}
+        annotations: dict[int, list[Mapping[str, Any]]] = {}
+        for annotation in document["annotations"]:
+            annotations.setdefault(annotation["image_id"], []).append(annotation)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a COCO instances file ({error!r})") from error
+    return _Instances(path, images, annotations)
+
+
+def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Polygons, plain or compressed RLE as a mask, uint8 [height, width]."""
+    from pycocotools import mask as coco_mask
+
+    if isinstance(segmentation, list):
+        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        encoded = coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        encoded = segmentation
+    return coco_mask.decode(encoded)

@@ -1,0 +1,203 @@
+"""Any folder of images with label PNGs beside it and a class file: `folder`.
+
+Images and labels lie in two folders of the names below, or in `SPLIT` and `SPLITannot`, or in split
+folders inside the two; a label file has its image's name, perhaps with an ending such as `_L`.
+
+The class file has one class a line, in the order of the labels from 0, synonyms after `;`, or with
+the colour of each class in front (`64 128 64  Animal`), as CamVid has it. A first class called
+background is the background; classes called void, ignore or unlabelled are not counted.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ovseg.data.class_list import BACKGROUND, ClassList
+from ovseg.data.images import SUFFIXES
+from ovseg.errors import DataError
+from ovseg.evaluation.metrics.confusion import IGNORED
+from ovseg.evaluation.sets.base import (
+    EvaluationSet,
+    Labels,
+    Layout,
+    Sample,
+    paired_files,
+    read_names,
+)
+from ovseg.evaluation.sets.label_files import (
+    lookup_table,
+    read_colour_png,
+    read_index_png,
+    remap,
+)
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "701_StillsRaw_full")
+LABEL_FOLDERS = ("labels", "label", "annotations", "masks", "mask", "gt", "LabeledApproved_full")
+CLASS_FILES = ("classes.txt", "codes.txt", "label_colors.txt")
+LABEL_ENDINGS = ("", "_L", "_P", "_labels", "_label", "_mask", "_gt")
+IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabelled", "unlabeled"})
+
+LAYOUT = Layout(
+    "a folder set",
+    f"images/ with photos, labels/ with PNG files of the same names, {CLASS_FILES[0]} with one "
+    "class a line",
+    "your own data",
+    "any size",
+)
+
+
+@dataclass(frozen=True)
+class ClassFile:
+    """What a class file says: names in order of the stored labels, and colours if it has them."""
+
+    entries: tuple[str, ...]
+    colours: tuple[int, ...] | None
+
+    @property
+    def background(self) -> bool:
+        """Whether the first class is the background."""
+        return self.entries[0].split(";")[0].strip().casefold() == BACKGROUND
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Stored labels that are counted, in order."""
+        return tuple(
+            index
+            for index, entry in enumerate(self.entries)
+            if entry.strip().casefold() not in IGNORED_NAMES
+        )
+
+    @property
+    def words(self) -> ClassList:
+        """The foreground classes that are counted."""
+        entries = [self.entries[index] for index in self.kept]
+        return ClassList.of(entries[1:] if self.background else entries)
+
+
+def read_class_file(path: Path) -> ClassFile:
+    """Read a class file of either form.
+
+    Raises:
+        DataError: it cannot be read, is empty, or only some lines have colours.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the class file cannot be read ({error})") from error
+    parsed = [_parse_line(line) for line in lines if line.split("#")[0].strip()]
+    if not parsed:
+        raise DataError(f"{path}: the class file names no class")
+    colours = [colour for _, colour in parsed if colour is not None]
+    if colours and len(colours) != len(parsed):
+        raise DataError(f"{path}: some lines begin with a colour (R G B) and some do not")
+    return ClassFile(tuple(name for name, _ in parsed), tuple(colours) or None)
+
+
+def _parse_line(line: str) -> tuple[str, int | None]:
+    """A class and its colour, packed as `read_colour_png` packs it."""
+    words = line.split("#")[0].split()
+    if len(words) > 3 and all(word.isdigit() for word in words[:3]):
+        red, green, blue = (int(word) for word in words[:3])
+        return " ".join(words[3:]), red + 256 * green + 65536 * blue
+    return " ".join(words), None
+
+
+def open_folder(data: Path, split: str | None) -> EvaluationSet:
+    """Open a folder set.
+
+    Raises:
+        DataError: files are missing or do not fit together.
+    """
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder")
+    class_path = _first(data, CLASS_FILES)
+    if class_path is None:
+        raise LAYOUT.missing(data, CLASS_FILES[0])
+    classes = read_class_file(class_path)
+    images, labels = _folders(data, split)
+    pairs = list(_pairs(images, labels, _listed(data, split)))
+    return EvaluationSet(
+        name="folder",
+        root=data,
+        words=classes.words,
+        background=classes.background,
+        samples=paired_files(LAYOUT, data, pairs),
+        read_labels=_Reader(classes, class_path).read_labels,
+        labels_from=f"{labels.relative_to(data)}, {class_path.name}",
+    )
+
+
+def _first(data: Path, names: tuple[str, ...]) -> Path | None:
+    return next((data / name for name in names if (data / name).exists()), None)
+
+
+def _folders(data: Path, split: str | None) -> tuple[Path, Path]:
+    """The folder of images and that of labels."""
+    if split and (data / f"{split}annot").is_dir():
+        return data / split, data / f"{split}annot"
+    images, labels = _first(data, IMAGE_FOLDERS), _first(data, LABEL_FOLDERS)
+    if images is None or labels is None:
+        beside = sorted(p.name.removesuffix("annot") for p in data.glob("*annot"))
+        hint = f" (or choose --split {' or '.join(beside)})" if beside else ""
+        raise LAYOUT.missing(data, f"{'images/' if images is None else 'labels/'}{hint}")
+    if split and (images / split).is_dir():
+        return images / split, labels / split
+    return images, labels
+
+
+def _listed(data: Path, split: str | None) -> frozenset[str] | None:
+    """Names in `SPLIT.txt`, without suffix, where there is such a file."""
+    path = data / f"{split}.txt"
+    if split is None or not path.is_file():
+        return None
+    return frozenset(Path(name).stem for name in read_names(path))
+
+
+def _pairs(
+    images: Path, labels: Path, listed: frozenset[str] | None
+) -> Iterator[tuple[Path, Path]]:
+    """Every image with its label file; a missing one goes under its image's name."""
+    for image in sorted(images.iterdir()):
+        if image.suffix.lower() not in SUFFIXES or (listed and image.stem not in listed):
+            continue
+        candidates = [labels / f"{image.stem}{ending}.png" for ending in LABEL_ENDINGS]
+        yield image, next((path for path in candidates if path.is_file()), candidates[0])
+
+
+class _Reader:
+    """Reads labels by index or by colour, as the class file says."""
+
+    def __init__(self, classes: ClassFile, path: Path) -> None:
+        self._path = path
+        label_of: Mapping[int, int] = {stored: label for label, stored in enumerate(classes.kept)}
+        self._table = lookup_table({**label_of, IGNORED: IGNORED}, other=IGNORED)
+        self._known = len(classes.entries)
+        colours = classes.colours
+        self._by_colour = colours and {
+            colour: label_of.get(stored, IGNORED) for stored, colour in enumerate(colours)
+        }
+
+    def read_labels(self, sample: Sample) -> Labels:
+        path = Path(sample.key)
+        if self._by_colour:
+            return self._from_colours(path)
+        values = read_index_png(path)
+        counted = values[values != IGNORED]
+        if counted.size and int(counted.max()) >= self._known:
+            raise DataError(
+                f"{path}: label {int(counted.max())} has no line in {self._path.name}, which "
+                f"names {self._known} classes"
+            )
+        return remap(values, self._table, path)
+
+    def _from_colours(self, path: Path) -> Labels:
+        assert self._by_colour
+        values = read_colour_png(path)
+        colours, where = np.unique(values, return_inverse=True)
+        if strange := [int(c) for c in colours if int(c) not in self._by_colour]:
+            red, green, blue = strange[0] % 256, strange[0] // 256 % 256, strange[0] // 65536
+            raise DataError(f"{path}: colour {red} {green} {blue} is not in {self._path.name}")
+        labels = np.array([self._by_colour[int(colour)] for colour in colours], np.uint8)
+        return labels[where].reshape(values.shape)

@@ -1,0 +1,161 @@
+"""COCO panoptic files (JSON with a folder of PNG) as semantic sets: COCO's own and composed scenes.
+
+A pixel's colour `R + 256 G + 65536 B` is the id of its segment, whose category the JSON tells.
+Colour 0 is unlabelled.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovseg.data.class_list import ClassList
+from ovseg.errors import DataError
+from ovseg.evaluation.metrics.confusion import IGNORED
+from ovseg.evaluation.sets.base import (
+    EvaluationSet,
+    Labels,
+    Layout,
+    Sample,
+    check_files,
+    choose_split,
+)
+from ovseg.evaluation.sets.label_files import read_colour_png
+
+LAYOUT = Layout(
+    "COCO panoptic",
+    "val2017/*.jpg, annotations/panoptic_val2017.json, annotations/panoptic_val2017/*.png",
+    "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",
+    "0.8 GB of images and 0.9 GB",
+)
+SCENES_LAYOUT = Layout(
+    "cut-out scenes",
+    "images/*.jpg, annotations/panoptic_test.json, annotations/panoptic_test/*.png",
+    "`ovseg build-dataset cutouts`",
+    "as large as you make it",
+)
+
+
+_STRAY = 254  # stands for a colour that is no segment
+
+
+@dataclass(frozen=True)
+class PanopticFile:
+    """A panoptic JSON.
+
+    Attributes:
+        path: of the JSON; its PNG folder has the same name without suffix.
+        categories: name of every category id.
+        images: image file name of every image id.
+        segments: category of every segment id, by image id.
+        pngs: label file name of every image id.
+    """
+
+    path: Path
+    categories: Mapping[int, str]
+    images: Mapping[int, str]
+    segments: Mapping[int, Mapping[int, int]] = field(repr=False)
+    pngs: Mapping[int, str] = field(repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of PNG files."""
+        return self.path.with_suffix("")
+
+    def samples(self, images: Path, layout: Layout) -> tuple[Sample, ...]:
+        """All annotated images, in the order of their ids; DataError where files are missing."""
+        samples = tuple(
+            Sample(Path(self.images[number]).stem, images / self.images[number], str(number))
+            for number in sorted(self.pngs)
+        )
+        check_files(layout, self.path.parent.parent, (sample.image for sample in samples))
+        maps = (self.folder / name for name in self.pngs.values())
+        check_files(layout, self.path.parent.parent, maps)
+        return samples
+
+    def label_reader(
+        self, label_of_category: Mapping[int, int], unlabelled: int
+    ) -> Callable[[Sample], Labels]:
+        """A reader of semantic labels; other categories count as unlabelled."""
+
+        def read_labels(sample: Sample) -> Labels:
+            number = int(sample.key)
+            path = self.folder / self.pngs[number]
+            colours = read_colour_png(path)
+            table = np.full(1 << 24, _STRAY, np.uint8)  # one entry per colour beats sorting pixels
+            table[0] = unlabelled
+            for segment, category in self.segments[number].items():
+                table[segment] = label_of_category.get(category, unlabelled)
+            labels: Labels = table[colours]
+            if (labels == _STRAY).any():
+                stray = int(colours[labels == _STRAY][0])
+                raise DataError(f"{path}: segment {stray} is not in {self.path.name}")
+            return labels
+
+        return read_labels
+
+
+def read_panoptic(path: Path) -> PanopticFile:
+    """Read a panoptic JSON.
+
+    Raises:
+        DataError: it is missing or not a panoptic file.
+    """
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        annotations = document["annotations"]
+        return PanopticFile(
+            path=path,
+            categories={entry["id"]: entry["name"] for entry in document["categories"]},
+            images={entry["id"]: entry["file_name"] for entry in document["images"]},
+            segments={
+                entry["image_id"]: {s["id"]: s["category_id"] for s in entry["segments_info"]}
+                for entry in annotations
+            },
+            pngs={entry["image_id"]: entry["file_name"] for entry in annotations},
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a COCO panoptic file ({error!r})") from error
+
+
+def open_panoptic(data: Path, split: str | None, *, scenes: bool = False) -> EvaluationSet:
+    """Open a panoptic set; with `scenes`, unlabelled pixels are a background class.
+
+    Raises:
+        DataError: files are missing or unreadable.
+        UsageError: there is no such split.
+    """
+    layout = SCENES_LAYOUT if scenes else LAYOUT
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder; {layout.title} come from {layout.source}")
+    annotations = data / "annotations" if (data / "annotations").is_dir() else data
+    there = sorted(p.stem.removeprefix("panoptic_") for p in annotations.glob("panoptic_*.json"))
+    split = choose_split(split, there, "test" if scenes else "val", layout)
+    if not there:
+        raise layout.missing(data, f"annotations/panoptic_{split}.json")
+    panoptic = read_panoptic(annotations / f"panoptic_{split}.json")
+    label_of = {number: label for label, number in enumerate(panoptic.categories, int(scenes))}
+    return EvaluationSet(
+        name="cutouts" if scenes else "coco-panoptic",
+        root=data,
+        words=ClassList.of(_words(name) for name in panoptic.categories.values()),
+        background=scenes,
+        samples=panoptic.samples(_images(data, split), layout),
+        read_labels=panoptic.label_reader(label_of, unlabelled=0 if scenes else IGNORED),
+        labels_from=panoptic.path.name,
+    )
+
+
+def _images(data: Path, split: str) -> Path:
+    """The folder of images: a split's own, or one for all splits."""
+    folders = (data / split, data / "images" / split, data / "images")
+    return next((folder for folder in folders if folder.is_dir()), data)
+
+
+def _words(name: str) -> str:
+    """COCO's `wall-other-merged` is a wall; its dashes are spaces to a text encoder."""
+    words = name.removesuffix("-merged").removesuffix("-other").removesuffix("-stuff")
+    return words.replace("-", " ")

@@ -1,0 +1,1 @@
+"""From shards to batches: which pairs, in which order, decoded, augmented and tokenised."""

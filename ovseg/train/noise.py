@@ -1,0 +1,27 @@
+"""The state of torch's random numbers, which dropout, drop path and Gumbel noise draw from."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseState:
+    """States of the generators, uint8 tensors on the host; None where there is no such device."""
+
+    host: Tensor
+    device: Tensor | None = None
+
+
+def noise_state(device: torch.device) -> NoiseState:
+    """Where the random numbers of the host and of a device stand; waits for no device."""
+    own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return NoiseState(torch.get_rng_state(), own)
+
+
+def set_noise_state(device: torch.device, state: NoiseState) -> None:
+    """Let random numbers go on from there."""
+    torch.set_rng_state(state.host)
+    if device.type == "cuda" and state.device is not None:
+        torch.cuda.set_rng_state(state.device, device)

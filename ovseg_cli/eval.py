@@ -1,0 +1,398 @@
+"""`ovseg eval`: a model on a benchmark, and what to make of the score."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ovseg.errors import UsageError
+from ovseg_cli.console import print_warning, progress, stderr, stdout
+
+if TYPE_CHECKING:
+    from ovseg.evaluation.ranking import Share
+    from ovseg.evaluation.result import Result
+    from ovseg.evaluation.run import Run
+    from ovseg.evaluation.sets.base import EvaluationSet
+    from ovseg.model.interface import SegmentationModel
+
+HELP = """
+Evaluate a model on a benchmark.
+
+\b
+  ovseg eval SET --data FOLDER          evaluate; ovseg eval SET --help shows all options
+  ovseg eval compare A.json B.json      is the difference of two results real?
+  ovseg eval classify FOLDER            zero-shot classification of an ImageNet folder
+  ovseg eval retrieve FOLDER            image and caption retrieval
+  ovseg eval sets                       all sets: folders expected, sources, sizes
+
+\b
+Examples:
+  ovseg eval voc --data VOCdevkit/VOC2012 --model FILE --protocol groupvit
+  ovseg eval coco-object --data coco --report out --sweep threshold
+"""
+
+EXAMPLES = """
+Evaluate a model on SET, read from the folder as it was downloaded.
+
+\b
+Sets: voc, voc20, context, context59, coco-object, coco-stuff, ade20k, cityscapes, coco-panoptic,
+cutouts, folder. `ovseg eval sets` shows the folders each expects.
+
+\b
+Examples:
+  ovseg eval voc --data VOCdevkit/VOC2012 --model FILE --protocol groupvit
+  ovseg eval coco-object --data coco --labels panoptic --limit 100 --json > result.json
+  ovseg eval folder --data CamVid --split test --report out
+
+A run that was interrupted goes on when the same command is given again. Several processes:
+`accelerate launch --num_processes 2 -m ovseg_cli eval voc ...`; the scores are the same.
+"""
+
+
+class SetGroup(TyperGroup):
+    """A group whose first word is a sub-command or else the name of a set."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Leave a word that is no sub-command to `evaluate`, as its argument."""
+        if args and args[0] not in self.commands:
+            return "", self.commands["evaluate"], args
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(cls=SetGroup, help=HELP, no_args_is_help=True, rich_markup_mode=None)
+
+Model = Annotated[str, typer.Option(help="A model's name or file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command("evaluate", help=EXAMPLES, hidden=True)
+def evaluate(
+    name: Annotated[str, typer.Argument(metavar="SET", help="The set.")],
+    data: Annotated[Path, typer.Option(help="The set's folder.", show_default=False)],
+    model: Model = "starter",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="groupvit, tcl, sclip, own, or a TOML file. By default the one that models of "
+            "this kind are published under."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Part of the set; by default that of the papers.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="For coco-object: stuffthingmaps, panoptic or instances."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Background threshold; the protocol's by default.")
+    ] = None,
+    refine: Annotated[
+        str | None, typer.Option(help="pamr or none; the protocol's by default.")
+    ] = None,
+    tta: Annotated[
+        str, typer.Option(help="Average over views: flip, scales, or flip,scales.")
+    ] = "",
+    sweep: Annotated[
+        str | None, typer.Option(help="threshold: the score at others, from the same pass.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first N images, for a trial.", min=1)
+    ] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(help="Windows a batch.", min=1)] = 16,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder for a page of tables, charts and pictures.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the result as JSON to this file.")
+    ] = None,
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what an interrupted run has left.")
+    ] = False,
+) -> None:
+    from ovseg.evaluation.protocol import load_protocol, protocol_for_model
+    from ovseg.evaluation.run import Run
+    from ovseg.evaluation.sets.catalogue import open_set
+    from ovseg.parallel import processes
+
+    if as_json and markdown:
+        raise UsageError("give --json or --markdown, not both")
+    changes = _changes(threshold, refine, tta)
+    thresholds = _thresholds(sweep)
+    evaluated = open_set(name, data, split, labels).first(limit)
+    loaded = _load(model, device)
+    chosen = protocol or protocol_for_model(loaded.card.kind)
+    settings = load_protocol(chosen, evaluated, changes)
+    settings = settings.for_model(loaded, background=evaluated.background)
+    _warn_of_unknown(loaded, evaluated, settings.class_list.phrases)
+    run = Run(loaded, evaluated, settings, thresholds, batch_size)
+    result = _evaluate(run, fresh)
+    if processes().rank > 0:
+        return
+    if save:
+        result.write(save)
+    if report:
+        _write_report(run, result, report)
+    _print(result, as_json, markdown)
+
+
+def _changes(threshold: float | None, refine: str | None, tta: str) -> dict[str, object]:
+    """What the options change in the protocol."""
+    views = {view.strip() for view in tta.split(",") if view.strip()}
+    if unknown := views - {"flip", "scales"}:
+        raise UsageError(f"--tta {', '.join(sorted(unknown))}: choose flip, scales or both")
+    changes: dict[str, object] = {}
+    if threshold is not None:
+        changes["threshold"] = threshold
+    if refine is not None:
+        changes["refine"] = refine
+    if "flip" in views:
+        changes["flip"] = True
+    if "scales" in views:
+        changes["scales"] = (0.75, 1.0, 1.25)
+    return changes
+
+
+def _thresholds(sweep: str | None) -> tuple[float, ...]:
+    if sweep is None:
+        return ()
+    if sweep != "threshold":
+        raise UsageError(f"--sweep {sweep}: only threshold can be swept")
+    return tuple(round(0.05 * step, 2) for step in range(1, 20))
+
+
+def _load(model: str, device: str) -> "SegmentationModel":
+    from ovseg.model.loading import load_model
+    from ovseg.parallel import processes
+
+    return load_model(model, (processes().device or device) if device == "auto" else device)
+
+
+def _warn_of_unknown(
+    model: "SegmentationModel", evaluated: "EvaluationSet", phrases: tuple[str, ...]
+) -> None:
+    unknown = [entry.phrase for entry in model.unknown(phrases)]
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        print_warning(
+            f"{model.card.name} does not know {len(unknown)} of the {len(phrases)} words of "
+            f"{evaluated.name}: {shown}; their score is 0"
+        )
+
+
+def _evaluate(run: "Run", fresh: bool) -> "Result":
+    from ovseg.evaluation.result import summarise
+    from ovseg.evaluation.run import evaluate
+
+    with progress(f"{run.evaluated.name}, images", len(run.evaluated.samples)) as bar:
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(bar.task_ids[0], completed=done, total=total)
+
+        records = evaluate(run, on_progress, fresh=fresh)
+    return summarise(run, records)
+
+
+def _write_report(run: "Run", result: "Result", folder: Path) -> None:
+    from ovseg.evaluation.report.page import write_report
+
+    with progress("report", None):
+        page = write_report(run, result, folder)
+    stderr().print(f"report: {page}")
+
+
+def _print(result: "Result", as_json: bool, as_markdown: bool) -> None:
+    if as_json:
+        print(result.to_json())
+    elif as_markdown:
+        from ovseg.evaluation.report.markdown import markdown
+
+        print(markdown(result), end="")
+    else:
+        _print_tables(result)
+
+
+def _print_tables(result: "Result") -> None:
+    from rich.table import Table
+
+    from ovseg.evaluation.report.text import percent, provenance, summary_rows
+
+    console = stdout()
+    classes = Table("class", title=f"{result.model['name']} on {result.set_name}")
+    for column in ("IoU", "accuracy", "boundary IoU"):
+        classes.add_column(column, justify="right")
+    rows = zip(
+        result.classes,
+        result.scores.iou,
+        result.scores.accuracy,
+        result.boundary_iou,
+        strict=True,
+    )
+    for name, *values in rows:
+        classes.add_row(name, *(percent(value) for value in values))
+    summary = Table("score", title="summary")
+    summary.add_column("%", justify="right")
+    for row in summary_rows(result):
+        summary.add_row(*row)
+    console.print(classes, summary)
+    for confused in result.confusions[:5]:
+        target, prediction = result.classes[confused.target], result.classes[confused.prediction]
+        console.print(f"{percent(confused.share)} % of {target} is called {prediction}")
+    _print_sweep(result)
+    for key, value in provenance(result):
+        console.print(f"[bold]{key}[/bold]: {value}", soft_wrap=True)
+
+
+def _print_sweep(result: "Result") -> None:
+    """One bar per threshold, scaled to the best."""
+    if not result.sweep:
+        return
+    from ovseg.evaluation.report.text import percent
+
+    console = stdout()
+    best = max(point.mean_iou for point in result.sweep) or 1.0
+    console.print("mIoU by background threshold")
+    for point in result.sweep:
+        length = 0 if point.mean_iou != point.mean_iou else round(40 * point.mean_iou / best)
+        mark = " (best)" if point.mean_iou == best else ""
+        console.print(f"  {point.threshold:.2f} {'█' * length} {percent(point.mean_iou, 2)}{mark}")
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[
+        Path, typer.Argument(help="Result of the first run, as --save writes it.", metavar="A.json")
+    ],
+    second: Annotated[Path, typer.Argument(help="Result of the second run.", metavar="B.json")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two results on the same images by a paired bootstrap.
+
+    Example: ovseg eval compare a.json b.json
+    """
+    import json
+    from dataclasses import asdict
+
+    from ovseg.evaluation.report.text import percent, provenance
+    from ovseg.evaluation.result import Result
+    from ovseg.evaluation.result import compare as difference_of
+
+    results = [Result.read(first), Result.read(second)]
+    difference = difference_of(*results)
+    if as_json:
+        scores = [result.scores.mean_iou for result in results]
+        print(json.dumps({"mean_iou": scores, "difference": asdict(difference)}))
+        return
+    console = stdout()
+    for label, path, result in zip("AB", (first, second), results, strict=True):
+        console.print(f"{label}  {percent(result.scores.mean_iou, 2)} mIoU  {path}")
+        details = dict(provenance(result))
+        console.print(f"   {details['model']}; {details['protocol']}", soft_wrap=True)
+    low, high = difference.interval.low, difference.interval.high
+    console.print(
+        f"B - A  {100 * difference.value:+.2f} points, 95 % interval {100 * low:+.2f} to "
+        f"{100 * high:+.2f}, p = {difference.p_value:.3f} over {len(results[0].names)} images"
+    )
+    verdict = "no difference that these images can show" if low <= 0 <= high else "a difference"
+    console.print(f"That is {verdict}.")
+
+
+@app.command("sets")
+def sets(as_json: AsJson = False) -> None:
+    """List all sets: classes, folders expected, sources and sizes."""
+    import json
+
+    from ovseg.evaluation.sets.catalogue import SETS
+
+    if as_json:
+        rows = [
+            {"set": n, "classes": e.classes, "layout": e.layout.tree, "source": e.layout.source,
+             "size": e.layout.size}
+            for n, e in SETS.items()
+        ]  # fmt: skip
+        print(json.dumps(rows))
+        return
+    console = stdout()
+    for name, entry in SETS.items():
+        console.print(f"[bold]{name}[/bold]  {entry.layout.title}, classes: {entry.classes}")
+        console.print(f"    {entry.layout.tree}", soft_wrap=True)
+        console.print(f"    from {entry.layout.source} ({entry.layout.size})", soft_wrap=True)
+
+
+@app.command("classify")
+def classify(
+    folder: Annotated[Path, typer.Argument(help="One folder of images per class.")],
+    model: Model = "starter",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Classify images zero-shot: top-1 and top-5 accuracy.
+
+    Names come from LOC_synset_mapping.txt or classes.txt in the folder, else from its folders.
+
+    Example: ovseg eval classify imagenet --model FILE
+    """
+    import json
+    from dataclasses import asdict
+
+    from ovseg.evaluation.ranking import classify as measure
+    from ovseg.evaluation.ranking import read_image_folder
+
+    data = read_image_folder(folder)
+    loaded = _load(model, device)
+    with progress("images", len(data.paths)) as bar:
+        result = measure(
+            loaded, data, on_progress=lambda done, _: bar.update(bar.task_ids[0], completed=done)
+        )
+    if as_json:
+        print(json.dumps(asdict(result)))
+        return
+    console = stdout()
+    console.print(f"{loaded.card.name}: {result.images} images of {result.classes} classes")
+    for name, share in (("top-1", result.top1), ("top-5", result.top5)):
+        console.print(f"  {name}  {_share(share)}")
+
+
+@app.command("retrieve")
+def retrieve(
+    folder: Annotated[Path, typer.Argument(help="COCO's folder, or one with captions.tsv.")],
+    model: Model = "starter",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Retrieve captions by image and images by caption: recall at 1, 5 and 10.
+
+    Example: ovseg eval retrieve coco --model FILE
+    """
+    import json
+    from dataclasses import asdict
+
+    from ovseg.evaluation.ranking import read_captions
+    from ovseg.evaluation.ranking import retrieve as measure
+
+    data = read_captions(folder)
+    loaded = _load(model, device)
+    with progress("images", len(data.paths)) as bar:
+        result = measure(
+            loaded, data, on_progress=lambda done, _: bar.update(bar.task_ids[0], completed=done)
+        )
+    if as_json:
+        print(json.dumps(asdict(result)))
+        return
+    console = stdout()
+    console.print(f"{loaded.card.name}: {result.images} images, {result.texts} captions")
+    ways = (("image to text", result.image_to_text), ("text to image", result.text_to_image))
+    for name, recall in ways:
+        for k, share in recall.items():
+            console.print(f"  {name}, recall at {k}: {_share(share)}")
+
+
+def _share(share: "Share") -> str:
+    """A share in percent with its interval."""
+    low, high = share.interval.low, share.interval.high
+    return f"{100 * share.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

@@ -1,0 +1,185 @@
+"""`ovseg pretrain`: training from a recipe, on one process or many."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ovseg.errors import RecipeError, UsageError
+from ovseg_cli.console import stderr, stdout
+
+if TYPE_CHECKING:
+    from ovseg.config.schema import Recipe
+    from ovseg.train.plan import Plan
+    from ovseg.train.run import Evaluate, Outcome
+
+EXAMPLES = """
+Train a model on image-caption pairs, as a recipe says.
+
+\b
+Examples:
+  ovseg pretrain cc4m --set data.shards='["/data/cc4m"]' --output runs/cc4m --num-processes 8
+  ovseg pretrain cc4m-stage2 --set train.start_from=runs/cc4m --set data.shards='["/data/cc4m"]'
+  ovseg pretrain cc4m --set data.shards='["/data/cc4m"]' --dry-run
+  ovseg pretrain cc4m --output runs/cc4m --resume auto
+  accelerate launch -m ovseg_cli pretrain cc4m --output runs/cc4m
+
+The output folder gets checkpoints/, log.jsonl, overlays/, tensorboard/, best.safetensors (if the
+recipe names an evaluation) and last.safetensors; the last two are models for ovseg segment --model.
+SIGTERM and SIGUSR1 save at the next step and end with code 143; --resume auto goes on from there.
+"""
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, such as cc4m, or a TOML file.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a key: section.key=value, in TOML's syntax; repeat it."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The run's folder; runs/RECIPE by default.")
+    ] = None,
+    num_processes: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine, one for each GPU.")
+    ] = 1,
+    resume: Annotated[
+        Literal["never", "auto"],
+        typer.Option(help="auto goes on from the newest complete checkpoint, if there is one."),
+    ] = "never",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and stop.")
+    ] = False,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the evaluation's data set.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """See EXAMPLES, which typer shows."""
+    from ovseg.config.loading import load_recipe
+
+    loaded = load_recipe(recipe, set_ or [])
+    folder = output or Path("runs") / Path(recipe).stem
+    if dry_run:
+        _show_plan(loaded, num_processes, as_json)
+        return
+    if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _check_before_launch(loaded, num_processes, data_root)
+        raise typer.Exit(_launch(recipe, set_ or [], folder, num_processes, resume, data_root))
+    outcome = _train(loaded, folder, resume, data_root)
+    if int(os.environ.get("RANK", "0")) == 0:
+        _show_outcome(outcome, as_json)
+    if outcome.signal:
+        raise typer.Exit(0 if "OVSEG_LAUNCHED" in os.environ else 143)
+
+
+def _check_before_launch(recipe: "Recipe", num_processes: int, data_root: Path | None) -> None:
+    """What would stop every process says so once, here."""
+    from ovseg.train.setup import open_source, share_of
+
+    _evaluation(recipe, data_root)
+    open_source(recipe).steps_per_epoch(recipe, share_of(recipe, 0, num_processes))
+
+
+def _launch(
+    recipe: str,
+    overrides: list[str],
+    output: Path,
+    num_processes: int,
+    resume: str,
+    data_root: Path | None,
+) -> int:
+    from ovseg_cli.launching import launch
+
+    arguments = ["pretrain", recipe, "--output", str(output), "--resume", resume]
+    for override in overrides:
+        arguments += ["--set", override]
+    if data_root is not None:
+        arguments += ["--data-root", str(data_root)]
+    return launch(num_processes, arguments)
+
+
+def _train(
+    recipe: "Recipe", output: Path, resume: Literal["never", "auto"], data_root: Path | None
+) -> "Outcome":
+    from ovseg.train.run import train
+    from ovseg_cli.training_view import TrainingView
+
+    evaluate = _evaluation(recipe, data_root)
+    with TrainingView() as view:
+        return train(recipe, output, resume=resume, evaluate=evaluate, observer=view)
+
+
+def _evaluation(recipe: "Recipe", data_root: Path | None) -> "Evaluate | None":
+    """What scores the model after each epoch; None if the recipe names nothing."""
+    name = recipe.train.evaluate_on
+    if not name:
+        return None
+    if data_root is None:
+        raise UsageError(
+            f"train.evaluate_on is {name!r}: give its folder with --data-root, or switch the "
+            "evaluation off with --set train.evaluate_on="
+        )
+    try:
+        from ovseg_cli.epoch_evaluation import evaluation_of
+    except ImportError as error:
+        raise RecipeError("this installation has no evaluation: set train.evaluate_on=") from error
+    return evaluation_of(name, data_root)
+
+
+def _show_plan(recipe: "Recipe", num_processes: int, as_json: bool) -> None:
+    from ovseg.train.plan import plan_run
+
+    plan = plan_run(recipe, num_processes)
+    if as_json:
+        stdout().print_json(json.dumps(_plan_values(plan)))
+        return
+    pairs = "a stream" if plan.pairs is None else f"{plan.pairs:,} pairs"
+    lines = [
+        ("data", f"{pairs}, {plan.epoch_steps:,} steps an epoch"),
+        ("steps", f"{plan.steps:,} of {plan.global_batch:,} pairs: {plan.samples:,} samples"),
+        ("learning rate", _rates(plan)),
+        ("parameters", f"{plan.parameters / 1e6:.1f} M, {plan.trained / 1e6:.1f} M trained"),
+        ("FLOPs", f"{plan.flops:.3g} in all, {plan.cost.total / 1e9:.1f} G a pair"),
+        ("memory", f"about {plan.memory / 2**30:.1f} GiB on each device"),
+        ("time", f"about {_duration(plan.seconds)} at {plan.rate_from}"),
+    ]
+    for name, text in lines:
+        stdout().print(f"{name:14} {text}", soft_wrap=True)
+
+
+def _rates(plan: "Plan") -> str:
+    schedule = plan.schedule
+    warm = f"{schedule.start:.3g} rising over {schedule.warmup_steps:,} steps to "
+    return f"{warm if schedule.warmup_steps else ''}{schedule.peak:.3g}, then to {schedule.end:.3g}"
+
+
+def _plan_values(plan: "Plan") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(plan)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
+    if as_json:
+        values = {**outcome.__dict__, "output": str(outcome.output)}
+        stdout().print_json(json.dumps(values))
+        return
+    if outcome.signal:
+        text = (
+            f"stopped by signal {outcome.signal} after step {outcome.steps}; --resume auto goes on"
+        )
+        stderr().print(text)
+        return
+    best = "" if outcome.best is None else f", best mIoU {outcome.best:.1%}"
+    stdout().print(
+        f"{outcome.steps} steps{best}: {outcome.output}/last.safetensors", soft_wrap=True
+    )

@@ -1,0 +1,102 @@
+"""How a training run is shown: a bar and a line on a terminal, plain lines otherwise."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from ovseg.train.run import Observer
+from ovseg_cli.console import stderr
+
+if TYPE_CHECKING:
+    from ovseg.train.records import Record
+
+
+class TrainingView(Observer):
+    """Shows a run on stderr."""
+
+    def __init__(self) -> None:
+        self.console = stderr()
+        self._bars = Progress(
+            TextColumn("step"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "TrainingView":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def started(self, first: int, last: int) -> None:
+        self._task = self._bars.add_task("train", total=last, completed=first, state="")
+        if first:
+            self._say(f"going on after step {first}")
+
+    def stepped(self, step: int) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, completed=step)
+
+    def logged(self, record: "Record") -> None:
+        text = line_of(record)
+        if self._bars.disable:
+            self._say(text)
+        elif self._task is not None:
+            self._bars.update(self._task, state=text)
+
+    def saved(self, path: Path) -> None:
+        self._say(f"saved {path}")
+
+    def evaluated(self, step: int, score: float) -> None:
+        self._say(f"step {step}: mIoU {score:.1%}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+
+def line_of(record: "Record") -> str:
+    """One line of numbers."""
+    losses = (
+        ("loss", record.loss),
+        ("contrastive", record.contrastive),
+        ("entity", record.entity),
+        ("mask", record.mask),
+        ("|g|", record.gradient_norm),
+    )
+    parts = [f"step {record.step}"]
+    parts += [f"{name} {value:.3f}" if value is not None else f"{name} -" for name, value in losses]
+    parts += [
+        f"lr {record.learning_rate:.2e}",
+        f"{record.images_per_second:.0f} images/s",
+        f"stall {record.stall:.0%}",
+        f"{record.memory / 2**30:.1f} GiB",
+        f"entropy {record.assignment_entropy:.2f}",
+        f"groups {record.groups_used:.1f}",
+    ]
+    if record.mfu is not None:
+        parts.append(f"MFU {record.mfu:.0%}")
+    if record.skipped:
+        parts.append(f"skipped {record.skipped}")
+    return "  ".join(parts)

@@ -1,0 +1,83 @@
+"""How many images one core delivers.
+
+    pytest --benchmark-only -s tests/benchmarks/test_loader_benchmark.py
+
+256-pixel JPEG shards, read, decoded, augmented as in the second stage, tokenised and stacked.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ovseg.model.tokenizer import HubTokenizer
+from ovseg.train.feed.augmentation import Augmentation
+from ovseg.train.feed.decoding import decode
+from ovseg.train.feed.index import open_index
+from ovseg.train.feed.maker import BatchMaker, Wanted
+from ovseg.train.feed.sampler import IndexSampler, Share
+from ovseg.train.feed.vocabulary import learn_tokenizer
+from tests.train import scenes
+
+PAIRS, SIDE = 256, 256
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards whose images have the size and about the bytes of web photos at 256 pixels."""
+    photos = smooth_photos()
+    original = scenes.draw
+    scenes.draw = lambda *_: next(photos)  # type: ignore[assignment]
+    try:
+        return scenes.make_scenes(tmp_path_factory.mktemp("large") / "data", pairs=PAIRS)
+    finally:
+        scenes.draw = original
+
+
+def smooth_photos() -> Any:
+    random = np.random.default_rng(0)
+    while True:
+        coarse = random.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, (SIDE * 4 // 3, SIDE), interpolation=cv2.INTER_CUBIC)
+        noise = random.normal(0, 4, image.shape)
+        noisy = np.clip(image + noise, 0, 255).astype(np.uint8)
+        yield cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_images_per_second_and_core(folder: Path, stage: int, benchmark: Any) -> None:
+    """Target for the second stage: 1,000."""
+    cv2.setNumThreads(0)
+    index = open_index((str(folder),))
+    policy = "rand-m9-mstd0.5-inc1" if stage == 1 else ""
+    erasing = 0.25 if stage == 1 else 0.0
+    augment = Augmentation(224, (0.4, 1.0), color_jitter=0.0, policy=policy, erasing=erasing)
+    captions = [index.pair(row).caption for row in range(len(index))]
+    tokenizer = HubTokenizer(learn_tokenizer(captions, 512), 77)
+    wanted = Wanted(partners="in-batch" if stage == 2 else "none", templates=("a photo of {}.",))
+    maker = BatchMaker(index, augment, tokenizer, wanted)
+    draws = list(IndexSampler(index, Share(64), 0, stage == 2, 0, PAIRS // 64))
+
+    def deliver() -> None:
+        for each in draws:
+            maker.__getitems__(each)
+
+    deliver()
+    started, cpu = time.perf_counter(), time.process_time()
+    for _ in range(3):
+        deliver()
+    wall, spent = time.perf_counter() - started, time.process_time() - cpu
+    data = [index.image(row) for row in range(PAIRS)]
+    begin = time.process_time()
+    for each in data:
+        decode(each)
+    decoding = time.process_time() - begin
+    print(
+        f"\nstage {stage}: {3 * PAIRS / spent:.0f} images per second of one core "
+        f"({3 * PAIRS / wall:.0f} by the clock), of which decoding "
+        f"{3 * decoding / spent:.0%}; {np.mean([len(each) for each in data]) / 1e3:.0f} kB an image"
+    )
+    benchmark.pedantic(deliver, rounds=1)

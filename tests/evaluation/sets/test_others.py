@@ -1,0 +1,119 @@
+"""ADE20K, Cityscapes, and folders of one's own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovseg.errors import DataError
+from ovseg.evaluation.sets.catalogue import open_set
+from tests.evaluation.sets import tiny
+
+
+def test_ade20k_ignores_label_0(tmp_path: Path) -> None:
+    root = tmp_path / "ADEChallengeData2016"
+    tiny.photo(root / "images/validation/ADE_val_00000001.jpg")
+    tiny.index_png(
+        root / "annotations/validation/ADE_val_00000001.png", np.array([[0, 1], [150, 2]])
+    )
+    ade = open_set("ade20k", tmp_path)
+    assert (len(ade.classes), ade.background) == (150, False)
+    assert ade.read_labels(ade.samples[0]).tolist() == [[255, 0], [149, 1]]
+    (root / "images/validation/ADE_val_00000001.jpg").unlink()
+    with pytest.raises(DataError, match=r"images/validation/ADE_val_00000001.jpg is missing"):
+        open_set("ade20k", tmp_path)
+
+
+def test_cityscapes_reads_the_annotation_ids(tmp_path: Path) -> None:
+    tiny.photo(tmp_path / "leftImg8bit/val/ulm/ulm_0_leftImg8bit.png")
+    ids = np.array([[0, 7, 8], [33, 29, 4]])
+    tiny.index_png(tmp_path / "gtFine/val/ulm/ulm_0_gtFine_labelIds.png", ids)
+    cityscapes = open_set("cityscapes", tmp_path)
+    assert cityscapes.classes[0] == "road"
+    assert cityscapes.classes[18] == "bicycle"
+    labels = cityscapes.read_labels(cityscapes.samples[0])
+    assert labels.tolist() == [[255, 0, 1], [18, 255, 255]]
+
+
+def test_cityscapes_without_annotations(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gtFine/val is missing.*needs an account"):
+        open_set("cityscapes", tmp_path)
+
+
+def test_folder_by_index(tmp_path: Path) -> None:
+    tiny.photo(tmp_path / "images/a.png")
+    tiny.index_png(tmp_path / "labels/a.png", np.array([[0, 1], [2, 255]]))
+    tiny.text(tmp_path / "classes.txt", "background\ncat; kitten\ndog  # good ones\n")
+    own = open_set("folder", tmp_path)
+    assert own.classes == ("background", "cat", "dog")
+    assert own.words.synonyms == (("cat", "kitten"), ("dog",))
+    assert own.read_labels(own.samples[0]).tolist() == [[0, 1], [2, 255]]
+
+
+def test_folder_without_background_and_with_a_void_class(tmp_path: Path) -> None:
+    """The CamVid of SegNet's authors: split folders, the last class void."""
+    for split in ("train", "test"):
+        tiny.photo(tmp_path / split / "0001.png")
+        tiny.index_png(tmp_path / f"{split}annot/0001.png", np.array([[0, 1], [2, 1]]))
+    tiny.text(tmp_path / "classes.txt", "sky\nbuilding\nvoid\n")
+    own = open_set("folder", tmp_path, "test")
+    assert own.classes == ("sky", "building")
+    assert own.samples[0].image == tmp_path / "test/0001.png"
+    assert own.read_labels(own.samples[0]).tolist() == [[0, 1], [255, 1]]
+    with pytest.raises(DataError, match=r"images/ .or choose --split test or train. is missing"):
+        open_set("folder", tmp_path)
+
+
+def test_folder_by_colour(tmp_path: Path) -> None:
+    """The CamVid of Cambridge: colour-coded labels whose names end in _L, void in the middle."""
+    tiny.photo(tmp_path / "701_StillsRaw_full/0001.png")
+    colours = np.array([[64, 128, 64], [0, 0, 0], [192, 0, 128]])
+    packed = colours @ [1, 256, 65536]
+    tiny.colour_png(tmp_path / "LabeledApproved_full/0001_L.png", packed[[[0, 1], [2, 2]]])
+    tiny.text(
+        tmp_path / "label_colors.txt", "64 128 64\tAnimal\n0 0 0\t\tVoid\n192 0 128\tArchway\n"
+    )
+    own = open_set("folder", tmp_path)
+    assert own.classes == ("Animal", "Archway")
+    assert own.read_labels(own.samples[0]).tolist() == [[0, 255], [1, 1]]
+    tiny.colour_png(tmp_path / "LabeledApproved_full/0001_L.png", np.array([[0x030201]]))
+    with pytest.raises(DataError, match=r"colour 1 2 3 is not in label_colors\.txt"):
+        own.read_labels(own.samples[0])
+
+
+def test_folder_with_a_list_of_names(tmp_path: Path) -> None:
+    """The CamVid of fast.ai: one folder of images, labels that end in _P, valid.txt, codes.txt."""
+    for name in ("a", "b"):
+        tiny.photo(tmp_path / f"images/{name}.png")
+        tiny.index_png(tmp_path / f"labels/{name}_P.png", np.zeros((2, 2)))
+    tiny.text(tmp_path / "valid.txt", "b.png\n")
+    tiny.text(tmp_path / "codes.txt", "Animal\nArchway\n")
+    assert [s.name for s in open_set("folder", tmp_path, "valid").samples] == ["b"]
+    assert [s.name for s in open_set("folder", tmp_path).samples] == ["a", "b"]
+
+
+def test_folder_faults(tmp_path: Path) -> None:
+    tiny.photo(tmp_path / "images/a.png")
+    with pytest.raises(DataError, match=r"classes\.txt is missing"):
+        open_set("folder", tmp_path)
+    tiny.text(tmp_path / "classes.txt", "1 2 3 cat\ndog\n")
+    with pytest.raises(DataError, match=r"some lines begin with a colour"):
+        open_set("folder", tmp_path)
+    tiny.text(tmp_path / "classes.txt", "cat\ndog\n")
+    with pytest.raises(DataError, match=r"labels/ is missing"):
+        open_set("folder", tmp_path)
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(DataError, match=r"labels/a\.png is missing"):
+        open_set("folder", tmp_path)
+    tiny.index_png(tmp_path / "labels/a.png", np.array([[7]]))
+    own = open_set("folder", tmp_path)
+    with pytest.raises(DataError, match=r"label 7 has no line in classes\.txt, which names 2"):
+        own.read_labels(own.samples[0])
+
+
+def test_more_classes_than_labels_can_tell_apart(tmp_path: Path) -> None:
+    tiny.photo(tmp_path / "images/a.png")
+    tiny.index_png(tmp_path / "labels/a.png", np.zeros((8, 10)))
+    tiny.text(tmp_path / "classes.txt", "\n".join(f"class {index}" for index in range(254)))
+    with pytest.raises(DataError, match="254 classes; at most 253"):
+        open_set("folder", tmp_path)

@@ -1,0 +1,111 @@
+"""Protocols: shipped values, hashes, files of one's own."""
+
+from pathlib import Path
+
+import pytest
+
+from ovseg.data.class_list import ClassList
+from ovseg.errors import RecipeError, UsageError
+from ovseg.evaluation.protocol import NAMES, load_protocol, protocol_for_model
+from ovseg.evaluation.sets.base import EvaluationSet
+
+
+def a_set(name: str = "voc", vocabulary: str = "voc", background: bool = True) -> EvaluationSet:
+    words = ClassList.vocabulary(vocabulary)
+    return EvaluationSet(name, Path(), words, background, (), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "threshold"),
+    [("voc", "voc", 0.95), ("context", "context", 0.35), ("coco-object", "coco", 0.90)],
+)
+def test_groupvit_is_the_papers(name: str, vocabulary: str, threshold: float) -> None:
+    protocol = load_protocol("groupvit", a_set(name, vocabulary))
+    assert protocol.threshold == threshold
+    assert (protocol.short_side, protocol.window, protocol.stride) == (448, 448, 224)
+    assert protocol.long_side == 2048
+    assert protocol.templates == ("a photo of a {}.",)
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "background", "expected"),
+    [
+        ("voc", "voc", True, (336, 65, 0.1, 0.1)),
+        ("voc20", "voc", False, (336, 40, 0, None)),
+        ("context", "context", True, (336, 50, 0.1, None)),
+        ("coco-object", "coco", True, (336, 50, 0.1, None)),
+        ("ade20k", "ade20k", False, (336, 40, 0, None)),
+    ],
+)
+def test_sclip_by_set(name: str, vocabulary: str, background: bool, expected: tuple) -> None:
+    protocol = load_protocol("sclip", a_set(name, vocabulary, background))
+    values = (protocol.short_side, protocol.scale, protocol.threshold, protocol.area_threshold)
+    assert values == expected
+    assert (protocol.window, protocol.stride, protocol.templates) == (224, 112, "imagenet80")
+
+
+def test_sclip_words() -> None:
+    voc = load_protocol("sclip", a_set())
+    assert len(voc.background_words) == 26
+    assert voc.class_list.names[3] == "ship"
+    assert len(voc.class_list.synonyms[14]) == 7
+    assert len(voc.class_list.synonyms[19]) == 5
+    objects = load_protocol("sclip", a_set("coco-object", "coco"))
+    assert objects.class_list.synonyms[0][0] == "person"
+    assert objects.class_list.synonyms[0][-1] == "body"
+    assert load_protocol("sclip", a_set("context", "context")).background_words == ("background",)
+    assert load_protocol("sclip", a_set("voc20", background=False)).background_words == ()
+
+
+def test_every_shipped_protocol_fits_every_word_list() -> None:
+    for name in NAMES:
+        for vocabulary in ("voc", "context", "ade20k"):
+            protocol = load_protocol(name, a_set(vocabulary, vocabulary))
+            assert len(protocol.hash) == 12
+
+
+def test_the_hash_follows_what_changes_a_score() -> None:
+    first = load_protocol("groupvit", a_set())
+    assert first.hash == load_protocol("groupvit", a_set()).hash
+    assert first.hash != load_protocol("groupvit", a_set(), {"threshold": 0.9}).hash
+    assert first.hash != load_protocol("groupvit", a_set("context", "context")).hash
+    assert first.hash == load_protocol("groupvit", a_set(), {"source": "elsewhere"}).hash
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'name = "mine"\nrule = "constant"\nshort_side = 320\n[sets.voc]\nthreshold = 0.25\n'
+    )
+    protocol = load_protocol(str(path), a_set())
+    assert (protocol.name, protocol.short_side, protocol.threshold) == ("mine", 320, 0.25)
+    assert load_protocol(str(path), a_set("voc20")).threshold is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "x"\nrule = "loudest"', "rule: Input should be"),
+        ('name = "x"\nrule = "model"\nshort_sied = 3', r"short_sied \(no such key\)"),
+        ('name = "x"\nrule = "model"\nwindow = 4\nstride = 5', "stride 5 must lie between"),
+        ('name = "x"\nrule = "model"\ntemplates = ["a photo"]', "has no {} for the phrase"),
+        ('name = "x"\nrule = "model"\nwords = ["cat"]', "names 1 classes for voc, which has 20"),
+        ("name = ", "not a readable TOML file"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_protocol(str(path), a_set())
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(UsageError, match="choose own, groupvit, tcl, sclip"):
+        load_protocol("groupvip", a_set())
+
+
+def test_models_come_with_the_protocol_they_were_published_under() -> None:
+    assert protocol_for_model("ovsegmentor") == "groupvit"
+    assert protocol_for_model("dense-clip") == "sclip"
+    assert protocol_for_model("starter") == "own"

@@ -1,0 +1,371 @@
+"""The loop: against the protocol written out plainly, interrupted, and over two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate, normalize
+
+from ovseg.data.images import read_image
+from ovseg.errors import DataError
+from ovseg.evaluation.loading import CHUNK
+from ovseg.evaluation.protocol import Protocol, load_protocol
+from ovseg.evaluation.result import Result, summarise
+from ovseg.evaluation.run import Run, evaluate, predictions
+from ovseg.evaluation.sets.base import EvaluationSet, Sample
+from ovseg.zeroshot.segmenter import Segmenter
+from tests.evaluation.fakes import FakeModel, folder_set
+from tests.evaluation.sets import tiny
+
+GROUPVIT = {"short_side": 32, "window": 32, "stride": 16, "threshold": 0.6}
+
+
+def result_of(run: Run, **options: bool) -> Result:
+    return summarise(run, evaluate(run, **options))
+
+
+def run_of(evaluated: EvaluationSet, model: FakeModel, name: str = "groupvit", **changes) -> Run:
+    return Run(model, evaluated, load_protocol(name, evaluated, {**GROUPVIT, **changes}))
+
+
+def plain_groupvit(
+    model: FakeModel, protocol: Protocol, evaluated: EvaluationSet, sample: Sample
+) -> np.ndarray:
+    """Window after window, at batch 1, all classes at full size: the protocol as its papers do."""
+    image = read_image(sample.image)
+    height, width = image.shape[:2]
+    scale = min(protocol.long_side / max(height, width), protocol.short_side / min(height, width))
+    rows, columns = int(height * scale + 0.5), int(width * scale + 0.5)
+    pixels = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    pixels = (pixels - np.float32(120)) / np.float32(60)
+    pixels = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    classes = protocol.class_list
+    embeddings = model.encode_text(classes.phrases, protocol.templates)
+    threshold = protocol.threshold if evaluated.background else None
+    side, stride = protocol.window, protocol.stride
+    total = torch.zeros(1 + len(classes.names), rows, columns)
+    times = torch.zeros(rows, columns)
+    for top in range(0, max(rows - side + stride - 1, 0) // stride * stride + 1, stride):
+        for left in range(0, max(columns - side + stride - 1, 0) // stride * stride + 1, stride):
+            bottom, right = min(top + side, rows), min(left + side, columns)
+            y, x = max(bottom - side, 0), max(right - side, 0)
+            grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
+            scores = model.score(grouped, embeddings, threshold)[0]  # [G, 1 + Q]
+            owner = (0, *classes.phrase_labels)
+            own = [[q for q, c in enumerate(owner) if c == k] for k in range(owner[-1] + 1)]
+            scores = torch.stack([scores[:, of_class].amax(1) for of_class in own])  # [1 + K, G]
+            size = (bottom - y, right - x)
+            if grouped.assignment is None:
+                grid = scores.reshape(1, -1, *grouped.grid)
+                window = interpolate(grid, size, mode="bilinear", align_corners=False)[0]
+            else:
+                shares = grouped.assignment.reshape(1, -1, *grouped.grid)
+                shares = interpolate(shares, size, mode="bilinear", align_corners=False)[0]
+                window = scores[:, shares.argmax(0)]
+            total[:, y:bottom, x:right] += window
+            times[y:bottom, x:right] += 1
+    first = 0 if evaluated.background else 1  # without background, column 0 is -inf
+    maps = interpolate((total / times)[None, first:], (height, width), mode="bilinear")[0]
+    return maps.argmax(0).numpy()
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_groups_equal_the_protocol_written_out(tmp_path: Path, background: bool) -> None:
+    evaluated = folder_set(tmp_path, background=background)
+    run = run_of(evaluated, FakeModel(grouped=True))
+    seen: set[int] = set()
+    for loaded, labels in predictions(run, evaluated.samples):
+        plain = plain_groupvit(run.model, run.protocol, evaluated, loaded.sample)
+        assert (labels == plain).all()
+        seen |= set(np.unique(labels).tolist())
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_positions_equal_the_protocol_written_out(tmp_path: Path, background: bool) -> None:
+    """Up to rounding: where two labels tie to the last digits, either may win."""
+    evaluated = folder_set(tmp_path, background=background)
+    run = run_of(evaluated, FakeModel(grouped=False))
+    for loaded, labels in predictions(run, evaluated.samples):
+        plain = plain_groupvit(run.model, run.protocol, evaluated, loaded.sample)
+        assert np.mean(labels == plain) > 0.999
+
+
+def plain_sclip(
+    model: FakeModel, protocol: Protocol, evaluated: EvaluationSet, sample: Sample
+) -> np.ndarray:
+    """Cosines averaged over windows, softmax at the original size, rules in their order."""
+    image = read_image(sample.image)
+    height, width = image.shape[:2]
+    scale = min(protocol.long_side / max(height, width), protocol.short_side / min(height, width))
+    rows, columns = int(height * scale + 0.5), int(width * scale + 0.5)
+    pixels = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    pixels = torch.from_numpy((pixels - 120) / 60).permute(2, 0, 1)[None]
+    phrases = protocol.background_words + protocol.class_list.phrases
+    owner = [0] * len(protocol.background_words) + list(protocol.class_list.phrase_labels)
+    embeddings = model.encode_text(phrases, protocol.templates)
+    total, times = torch.zeros(len(phrases), rows, columns), torch.zeros(rows, columns)
+    side, stride = protocol.window, protocol.stride
+    for i in range(max(rows - side + stride - 1, 0) // stride + 1):
+        for j in range(max(columns - side + stride - 1, 0) // stride + 1):
+            bottom, right = min(i * stride + side, rows), min(j * stride + side, columns)
+            y, x = max(bottom - side, 0), max(right - side, 0)
+            grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
+            cosines = normalize(grouped.embedding[0], dim=1) @ embeddings.T  # [N, Q]
+            grid = cosines.T.reshape(1, -1, *grouped.grid)
+            size = (bottom - y, right - x)
+            total[:, y:bottom, x:right] += interpolate(grid, size, mode="bilinear")[0]
+            times[y:bottom, x:right] += 1
+    maps = interpolate((total / times)[None], (height, width), mode="bilinear")[0]
+    likely = (maps * protocol.scale).softmax(0)
+    classes = torch.stack(
+        [likely[[q for q, c in enumerate(owner) if c == k]].amax(0) for k in range(max(owner) + 1)]
+    )
+    winner = classes.argmax(0)
+    counts = torch.bincount(winner.flatten(), minlength=len(classes))
+    if protocol.area_threshold is not None:
+        for label in range(1, len(classes)):
+            if counts[label] <= protocol.area_threshold * counts[1:].sum():
+                classes[label] = 0
+    labels = classes.argmax(0)
+    labels[classes.amax(0) < protocol.threshold] = 0
+    return labels.numpy()
+
+
+@pytest.mark.parametrize("area_threshold", [None, 0.3])
+def test_probabilities_equal_the_protocol_written_out(
+    tmp_path: Path, area_threshold: float | None
+) -> None:
+    evaluated = folder_set(tmp_path)
+    changes = {
+        "threshold": 0.4,
+        "scale": 8.0,
+        "area_threshold": area_threshold,
+        "templates": ("{}.",),
+        "background_words": ("sky", "wall"),
+    }
+    run = run_of(evaluated, FakeModel(grouped=False), "sclip", **changes)
+    for loaded, labels in predictions(run, evaluated.samples):
+        plain = plain_sclip(run.model, run.protocol, evaluated, loaded.sample)
+        assert np.mean(labels == plain) > 0.999
+        assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("window", [0, 32])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_models_own_protocol_is_what_segment_does(
+    tmp_path: Path, grouped: bool, window: int
+) -> None:
+    """Up to rounding, for images that differ in shape."""
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=grouped)
+    model.threshold = 0.6
+    model.preprocessing = replace(model.preprocessing, window=window, stride=window // 2)
+    protocol = load_protocol("own", evaluated).for_model(model, background=True)
+    segmenter = Segmenter(model)
+    seen: set[int] = set()
+    for loaded, labels in predictions(Run(model, evaluated, protocol), evaluated.samples):
+        found = segmenter.segment(loaded.image, evaluated.words)
+        assert np.mean(found.labels == labels) > 0.998
+        seen |= set(np.unique(labels).tolist())
+    assert len(seen) > 1
+
+
+def test_the_encoder_sees_every_window_once_and_batches_across_images(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=True)
+    run = run_of(evaluated, model)
+    list(predictions(run, evaluated.samples))
+    windows = sum(shape[0] for shape in model.calls)
+    # 32 x 45, 44 x 32, 32 x 45, 32 x 32, 70 x 32 in windows of 32 by 16
+    assert windows == 2 + 2 + 2 + 1 + 4
+    assert model.calls == [(11, 3, 32, 32)]
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_batch_size_changes_no_label(tmp_path: Path, grouped: bool) -> None:
+    evaluated = folder_set(tmp_path)
+    run = run_of(evaluated, FakeModel(grouped=grouped))
+    small = Run(run.model, run.evaluated, run.protocol, batch=1)
+    first, second = result_of(run), result_of(small)
+    assert (first.confusion == second.confusion).mean() > 0.99
+
+
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+def many_images(root: Path) -> EvaluationSet:
+    return folder_set(root, images=2 * CHUNK + 5)
+
+
+def test_an_interrupted_run_continues_to_the_same_result(tmp_path: Path, own_cache: Path) -> None:
+    evaluated = many_images(tmp_path)
+    model = FakeModel(grouped=True)
+    run = run_of(evaluated, model)
+    whole = result_of(run)
+    assert not list(own_cache.glob("evaluation/*/*")), "a complete run leaves nothing behind"
+
+    def die_after_two_chunks(done: int, total: int) -> None:
+        if done >= 2 * CHUNK:
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(run, die_after_two_chunks)
+    (kept,) = own_cache.glob("evaluation/*/records-0.jsonl")
+    text = kept.read_text()
+    kept.write_text(text[: int(len(text) * 0.7)])  # the last line is cut off
+    model.calls.clear()
+    assert result_of(run).to_json() == whole.to_json()
+    assert 0 < len(model.calls) < 10, "only what was missing is computed"
+
+
+def test_fresh_forgets_an_interrupted_run(tmp_path: Path, own_cache: Path) -> None:
+    evaluated = many_images(tmp_path)
+    run = run_of(evaluated, FakeModel(grouped=True))
+
+    def die(done: int, total: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(run, die)
+    seen: list[int] = []
+    evaluate(run, lambda done, _: seen.append(done), fresh=True)
+    assert seen[0] == CHUNK
+
+
+def test_another_protocol_or_file_is_another_run(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=True)
+    key = run_of(evaluated, model).key
+    assert key == run_of(evaluated, model).key
+    assert key != run_of(evaluated, model, threshold=0.7).key
+    assert key != run_of(evaluated, FakeModel(grouped=True, seed=1)).key
+    os.utime(evaluated.samples[0].image, (1, 1))
+    assert key != run_of(evaluated, model).key
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+from ovseg.evaluation.run import evaluate
+from ovseg.evaluation.result import summarise
+from ovseg.evaluation.sets.catalogue import open_set
+from ovseg.parallel import processes
+from tests.evaluation.fakes import FakeModel
+from tests.evaluation.test_run import run_of
+torch.set_num_threads(1)
+run = run_of(open_set("folder", Path(sys.argv[1])), FakeModel(grouped=True))
+result = summarise(run, evaluate(run))
+if processes().rank == 0:
+    result.write(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
+    evaluated = many_images(tmp_path / "set")
+    run = run_of(evaluated, FakeModel(grouped=True))
+    whole = result_of(run)
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    root = Path(__file__).parents[2]
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"),
+        *("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"),
+        *("--main_process_port=0", str(program), str(tmp_path / "set"), str(tmp_path / "r.json")),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(whole.to_json())
+
+
+def test_augmentation_averages_views(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=True)
+    plain = result_of(run_of(evaluated, model))
+    model.calls.clear()
+    both = result_of(run_of(evaluated, model, flip=True, scales=(0.75, 1.0)))
+    assert sum(shape[0] for shape in model.calls) > 40
+    assert (both.confusion != plain.confusion).any()
+    assert both.protocol_hash != plain.protocol_hash
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_with_flip_a_mirrored_image_has_mirrored_labels(tmp_path: Path, grouped: bool) -> None:
+    """With both views averaged it cannot matter which of them is called upright."""
+    evaluated = folder_set(tmp_path, images=1)
+    run = run_of(evaluated, FakeModel(grouped=grouped), flip=True)
+    ((loaded, labels),) = predictions(run, evaluated.samples)
+    tiny.photo(evaluated.samples[0].image, np.ascontiguousarray(loaded.image[:, ::-1]))
+    ((_, mirrored),) = predictions(run, evaluated.samples)
+    assert np.mean(mirrored[:, ::-1] == labels) > 0.999
+
+
+@pytest.mark.parametrize("name", ["groupvit", "tcl", "sclip"])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_refinement_runs_under_every_rule(tmp_path: Path, name: str, grouped: bool) -> None:
+    evaluated = folder_set(tmp_path, images=2)
+    model = FakeModel(grouped=grouped)
+    plain = result_of(run_of(evaluated, model, name))
+    refined = result_of(run_of(evaluated, model, name, refine="pamr", pamr_dilations=(1, 2)))
+    assert refined.confusion.sum() == plain.confusion.sum()
+    assert (refined.confusion != plain.confusion).any()
+
+
+@pytest.mark.parametrize("name", ["groupvit", "tcl", "sclip"])
+def test_a_sweep_equals_runs_at_each_threshold(tmp_path: Path, name: str) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=name == "groupvit")
+    thresholds = (0.2, 0.35, 0.6)
+    base = run_of(evaluated, model, name, scale=8.0)
+    swept = result_of(Run(model, evaluated, base.protocol, thresholds))
+    assert [point.threshold for point in swept.sweep] == list(thresholds)
+    values = [point.mean_iou for point in swept.sweep]
+    alone = [
+        result_of(run_of(evaluated, model, name, scale=8.0, threshold=t)).scores.mean_iou
+        for t in thresholds
+    ]
+    assert values == pytest.approx(alone)
+    assert len(set(values)) > 1
+
+
+def test_grouping_is_counted_per_window_for_groups_and_per_region_otherwise(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    grouped = result_of(run_of(evaluated, FakeModel(grouped=True)))
+    dense = result_of(run_of(evaluated, FakeModel(grouped=False)))
+    for result in (grouped, dense):
+        assert 0 < result.grouping.oracle_mean_iou < 1
+        assert 0 < result.grouping.best_match_mean_iou < 1
+    assert dense.grouping.oracle_mean_iou >= dense.scores.mean_iou
+
+
+def test_damaged_and_odd_files_stop_the_run_with_their_name(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    run = run_of(evaluated, FakeModel(grouped=True))
+    tiny.index_png(tmp_path / "labels/01.png", np.zeros((3, 3)))
+    with pytest.raises(DataError, match=r"01\.png: 44×60 pixels, but its labels are 3×3"):
+        evaluate(run)
+    (tmp_path / "images/00.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"00\.png"):
+        evaluate(run)
+    empty = EvaluationSet("folder", tmp_path, evaluated.words, True, (), evaluated.read_labels)
+    with pytest.raises(DataError, match="no images"):
+        evaluate(Run(run.model, empty, run.protocol))
+
+
+def test_progress_counts_images(tmp_path: Path) -> None:
+    evaluated = many_images(tmp_path)
+    seen: list[Sequence[int]] = []
+    evaluate(run_of(evaluated, FakeModel(grouped=True)), lambda *counts: seen.append(counts))
+    assert seen == [(16, 37), (32, 37), (37, 37)]

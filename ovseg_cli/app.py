@@ -8,6 +8,8 @@ from ovseg.version import __version__
 from ovseg_cli.build_dataset import app as build_dataset
 from ovseg_cli.console import show_library_warnings
 from ovseg_cli.eval import app as eval_app
+from ovseg_cli.export import EXAMPLES as EXPORT_EXAMPLES
+from ovseg_cli.export import export
 from ovseg_cli.models import app as models
 from ovseg_cli.pretrain import EXAMPLES as PRETRAIN_EXAMPLES
 from ovseg_cli.pretrain import pretrain
@@ -44,4 +46,5 @@ app.command(help=EXAMPLES)(segment)
 app.command(help=PRETRAIN_EXAMPLES)(pretrain)
 app.add_typer(eval_app, name="eval")
 app.add_typer(models, name="models")
+app.command(help=EXPORT_EXAMPLES)(export)
 app.add_typer(build_dataset, name="build-dataset")

@@ -199,6 +199,22 @@ def merge(
 
 
 @app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    address: Annotated[str, typer.Argument(help="Where to: any fsspec address, s3://... say.")],
+) -> None:
+    """Copy what is complete of a data set to a bucket or another place; repeat as it grows.
+
+    Example: ovseg build-dataset publish data/cc4m s3://bucket/cc4m
+    """
+    from ovseg.data.corpus.publishing import publish_dataset
+
+    with _steps() as progress:
+        sent = publish_dataset(folder, address, progress)
+    console.stdout().print(f"{sent:,} files sent to {address}", soft_wrap=True, markup=False)
+
+
+@app.command()
 def agreement(
     source: Annotated[str, typer.Argument(help="As for building: a name or a path.")],
     file: Annotated[str, typer.Option("--source", help="The file of a named source.")] = "",
@@ -284,17 +300,21 @@ def _print_plan(entities: "EntityList", plan: "PlanSummary", need: int, as_json:
             )
         )
         return
+    from ovseg.downloads import show_size
+
     out = console.stdout()
     out.print(f"{plan.tally.read:,} captions read, {plan.rows:,} name one of {len(names)} entities")
     _print_counts("captions set aside", dict(plan.tally.dropped))
     _print_counts("captions by entity", counts, limit=20)
-    out.print(f"disk need about {need / 1e9:,.1f} GB if every image can be had")
+    out.print(f"disk need about {show_size(need)} if every image can be had")
 
 
 def _print_summary(summary: "Summary", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(summary) | {"complete": summary.complete}))
         return
+    from ovseg.downloads import show_size
+
     out = console.stdout()
     out.print(
         f"{summary.captions_read:,} captions read, {summary.captions_matched:,} name an entity"
@@ -304,7 +324,7 @@ def _print_summary(summary: "Summary", as_json: bool) -> None:
     _print_counts("pairs without an image", summary.failures)
     out.print(
         f"{summary.pairs:,} pairs in {summary.shards_complete} of {summary.shards} shards, "
-        f"{summary.tar_bytes / 1e9:,.2f} GB, in {summary.folder}",
+        f"{show_size(summary.tar_bytes)}, in {summary.folder}",
         soft_wrap=True,
     )
     if summary.complete:
@@ -336,10 +356,13 @@ def _print_inspection(found: "Inspection", as_json: bool) -> None:
     out = console.stdout()
     for sample in found.samples:
         out.print(f"\n{sample.key}  {sample.width}x{sample.height}")
-        out.print(f"  {_marked(sample.caption, [(s.start, s.end) for s in sample.entities])}")
-        out.print(f"  entities: {', '.join(s.name for s in sample.entities)}", markup=False)
+        spans = [(span.start, span.end) for span in sample.entities]
+        out.print(f"  {_marked(sample.caption, spans)}", soft_wrap=True)
+        names = ", ".join(dict.fromkeys(span.name for span in sample.entities))
+        out.print(f"  entities: {names}", markup=False)
         for partner in sample.partners:
-            out.print(f"  {partner.entity}: {partner.key} {partner.caption}", markup=False)
+            line = f"  partner by {partner.entity}: {partner.key} {partner.caption}"
+            out.print(line, markup=False, soft_wrap=True)
     for fault in found.faults:
         console.print_warning(fault)
     if not found.faults and found.shards_checked:

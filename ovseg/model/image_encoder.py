@@ -90,7 +90,7 @@ class ImageEncoder(nn.Module):
         """
         grid = self._grid(pixels)
         patches = self.embed_patches(pixels, grid)  # [B, N, D]
-        tokens = self.group_tokens.expand(len(pixels), -1, -1)  # [B, T, D]
+        tokens = self.group_tokens.expand(pixels.shape[0], -1, -1)  # [B, T, D]
         x = self._run(self.stage1, torch.cat([patches, tokens], dim=1))
         patches, tokens = x.split([patches.shape[1], tokens.shape[1]], dim=1)
         binding = self.binding(tokens, patches)

@@ -8,6 +8,7 @@ from ovseg.model.clip.names import is_clip_name
 from ovseg.model.interface import SegmentationModel
 
 BUILT_IN = "starter"
+EXPORT_DESCRIPTION = "export.json"  # what makes a folder an exported model
 
 
 def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> SegmentationModel:
@@ -18,6 +19,10 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
         ModelError: the file is no checkpoint of ovseg, damaged, or not downloaded yet.
         MissingDependencyError: the model needs torch and torch is not installed.
     """
+    if (Path(name_or_path) / EXPORT_DESCRIPTION).is_file():
+        from ovseg.model.exported import read_exported
+
+        return read_exported(Path(name_or_path), device)
     try:
         import torch  # noqa: F401
     except ImportError as error:

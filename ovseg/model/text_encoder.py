@@ -159,7 +159,7 @@ def sized_transformer(
 def pretrained_clip_tower(architecture: str, pretrained: str) -> nn.Module:
     """The text tower of an open_clip model; `pretrained` is a tag, a file or "" for random."""
     open_clip = _open_clip()
-    # Which activation weights need is a property of the weights; open_clip only warns of a mismatch.
+    # Which activation they need is a property of weights; open_clip only warns of a mismatch.
     known = open_clip.get_pretrained_cfg(architecture.removesuffix("-quickgelu"), pretrained)
     try:
         clip = open_clip.create_model(

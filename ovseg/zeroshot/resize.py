@@ -3,10 +3,10 @@
 Letters: h w rows and columns before, H W after.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_torch_array
 
 from ovseg.model.interface import Array
 
@@ -22,7 +22,18 @@ def resize_bilinear(maps: Array, size: tuple[int, int], align_corners: bool = Fa
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    if is_torch_array(maps) and max(maps.shape[-2:]) > SMALL:
+        return _interpolate(maps, size, align_corners)
     return resize_columns(_resize_axis(maps, -2, size[0], align_corners), size[1], align_corners)
+
+
+def _interpolate(maps: Any, size: tuple[int, int], align_corners: bool) -> Any:
+    """Torch's own kernel, ten times as fast as two gathers per axis."""
+    from torch.nn.functional import interpolate
+
+    stack = maps.reshape(1, -1, *maps.shape[-2:])
+    resized = interpolate(stack, size, mode="bilinear", align_corners=align_corners)
+    return resized.reshape(*maps.shape[:-2], *size)
 
 
 def resize_columns(maps: Array, width: int, align_corners: bool = False) -> Array:

@@ -53,6 +53,9 @@ def test_parts_and_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> No
     whole = str(photos.parent / "whole")
     assert run(["build-dataset", "merge", *parts, "--output", whole, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pairs"] == 6
+    away = photos.parent / "away"
+    assert run(["build-dataset", "publish", whole, away.as_uri()]) == 0
+    assert "files sent" in capsys.readouterr().out and (away / "index.parquet").is_file()
 
 
 def test_dry_run_writes_nothing(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,27 @@ def test_as_a_process(voc: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 2
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_to_the_same_result(
+    tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    maps = {f"{index:02d}": generator.integers(0, 21, (60, 80)) for index in range(24)}
+    root = tmp_path / "VOC2012"
+    tiny.voc(root, maps)
+    arguments = ["eval", "voc", "--data", str(root), "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ovseg_cli", *arguments], stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(own_cache.glob("evaluation/*/records-0.jsonl")):
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -9, "it ended before it could be killed"
+    capfd.readouterr()
+    assert run(arguments) == 0
+    resumed = capfd.readouterr()
+    assert "of 24 images taken from an interrupted run" in resumed.err
+    assert run([*arguments, "--fresh"]) == 0
+    assert capfd.readouterr().out == resumed.out

@@ -29,7 +29,7 @@ CHECKED = (INDEX, FAILURES, "entities.toml", "partners.npy", "partner_entities.n
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that the bytes of a data set depend on, and nothing else."""
+    """What was asked for, as far as the bytes of a data set depend on it, and nothing else."""
 
     source: str
     source_fingerprint: str

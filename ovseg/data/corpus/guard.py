@@ -5,8 +5,8 @@ An opener for urllib that speaks http and https and nothing else, connects to pu
 every redirect is checked again), and gives every response a deadline and a size it cannot exceed,
 headers included. Proxies are not used: behind one, nobody could say where a name leads.
 
-Not bounded: how long the system's resolver takes for a name, and a TLS handshake beyond `timeout`
-per message.
+A TLS handshake may take `timeout` seconds in all. Not ours to bound: how long the system's
+resolver takes for a name (by itself, about ten seconds for each of its servers).
 """
 
 import http.client

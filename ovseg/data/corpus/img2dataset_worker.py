@@ -74,7 +74,7 @@ class ShardWriter:
 
 
 @contextmanager
-def _installed(options: FetchOptions) -> Iterator[None]:
+def guarded(options: FetchOptions) -> Iterator[None]:
     """Send every request of this process through the guard, until the shard is done."""
     before = getattr(urllib.request, "_opener", None)  # has no public reader
     urllib.request.install_opener(build_opener(options))
@@ -116,7 +116,7 @@ class GuardedDownloader(Downloader):
         writer = ShardWriter(job, rows, read_images(job.folder, job.number))
         # It is called with number, folder, format and schema: ours are in the job.
         self.sample_writer_class = lambda *_: writer
-        with _installed(self._fetch_options), tempfile.TemporaryDirectory() as folder:
+        with guarded(self._fetch_options), tempfile.TemporaryDirectory() as folder:
             self.output_folder = folder
             addresses = Path(folder) / "addresses.arrow"
             wanted = [ascii_address(rows[position].locator) for position in writer.positions]

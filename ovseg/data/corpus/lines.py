@@ -105,10 +105,10 @@ def line_blocks(stream: Readable, tally: Tally, block: int = BLOCK) -> Iterator[
 def _without_long_lines(block: bytes, tally: Tally) -> bytes:
     if _longest_line(block) <= LONGEST_LINE:
         return block
-    lines = block.splitlines(keepends=True)
+    lines = block.split(b"\n")
     kept = [line for line in lines if len(line) <= LONGEST_LINE]
     tally.drop(f"line over {LONGEST_LINE} bytes", len(lines) - len(kept))
-    return b"".join(kept)
+    return b"\n".join(kept)
 
 
 def _longest_line(block: bytes) -> int:

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from ovseg.data.corpus.dataset import INDEX, Dataset, Summary
+from ovseg.downloads import show_size
 from ovseg.files import write_text
 
 SHOWN = 40  # entities listed by frequency
@@ -109,7 +110,7 @@ def render_report(summary: Summary, names: Sequence[str], found: Statistics) -> 
         f"<style>{_STYLE}</style>\n<h1>Data set of {summary.pairs:,} pairs</h1>\n"
         f"<p>{summary.captions_read:,} captions were read, {summary.captions_matched:,} name an "
         f"entity, {summary.pairs:,} have their image; {summary.shards:,} shards, "
-        f"{summary.tar_bytes / 1e9:,.2f} GB.</p>\n" + "\n".join(sections) + "\n</html>\n"
+        f"{show_size(summary.tar_bytes)}.</p>\n" + "\n".join(sections) + "\n</html>\n"
     )
 
 

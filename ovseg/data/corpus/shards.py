@@ -104,22 +104,29 @@ def write_shard(
     with replacing(tar_path) as temporary, temporary.open("wb") as stream:
         tar = _Tar(stream)
         for position, (row, image) in enumerate(zip(rows, images, strict=True)):
-            key = sample_key(number, position)
-            if isinstance(image, str):
+            key, offset = sample_key(number, position), None
+            if isinstance(image, PreparedImage):
+                offset = _add_sample(tar, key, row, image, names)
+                stats.written += 1
+                stats.image_bytes += len(image.data)
+            else:
                 failures[image] += 1
-                _append(table, number, key, row, image)
-                continue
-            offset = tar.add(f"{key}.jpg", image.data)
-            tar.add(f"{key}.txt", row.caption.encode("utf-8"))
-            tar.add(f"{key}.json", _describe(key, row, image, names))
             _append(table, number, key, row, image, offset)
-            stats.written += 1
-            stats.image_bytes += len(image.data)
         tar.close()
     stats.tar_sha256, stats.tar_size = tar.sha256(), tar.size
     stats.failures = dict(sorted(failures.items()))
     _write_side_files(folder, table, stats)
     return stats
+
+
+def _add_sample(
+    tar: "_Tar", key: str, row: PlanRow, image: PreparedImage, names: Sequence[str]
+) -> int:
+    """Add a pair's members; the offset of the JPEG."""
+    offset = tar.add(f"{key}.jpg", image.data)
+    tar.add(f"{key}.txt", row.caption.encode("utf-8"))
+    tar.add(f"{key}.json", _describe(key, row, image, names))
+    return offset
 
 
 def _write_side_files(folder: Path, table: dict[str, list], stats: ShardStats) -> None:
@@ -136,7 +143,7 @@ def _append(
     key: str,
     row: PlanRow,
     image: PreparedImage | str,
-    offset: int | None = None,
+    offset: int | None,
 ) -> None:
     if isinstance(image, PreparedImage):
         found: tuple[int | None, ...] = (offset, len(image.data), image.width, image.height)

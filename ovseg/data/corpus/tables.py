@@ -176,7 +176,7 @@ def _read_jsonl(address: str, layout: Layout, tally: Tally, part: Part) -> Itera
     with open_binary(address) as stream:
         for block in line_blocks(stretch(stream, part), tally):
             rows = []
-            for line in block.splitlines():
+            for line in block.split(b"\n"):
                 if not line.strip():
                     continue
                 try:

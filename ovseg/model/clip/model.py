@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from math import lcm, log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,6 +95,16 @@ class DenseClip:
         if asked.head == "proxyclip":
             guide = load_guide(asked.backbone, loaded.recipe.mean, loaded.recipe.std)
         return cls(loaded, asked, guide)
+
+    @property
+    def text_model(self) -> Any:
+        """open_clip's model, for its text tower."""
+        return self._text_model
+
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer of the text tower."""
+        return self._tokenizer
 
     @property
     def templates(self) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def resize_positions(
     return torch.cat([table[:prefix], resized.flatten(0, 1).to(table.dtype)])
 
 
-def bicubic_matrix(n_out: int, n_in: int, factor: float, like: Tensor) -> Tensor:
+def bicubic_matrix(n_out: int, n_in: int, factor: float | Tensor, like: Tensor) -> Tensor:
     """Weights of `n_in` samples in each of `n_out`, at source (i + 0.5) / factor - 0.5: [out, in].
 
     Device and dtype are those of `like`.

@@ -11,6 +11,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.abc import Traversable
 from importlib.resources import files
 from typing import Any
 
@@ -22,21 +23,30 @@ from ovseg.model.interface import UnknownPhrase
 SUGGESTIONS = 3
 
 
-def _table(name: str) -> dict[str, Any]:
-    compressed = files("ovseg.model.starter").joinpath(name).read_bytes()
-    return json.loads(gzip.decompress(compressed))
+TABLES = ("words.json.gz", "neighbours.json.gz")
+"""Files of a word table."""
 
 
 class WordTable:
-    """Grounds English nouns in ImageNet classes."""
+    """Grounds English nouns in ImageNet classes.
+
+    Args:
+        folder: where the tables are; ovseg's own by default.
+    """
+
+    def __init__(self, folder: Traversable | None = None) -> None:
+        self._folder = folder or files("ovseg.model.starter")
 
     @cached_property
     def _words(self) -> dict[str, Any]:
-        return _table("words.json.gz")
+        return self._table("words.json.gz")
 
     @cached_property
     def _neighbours(self) -> dict[str, Any]:
-        return _table("neighbours.json.gz")
+        return self._table("neighbours.json.gz")
+
+    def _table(self, name: str) -> dict[str, Any]:
+        return json.loads(gzip.decompress(self._folder.joinpath(name).read_bytes()))
 
     @property
     def classes(self) -> list[str]:

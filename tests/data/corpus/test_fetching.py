@@ -1,6 +1,9 @@
 """Fetching behind the guard: every misbehaviour is counted under its reason and survived."""
 
+import contextlib
 import socket
+import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -144,6 +147,21 @@ def test_worker_processes_are_guarded_and_a_second_run_fetches_what_is_missing(
     assert (tmp_path / "data" / "000001.tar").read_bytes() == bytes_before
 
 
+def test_the_guard_is_what_keeps_img2dataset_from_reading_files(tmp_path: Path) -> None:
+    from img2dataset.downloader import download_image
+
+    from ovseg.data.corpus.img2dataset_worker import guarded
+
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"not yours")
+    row = (0, secret.as_uri())
+    _, stream, _ = download_image(row, 5, None, None)
+    assert stream.read() == b"not yours"
+    with guarded(FetchOptions(allow_private_hosts=True)):
+        _, stream, message = download_image(row, 5, None, None)
+    assert stream is None and reason_of(message) == "not http or https"
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -180,6 +198,28 @@ def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
     with pytest.raises(guard.RefusedError, match="private address"):
         guard._connect("rebind.example", 80, 1.0, FetchOptions())
+
+
+def test_a_handshake_that_trickles_is_cut_off() -> None:
+    options = FetchOptions(allow_private_hosts=True, timeout=1.0, deadline=60.0)
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x40\x00")  # a TLS record of 16 kB begins
+                while not stop.wait(0.1):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=trickle, daemon=True)
+        thread.start()
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}/a.jpg"
+        with pytest.raises(urllib.error.URLError) as raised:
+            guard.build_opener(options).open(address, timeout=1.0)
+        stop.set()
+        thread.join()
+    assert reason_of(str(raised.value)) == "timed out"
 
 
 def test_addresses_beyond_ascii_can_be_sent() -> None:

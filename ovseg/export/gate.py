@@ -1,0 +1,247 @@
+"""The gate: an export is kept only if it gives the labels that the model gives.
+
+Every written image graph is read back and run beside the model on photos at several sizes; exports
+that ovseg can run also go through a `Segmenter` from image file to label map.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ovseg.data.class_list import ClassList
+from ovseg.data.images import Pixels, read_image, resize, resized_shape
+from ovseg.errors import ModelError
+from ovseg.export.comparison import Sample, compare, timed
+from ovseg.export.end_to_end import OUTPUTS as PHOTO_OUTPUTS
+from ovseg.export.graphs import NO_BACKGROUND
+from ovseg.export.programs import Inputs, Program, TorchProgram
+from ovseg.export.source import Source
+from ovseg.model.interface import SegmentationModel
+from ovseg.model.runtimes import Runtime, open_graph
+from ovseg.zeroshot.segmenter import Options, Segmenter
+
+BUNDLED = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")
+LEAST_AGREEMENT = {"onnx-int8": 0.98}
+LEAST_AGREEMENT_OTHERWISE = 0.99
+VOCABULARY = "voc"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        what: `graph`; `segmenter` for the way from image to label map as `ovseg segment` goes it;
+            `end-to-end` for the graph that goes it by itself.
+        image: its name.
+        height, width: of what was compared, in pixels.
+        difference: largest difference of a score.
+        agreement: share of pixels with the same label, 0..1.
+        seconds, model_seconds: of the export and of the model in torch, side by side.
+    """
+
+    what: str
+    image: str
+    height: int
+    width: int
+    difference: float
+    agreement: float
+    seconds: float
+    model_seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate measured.
+
+    Attributes:
+        rows: one per image and size, and per image through the segmenter.
+        least_agreement: what every row must reach.
+        text_difference: largest difference of a class embedding; None for closed vocabularies and
+            for formats that ovseg does not run.
+        threads: that both sides computed with.
+    """
+
+    rows: tuple[Row, ...]
+    least_agreement: float
+    text_difference: float | None
+    threads: int
+
+    @property
+    def agreement(self) -> float:
+        """The lowest share of pixels with the same label."""
+        return min(row.agreement for row in self.rows)
+
+    @property
+    def difference(self) -> float:
+        """The largest difference of a score."""
+        return max(row.difference for row in self.rows)
+
+    def to_values(self) -> dict[str, Any]:
+        """For `export.json`."""
+        summary = {"label_agreement": self.agreement, "largest_difference": self.difference}
+        return {**summary, **asdict(self)}
+
+
+class Gate:
+    """Compares exports of one model with it.
+
+    Args:
+        source: the model taken apart.
+        images: files to compare on; photos of the package if there are none.
+        format: which decides how much may differ.
+    """
+
+    def __init__(self, source: Source, images: Sequence[Path], format: str) -> None:
+        self._source = source
+        self._images = dict(_images(images))
+        self.least_agreement = LEAST_AGREEMENT.get(format, LEAST_AGREEMENT_OTHERWISE)
+        self._model = TorchProgram(source.image)
+        self._vocabulary = _known(source.model, ClassList.vocabulary(VOCABULARY))
+        self._options = Options(templates=source.model.templates[:1])
+        self.samples = list(self._samples())
+
+    def check(
+        self, program: Program, exported: SegmentationModel | None, whole: Path | None = None
+    ) -> Report:
+        """Measure an export and refuse it if labels differ.
+
+        Args:
+            program: the image graph, read back.
+            exported: the whole export; None if ovseg does not run its format.
+            whole: file of the graph for whole photos, if there is one.
+
+        Raises:
+            ModelError: labels agree on too few pixels.
+        """
+        rows = [self._row(program, sample) for sample in self.samples]
+        text = None
+        if exported is not None:
+            rows += self._segmented(exported)
+            text = self._text_difference(exported)
+        if whole is not None:
+            rows += self._end_to_end(open_graph(whole))
+        report = Report(tuple(rows), self.least_agreement, text, torch.get_num_threads())
+        if report.agreement < self.least_agreement:
+            worst = min(rows, key=lambda row: row.agreement)
+            raise ModelError(
+                f"the export is not kept: on {worst.image} at {worst.height}x{worst.width} only "
+                f"{worst.agreement:.2%} of the labels are the model's, and "
+                f"{self.least_agreement:.0%} are wanted"
+            )
+        return report
+
+    def _samples(self) -> Iterator[Sample]:
+        rule = self._source.model.preprocessing
+        classes, threshold = self._classes(), self._source.model.threshold
+        looks = ((rule.short_side // 2, NO_BACKGROUND), (rule.short_side, threshold))
+        for name, image in self._images.items():
+            for side, bound in looks:
+                height, width = image.shape[:2]
+                shape = resized_shape(height, width, side, rule.long_side, rule.multiple_of)
+                centred = resize(image, shape) - np.array(rule.mean, np.float32)
+                pixels = centred / np.array(rule.std, np.float32)
+                inputs: Inputs = {
+                    "pixels": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32),
+                    "class_embeddings": classes,
+                    "threshold": np.array(bound, np.float32),
+                }
+                yield Sample(name, inputs, self._model(inputs))
+
+    def _classes(self) -> np.ndarray:
+        return self._embedded_by(self._source.model)
+
+    def _embedded_by(self, model: SegmentationModel) -> np.ndarray:
+        templates = self._options.templates or ()
+        return np.asarray(model.encode_text(self._vocabulary.phrases, templates), np.float32)
+
+    def _row(self, program: Program, sample: Sample) -> Row:
+        likeness = compare(sample.found, program(sample.inputs))
+        height, width = sample.inputs["pixels"].shape[2:]
+        return Row(
+            "graph",
+            sample.name,
+            height,
+            width,
+            difference=likeness.difference,
+            agreement=likeness.agreement,
+            seconds=timed(lambda: program(sample.inputs)),
+            model_seconds=timed(lambda: self._model(sample.inputs)),
+        )
+
+    def _segmented(self, exported: SegmentationModel) -> Iterator[Row]:
+        """Both models from image to label map, as `ovseg segment` runs them."""
+        classes = self._vocabulary
+        ours, theirs = Segmenter(self._source.model), Segmenter(exported)
+        for name, image in self._images.items():
+            wanted = ours.segment(image, classes, self._options)
+            found = theirs.segment(image, classes, self._options)
+            seen = np.isfinite(wanted.group_scores)
+            apart = np.abs(wanted.group_scores[seen] - found.group_scores[seen])
+            yield Row(
+                "segmenter",
+                name,
+                image.shape[0],
+                image.shape[1],
+                difference=float(apart.max()),
+                agreement=float((wanted.labels == found.labels).mean()),
+                seconds=_seconds(theirs, image, classes, self._options),
+                model_seconds=_seconds(ours, image, classes, self._options),
+            )
+
+    def _end_to_end(self, graph: Runtime) -> Iterator[Row]:
+        """The graph for whole photos against the model in one pass."""
+        segmenter, options = Segmenter(self._source.model), replace(self._options, window="none")
+        for name, image in self._images.items():
+            wanted = segmenter.segment(image, self._vocabulary, options)
+            run = partial(graph.run, PHOTO_OUTPUTS, self._photo(image))
+            labels, _, scores = run()
+            seen = np.isfinite(wanted.group_scores)
+            dense = self._source.kind == "dense-clip"  # its segmenter has scores of another kind
+            apart = np.zeros(1) if dense else np.abs(wanted.group_scores - scores)[seen]
+            yield Row(
+                "end-to-end",
+                name,
+                image.shape[0],
+                image.shape[1],
+                difference=float(apart.max()),
+                agreement=float((wanted.labels == labels).mean()),
+                seconds=timed(run),
+                model_seconds=_seconds(segmenter, image, self._vocabulary, options),
+            )
+
+    def _photo(self, image: Pixels) -> dict[str, np.ndarray]:
+        threshold = np.array(self._source.model.threshold, np.float32)
+        return {"image": image, "class_embeddings": self._classes(), "threshold": threshold}
+
+    def _text_difference(self, exported: SegmentationModel) -> float | None:
+        if self._source.text is None:
+            return None
+        return float(np.abs(self._embedded_by(exported) - self._classes()).max())
+
+
+def _known(model: SegmentationModel, classes: ClassList) -> ClassList:
+    """The classes that a model knows a word for."""
+    unknown = {one.phrase for one in model.unknown(classes.phrases)}
+    return ClassList.of([name for name in classes.names if name not in unknown])
+
+
+def _seconds(segmenter: Segmenter, image: Pixels, classes: ClassList, options: Options) -> float:
+    return timed(lambda: segmenter.segment(image, classes, options))
+
+
+def _images(paths: Sequence[Path]) -> Iterator[tuple[str, Pixels]]:
+    if paths:
+        yield from ((path.name, read_image(path)) for path in paths)
+        return
+    folder = files("ovseg.export").joinpath("images")
+    for name in BUNDLED:
+        coded = np.frombuffer(folder.joinpath(name).read_bytes(), np.uint8)
+        yield name, cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

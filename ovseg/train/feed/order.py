@@ -43,8 +43,10 @@ def paired_order(index: PairIndex, epoch: int, seed: int) -> Order:
     random = np.random.default_rng([seed, epoch])
     drawn = _draw_entities(index, random)  # [M]
     shuffled = random.permutation(len(index))
-    # A stable sort of few different small numbers takes a time in proportion to their count.
-    by_entity = shuffled[np.argsort(drawn[shuffled].astype(np.int16), kind="stable")]
+    # Of 16-bit numbers numpy's stable sort is a radix sort, which takes a tenth of the time.
+    small = len(index.entity_names) < np.iinfo(np.uint16).max
+    numbers = (drawn[shuffled] + 1).astype(np.uint16 if small else np.int64)
+    by_entity = shuffled[np.argsort(numbers, kind="stable")]
     pairs, shared, alone = _neighbours(by_entity, drawn[by_entity])
     random.shuffle(alone)
     rest = alone[: len(alone) // 2 * 2].reshape(-1, 2)

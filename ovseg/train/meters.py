@@ -4,7 +4,6 @@ Letters: B image, G group, N patch.
 """
 
 import math
-import resource
 import sys
 import time
 from dataclasses import dataclass, field
@@ -69,5 +68,9 @@ def memory_in_use(device: torch.device) -> int:
     """Most bytes that were in use at once: on a GPU the tensors', else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows does not tell in this way
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

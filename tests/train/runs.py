@@ -76,8 +76,11 @@ def _child(
             MASTER_PORT=str(port),
             ACCELERATE_USE_CPU="true",
         )
+    from accelerate import PartialState
+
     from ovseg.train.run import train
 
+    PartialState._reset_state()  # what a parent that has trained by itself has left
     outcome = train(target, output, resume=resume, **more)
     os._exit(128 + outcome.signal if outcome.signal else 0)
 

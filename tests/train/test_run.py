@@ -197,7 +197,7 @@ def test_wandb_that_is_not_installed(scenes: Path, tmp_path: Path) -> None:
 
 def test_a_stream_trains_and_goes_on(tmp_path: Path) -> None:
     data = make_scenes(tmp_path / "data")
-    names = ["loss.mask.enabled=false", "schedule.max_steps=6"]
+    names = ["loss.mask.enabled=false", "schedule.max_steps=6", "data.workers=1"]
     words = f"model.text.tokenizer={save_tokenizer(tmp_path / 'words')}"
     whole = recipe(data, *names, words, f'data.shards=["{data}/{{000000..000001}}.tar"]')
     train(whole, tmp_path / "a")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace, device, is_torch_array
 
 from ovseg.model.interface import Array
 from ovseg.zeroshot.resize import bilinear_taps, resize_bilinear, resize_columns
@@ -66,7 +66,11 @@ def _strongest(maps: Array, shape: tuple[int, int]) -> Array:
 def _running_maximum(best: Array, winner: Array, piece: Array, start: int) -> tuple[Array, Array]:
     """Update the best value and the index of its layer; an earlier layer wins a tie."""
     xp: Any = array_namespace(piece)
-    value, index = xp.max(piece, axis=0), xp.argmax(piece, axis=0) + start
+    if is_torch_array(piece):  # both in one pass, which takes a third of the time
+        value, index = piece.max(dim=0)
+    else:
+        value, index = xp.max(piece, axis=0), xp.argmax(piece, axis=0)
+    index = index + start
     if best is None:
         return value, index
     better = value > best

@@ -14,9 +14,20 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+def clean_context() -> Any:
+    """Processes that begin with everything imported and nothing computed.
+
+    They are forked from a server that has only imported: forked from the test process itself they
+    would inherit autograd's threads from whatever test ran before, which torch refuses.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["accelerate", "ovseg.train.run", "tests.train.runs"])
+    return context
+
+
 def in_processes(count: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Call `function(rank, *arguments)` in each of `count` forked processes joined by gloo."""
-    context = multiprocessing.get_context("fork")
+    """Call `function(rank, *arguments)` in each of `count` processes joined by gloo."""
+    context = clean_context()
     port = free_port()
     started = [
         context.Process(target=_child, args=(rank, count, port, function, arguments))

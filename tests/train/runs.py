@@ -1,7 +1,6 @@
 """Small runs, here or in a process that can be killed."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -14,7 +13,7 @@ import accelerate  # noqa: F401  here once, so that not every child imports it
 import ovseg.train.run  # noqa: F401
 from ovseg.config.loading import load_recipe
 from ovseg.config.schema import Recipe
-from tests.train.processes import free_port
+from tests.train.processes import clean_context, free_port
 from tests.train.tiny import tiny_model
 
 tiny_model()  # transformers imports its parts on first use
@@ -40,8 +39,8 @@ def recipe(data: Path, *overrides: str) -> Recipe:
 def start(
     target: Recipe, output: Path, processes: int = 1, resume: str = "auto", **more: Any
 ) -> list[Any]:
-    """Begin a run in forked processes of its own."""
-    context = multiprocessing.get_context("fork")
+    """Begin a run in processes of its own."""
+    context = clean_context()
     port = free_port()
     started = [
         context.Process(target=_child, args=(rank, processes, port, target, output, resume, more))
@@ -76,11 +75,8 @@ def _child(
             MASTER_PORT=str(port),
             ACCELERATE_USE_CPU="true",
         )
-    from accelerate import PartialState
-
     from ovseg.train.run import train
 
-    PartialState._reset_state()  # what a parent that has trained by itself has left
     outcome = train(target, output, resume=resume, **more)
     os._exit(128 + outcome.signal if outcome.signal else 0)
 

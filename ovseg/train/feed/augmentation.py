@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import cv2
@@ -168,18 +169,15 @@ def rand_augment(policy: str, size: int) -> Any:
         ) from error
     for operation in transform.ops:
         if operation.name.startswith("Posterize"):
-            operation.aug_fn = _keeping_a_bit(operation.aug_fn)
+            # A partial travels to loader workers on every platform; a function made here would not.
+            operation.aug_fn = partial(_keeping_a_bit, operation.aug_fn)
     return transform
 
 
-def _keeping_a_bit(posterize: Any) -> Any:
+def _keeping_a_bit(posterize: Any, image: Image.Image, bits: int, **options: Any) -> Image.Image:
     """Posterize with one bit at least: timm asks for none at the highest magnitudes, which Pillow
     13 refuses and earlier ones answered with a black image."""
-
-    def guarded(image: Image.Image, bits: int, **options: Any) -> Image.Image:
-        return posterize(image, max(1, bits), **options)
-
-    return guarded
+    return posterize(image, max(1, bits), **options)
 
 
 def self_check(augmentation: Augmentation) -> list[str]:

@@ -1,6 +1,7 @@
 """Small runs, here or in a process that can be killed."""
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -66,6 +67,7 @@ def _child(
     import torch
 
     torch.set_num_threads(1)  # a forked child cannot use its parent's thread pool
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in real runs
     if size > 1:
         os.environ.update(
             WORLD_SIZE=str(size),

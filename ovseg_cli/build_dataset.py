@@ -59,8 +59,9 @@ def build(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the data set.")
-    ] = None,
+        str,
+        typer.Option("--output", "-o", help="Folder of the data set, or s3://... and the like."),
+    ] = "",
     file: Annotated[
         str, typer.Option("--source", help="The captions file of a named source, if it is here.")
     ] = "",
@@ -145,16 +146,16 @@ def build(
         _parse_part(shard_range),
         retry_failures,
     )
-    if output is None and not dry_run:
+    if not output and not dry_run:
         raise UsageError("give the data set's folder with --output DIR, or --dry-run")
     columns = Columns(format, url_column, tuple(caption_column or ()), header)
     with _steps() as progress:
         found = resolve_source(source, file, columns, images, _download(source, progress))
-        if dry_run or output is None:
+        if dry_run:
             chosen, plan = plan_only(found, options, progress)
         else:
             summary = build_dataset(found, output, options, progress)
-    if dry_run or output is None:
+    if dry_run:
         _print_plan(chosen, plan, options.estimated_bytes(plan.rows), as_json)
     else:
         _print_summary(summary, as_json)
@@ -162,7 +163,7 @@ def build(
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    folder: Annotated[str, typer.Argument(help="Folder or address of the data set.")],
     samples: Annotated[int, typer.Option(help="How many pairs to show.")] = 5,
     seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
     verify: Annotated[bool, typer.Option(help="Compare all checksums.")] = True,
@@ -183,8 +184,8 @@ def inspect(
 
 @app.command()
 def merge(
-    parts: Annotated[list[Path], typer.Argument(help="Folders built with --shard-range.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the whole.")],
+    parts: Annotated[list[str], typer.Argument(help="Folders built with --shard-range.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder or address of the whole.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Join the parts of a data set that several machines built.
@@ -200,7 +201,7 @@ def merge(
 
 @app.command()
 def publish(
-    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    folder: Annotated[str, typer.Argument(help="Folder or address of the data set.")],
     address: Annotated[str, typer.Argument(help="Where to: any fsspec address, s3://... say.")],
 ) -> None:
     """Copy what is complete of a data set to a bucket or another place; repeat as it grows.

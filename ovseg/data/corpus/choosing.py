@@ -68,7 +68,9 @@ def count_nouns(
     return counts
 
 
-def choose_entities(counts: NounCounts, visual: VisualNouns, top: int) -> EntityList:
+def choose_entities(
+    counts: NounCounts, visual: VisualNouns, top: int, tagger: str = ""
+) -> EntityList:
     """The `top` most frequent visible nouns with synonyms merged, and what was dropped and why."""
     groups: dict[str, list[str]] = {}
     dropped: list[Entity] = []
@@ -89,7 +91,7 @@ def choose_entities(counts: NounCounts, visual: VisualNouns, top: int) -> Entity
         for item in made[top:]
     ]
     others = sorted((*late, *dropped), key=lambda item: (-item.count, item.name))
-    return EntityList(tuple(made[:top]), tuple(others[:DROPPED_LISTED]))
+    return EntityList(tuple(made[:top]), tuple(others[:DROPPED_LISTED]), tagger)
 
 
 def _entity(

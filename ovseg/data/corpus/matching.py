@@ -21,7 +21,6 @@ import polars as pl
 from ovseg.data.corpus.entities import EntityList
 from ovseg.data.corpus.forms import fold
 
-
 # Beyond either end of a text there are line breaks: negative places wrap around into them.
 _PADDING = b"\n" * 4
 _Places: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

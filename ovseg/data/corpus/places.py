@@ -221,7 +221,6 @@ class RemotePlace(Place):
             path = Path(folder) / name
             yield path
             with self._told("write") as (filesystem, root):
-                filesystem.makedirs(root, exist_ok=True)
                 _send(filesystem, path, root, name)
 
     @contextmanager
@@ -248,9 +247,11 @@ class RemotePlace(Place):
         try:
             filesystem, root = fsspec.core.url_to_fs(self.address)
             yield filesystem, root.rstrip("/")
-        except (FileNotFoundError, OvsegError):
+        except OvsegError:
             raise
         except Exception as error:  # each file system has its own, from credentials to quotas
+            if verb == "read" and isinstance(error, FileNotFoundError):
+                raise
             detail = str(error) or type(error).__name__
             raise DataError(f"cannot {verb} {_FROM[verb]} {self}: {detail}") from error
 
@@ -270,9 +271,10 @@ def _send(filesystem: Any, path: Path, root: str, name: str) -> None:
     """Upload a file so that nobody ever sees a part of it under its name."""
     protocol = filesystem.protocol
     kinds = {protocol} if isinstance(protocol, str) else set(protocol)
-    if kinds & _WHOLE_UPLOADS:
+    if kinds & _WHOLE_UPLOADS:  # no folders to make; making one could make a bucket
         filesystem.put_file(str(path), f"{root}/{name}")
         return
+    filesystem.makedirs(root, exist_ok=True)
     temporary = f"{root}/{_TEMPORARY}{secrets.token_hex(8)}"
     filesystem.put_file(str(path), temporary)
     _remove(filesystem, f"{root}/{name}")  # not every file system renames onto a file

@@ -53,7 +53,7 @@ def _distribute(downloader: object, numbers: list[tuple[int, str]], engine: Engi
     from img2dataset.distributor import pyspark_distributor, ray_distributor
 
     if engine.kind == PYSPARK and find_spec("pyspark") is None:
-        raise MissingDependencyError("pyspark", "download", "the engine pyspark")
+        raise MissingDependencyError("pyspark", "spark", "the engine pyspark")
     distributor = pyspark_distributor if engine.kind == PYSPARK else ray_distributor
     with contextlib.redirect_stdout(sys.stderr):
         if engine.kind != PYSPARK:

@@ -12,6 +12,7 @@ While it is being built `OUT/.build` holds what is needed to go on after a stop.
 """
 
 import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
 
+MOST_EVALUATED = 252  # 8-bit label maps also hold the background and two special values
+_log = logging.getLogger(__name__)
 _FILES_PER_PIECE = 32
 _PHOTOGRAPHS_PER_PIECE = 4
 _SCENES_PER_PIECE = 64
@@ -111,6 +114,11 @@ def build_cutouts(
         for side in (TRAIN, TEST)
     }
     summary = _summarise(found, split, stocks, records)
+    if summary.test_entities > MOST_EVALUATED:
+        _log.warning(
+            f"the test set has {summary.test_entities} entities; `ovseg eval` can tell "
+            f"{MOST_EVALUATED} apart: build it with --top-entities to have it scored"
+        )
     _finish(request, found, split, stocks, records, summary)
     return summary
 
@@ -161,14 +169,29 @@ def _read_library(
     ]
     read = run_pieces("reading cut-outs", pieces, library.read_chunk, workers, progress)
     photographs = _read_backgrounds(request, sources.backgrounds, workers, progress)
+    cutouts = [CutOut(**item) for result in read for item in result["cutouts"]]
+    kept, rare = _keep_frequent(cutouts, request.top_entities)
     return _Library(
-        [CutOut(**item) for result in read for item in result["cutouts"]],
+        kept,
         [
             Background(**{**item, "shows": tuple(item["shows"])})
             for result in photographs
             for item in result["backgrounds"]
         ],
-        [item for result in (*read, *photographs) for item in result["rejected"]],
+        [*(item for result in (*read, *photographs) for item in result["rejected"]), *rare],
+    )
+
+
+def _keep_frequent(
+    cutouts: Sequence[CutOut], top: int | None
+) -> tuple[list[CutOut], list[list[str]]]:
+    """The cut-outs of the entities with most drawings, and the others with the reason why not."""
+    counts = Counter(cutout.name for cutout in cutouts)
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))[:top]
+    reason = f"not among the {top} entities with most drawings"
+    return (
+        [cutout for cutout in cutouts if cutout.name in ranked],
+        [[c.source, reason, c.words] for c in cutouts if c.name not in ranked],
     )
 
 

@@ -47,6 +47,10 @@ def test_what_can_be_pointed_at() -> None:
     for entity in load_entities("paper100"):
         assert visual.shared[entity.name] == entity.name
     assert visual.shared["couch"] == "sofa" and visual.shared["bride"] == "people"
+    for noun in ("tiger", "ostrich", "printer", "hanger"):
+        assert visual.shared[noun] == noun  # WordNet's first sense of each is a person
+    assert visual.shared["cooky"] == "cookie"  # what the tagger makes of "cookies"
+    assert "edit" in visual.why_not("offspring")
 
 
 def test_your_own_edits_come_last(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ _PHOTOGRAPHS_PER_PIECE = 4
 
 @dataclass(frozen=True)
 class Library:
-    """What the folders hold: usable cut-outs and photographs, and [file, reason, words] of others."""
+    """Usable cut-outs and photographs, and [file, reason, words] of the others."""
 
     cutouts: list[CutOut]
     backgrounds: list[Background]

@@ -123,7 +123,8 @@ def make_fingerprint(request: CutoutsRequest, sources: Sources) -> dict[str, Any
         (request.backgrounds, sources.backgrounds),
     ):
         for path in paths:
-            digest.update(f"{path}\0{(folder / path).stat().st_size}\0".encode())
+            size = (folder / path).stat().st_size if (folder / path).is_file() else -1
+            digest.update(f"{path}\0{size}\0".encode())
     table = request.names.read_bytes() if request.names else b""
     top = {} if request.top_entities is None else {"top_entities": request.top_entities}
     return top | {

@@ -17,7 +17,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from ovseg.config.schema import ImageEncoderConfig
+from ovseg.config.model import ImageEncoderConfig
 from ovseg.model.build import build_image_encoder
 from ovseg.model.image_encoder import ImageEncoder
 from ovseg.model.projector import Projector

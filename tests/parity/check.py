@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ovseg.config.schema import (
+from ovseg.config.model import (
     EntityDecoderConfig,
     ImageEncoderConfig,
     ModelConfig,

@@ -37,7 +37,6 @@ from ovseg.data.corpus.shards import PlanRow, write_shard
 from ovseg.data.corpus.sources import Columns, resolve_source
 from ovseg.data.corpus.tables import Layout, read_table
 
-
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 

@@ -12,20 +12,19 @@ While it is being built `OUT/.build` holds what is needed to go on after a stop.
 """
 
 import json
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ovseg.data.cutouts import annotations, backgrounds, library
-from ovseg.data.cutouts.backgrounds import Background, BackgroundChunk
+from ovseg.data.cutouts import annotations
 from ovseg.data.cutouts.compose import SceneChunk, Stock, make_chunk, write_stock
-from ovseg.data.cutouts.library import CutOut, LibraryChunk
+from ovseg.data.cutouts.library import CutOut
+from ovseg.data.cutouts.reading import Library, read_library
 from ovseg.data.cutouts.request import (
     CutoutsRequest,
-    Sources,
     find_sources,
     make_fingerprint,
     scene_counts,
@@ -35,8 +34,8 @@ from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
 
-_FILES_PER_PIECE = 32
-_PHOTOGRAPHS_PER_PIECE = 4
+MOST_EVALUATED = 252  # 8-bit label maps also hold the background and two special values
+_log = logging.getLogger(__name__)
 _SCENES_PER_PIECE = 64
 
 
@@ -67,13 +66,6 @@ class CutoutsSummary:
     dropped: int
 
 
-@dataclass(frozen=True)
-class _Library:
-    cutouts: list[CutOut]
-    backgrounds: list[Background]
-    rejected: list[list[str]]
-
-
 def build_cutouts(
     request: CutoutsRequest, workers: int = 1, progress: Progress | None = None
 ) -> CutoutsSummary:
@@ -91,7 +83,7 @@ def build_cutouts(
     if finished is not None:
         return finished
     work = request.out / ".build"
-    found = _read_library(request, sources, workers, progress)
+    found = read_library(request, sources, workers, progress)
     split = split_cutouts(found.cutouts, request.test_share, request.seed)
     stocks = _stocks(request, found, split)
     pieces: list[Piece[SceneChunk]] = []
@@ -111,6 +103,11 @@ def build_cutouts(
         for side in (TRAIN, TEST)
     }
     summary = _summarise(found, split, stocks, records)
+    if summary.test_entities > MOST_EVALUATED:
+        _log.warning(
+            f"the test set has {summary.test_entities} entities; `ovseg eval` can tell "
+            f"{MOST_EVALUATED} apart: build it with --top-entities to have it scored"
+        )
     _finish(request, found, split, stocks, records, summary)
     return summary
 
@@ -141,55 +138,7 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
         )
 
 
-def _read_library(
-    request: CutoutsRequest, sources: Sources, workers: int, progress: Progress | None
-) -> _Library:
-    work = request.out / ".build"
-    chunks = [
-        LibraryChunk(
-            request.cutouts.resolve(),
-            tuple(sources.cutouts[first : first + _FILES_PER_PIECE]),
-            first,
-            work / "pixels" / "cutouts",
-            request.names,
-        )
-        for first in range(0, len(sources.cutouts), _FILES_PER_PIECE)
-    ]
-    pieces = [
-        Piece(work / f"cutouts-{chunk.first:07d}.json", chunk, len(chunk.sources))
-        for chunk in chunks
-    ]
-    read = run_pieces("reading cut-outs", pieces, library.read_chunk, workers, progress)
-    photographs = _read_backgrounds(request, sources.backgrounds, workers, progress)
-    return _Library(
-        [CutOut(**item) for result in read for item in result["cutouts"]],
-        [
-            Background(**{**item, "shows": tuple(item["shows"])})
-            for result in photographs
-            for item in result["backgrounds"]
-        ],
-        [item for result in (*read, *photographs) for item in result["rejected"]],
-    )
-
-
-def _read_backgrounds(
-    request: CutoutsRequest, sources: Sequence[str], workers: int, progress: Progress | None
-) -> list[dict[str, Any]]:
-    work = request.out / ".build"
-    pieces = []
-    for first in range(0, len(sources), _PHOTOGRAPHS_PER_PIECE):
-        chunk = BackgroundChunk(
-            request.backgrounds.resolve(),
-            tuple(sources[first : first + _PHOTOGRAPHS_PER_PIECE]),
-            first,
-            work / "pixels" / "backgrounds",
-            request.names,
-        )
-        pieces.append(Piece(work / f"backgrounds-{first:07d}.json", chunk, len(chunk.sources)))
-    return run_pieces("reading photographs", pieces, backgrounds.read_chunk, workers, progress)
-
-
-def _stocks(request: CutoutsRequest, found: _Library, split: Split) -> dict[str, Stock]:
+def _stocks(request: CutoutsRequest, found: Library, split: Split) -> dict[str, Stock]:
     names = sorted({cutout.name for cutout in found.cutouts})
     category_of = {name: number for number, name in enumerate(names, start=1)}
     grounds = split_backgrounds(len(found.backgrounds), request.test_share, request.seed)
@@ -203,7 +152,7 @@ def _stocks(request: CutoutsRequest, found: _Library, split: Split) -> dict[str,
     return stocks
 
 
-def _require_stock(request: CutoutsRequest, found: _Library, stock: Stock, side: str) -> None:
+def _require_stock(request: CutoutsRequest, found: Library, stock: Stock, side: str) -> None:
     """Give up, leaving nothing behind, where a side has nothing to make scenes from."""
     if stock.backgrounds and stock.cutouts:
         return
@@ -240,7 +189,7 @@ def _scene_pieces(request: CutoutsRequest, side: str, count: int) -> list[Piece[
 
 
 def _summarise(
-    found: _Library,
+    found: Library,
     split: Split,
     stocks: dict[str, Stock],
     records: dict[str, list[dict[str, Any]]],
@@ -263,7 +212,7 @@ def _summarise(
 
 def _finish(
     request: CutoutsRequest,
-    found: _Library,
+    found: Library,
     split: Split,
     stocks: dict[str, Stock],
     records: dict[str, list[dict[str, Any]]],

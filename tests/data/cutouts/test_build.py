@@ -76,8 +76,12 @@ def test_no_cutout_is_on_both_sides_and_every_file_is_accounted_for(
     request_: CutoutsRequest,
 ) -> None:
     save(request_.cutouts / "cat-copy.png", polygon(SHAPES["triangle"], (9, 200, 9)), "A cat.")
+    (request_.cutouts / "dangling.png").symlink_to("nowhere.png")
+    (request_.cutouts / "outside.svg").symlink_to(request_.backgrounds / "0.jpg")
     build_cutouts(request_)
     rows = table(request_.out)
+    links = {row["file"]: row["reason"] for row in rows if "link" in row["reason"]}
+    assert sorted(links) == ["dangling.png", "outside.svg"]
     sides: dict[str, set[str]] = {}
     for row in rows:
         sides.setdefault(row["duplicate_group"], set()).add(row["side"])
@@ -85,7 +89,7 @@ def test_no_cutout_is_on_both_sides_and_every_file_is_accounted_for(
     by_file = {row["file"]: row for row in rows}
     assert by_file["cat-copy.png"]["side"] == by_file["animals/cat.png"]["side"]
     assert by_file["clip/house.svg"]["entity"] == "house"
-    assert len(rows) == 8
+    assert len(rows) == 10
 
 
 def test_the_same_seed_gives_the_same_bytes_at_any_number_of_workers(

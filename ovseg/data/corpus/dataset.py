@@ -21,9 +21,8 @@ from ovseg.errors import DataError, UsageError
 
 FORMAT = 1
 RECIPE, ENTITIES, PLAN_SUMMARY = "recipe.json", "entities.toml", "plan.json"
-INDEX, FAILURES, REPORT, DATASET = (
-    *("index.parquet", "failures.parquet", "report.html", "dataset.json"),
-)
+INDEX, FAILURES = "index.parquet", "failures.parquet"
+REPORT, DATASET = "report.html", "dataset.json"
 HEAD = (RECIPE, ENTITIES, PLAN, PLAN_SUMMARY)  # what is there before any shard
 CHECKED = (INDEX, FAILURES, ENTITIES, "partners.npy", "partner_entities.npy")
 

@@ -60,34 +60,38 @@ class Labeller:
 
     def labels(self, views: Views, size: tuple[int, int]) -> Labels:
         """Label map of an image, uint8 of `size` (H, W): 0..K-1, or 0 for background and 1..K."""
-        return self.labels_at(views, size, [self.threshold])[0]
+        return to_numpy(self.labels_at(views, size, [self.threshold])[0])
 
     def labels_at(
         self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
-    ) -> list[Labels]:
-        """Label maps at several background thresholds, from one pass of the encoder."""
+    ) -> list[Array]:
+        """Label maps at several background thresholds, from one pass of the encoder.
+
+        They are uint8 [H, W] on the model's device.
+        """
         if self._protocol.rule == "probability":
             return self._by_probability(views, size, thresholds)
         return self._by_score(views, size, thresholds)
 
     def _by_score(
         self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
-    ) -> list[Labels]:
+    ) -> list[Array]:
         """Rules `model` and `constant`: the largest mean score, column 0 being the background.
 
         Only the background's column depends on the threshold, so the others are compared once.
         """
         maps = self._averaged(views, size, thresholds[0])
         winner, best = self._strongest_class(maps)
+        xp: Any = array_namespace(winner)
         if not self._background:
-            labels = to_numpy(winner - 1).astype(np.uint8)
+            labels = xp.astype(winner - 1, xp.uint8)
             return [labels for _ in thresholds]
         found = []
         for threshold in thresholds:
             again = threshold != thresholds[0]
             at_threshold = self._averaged(views, size, threshold) if again else maps
             background = at_threshold.piece(0, 1)[0] >= best  # of equals the first wins
-            found.append(np.where(to_numpy(background), 0, to_numpy(winner)).astype(np.uint8))
+            found.append(xp.astype(xp.where(background, 0, winner), xp.uint8))
         return found
 
     def _averaged(self, views: Views, size: tuple[int, int], threshold: float | None) -> ImageMaps:
@@ -128,7 +132,7 @@ class Labeller:
 
     def _by_probability(
         self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
-    ) -> list[Labels]:
+    ) -> list[Array]:
         """Rule `probability`: softmax over all phrases at each pixel, best phrase of each class."""
         maps = averaged(
             [self._cosine_maps(view, size) for view in views], [view.flipped for view in views]
@@ -140,9 +144,9 @@ class Labeller:
         # Positions, which a QueryMaps has too, are asked for only by other callers.
         refined = cast(QueryMaps, self._refined(maps, views, size))
         found = label_pixels(refined, of_query, rule)
-        labels, probability = to_numpy(found.labels), to_numpy(found.probability)
+        xp: Any = array_namespace(found.labels)
         return [
-            np.where(probability < (threshold or 0.0), 0, labels).astype(np.uint8)
+            xp.astype(xp.where(found.probability < (threshold or 0.0), 0, found.labels), xp.uint8)
             for threshold in thresholds
         ]
 

@@ -21,9 +21,11 @@ from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.result import Result, summarise
 from ovseg.evaluation.run import Run, evaluate, predictions
 from ovseg.evaluation.sets.base import EvaluationSet, Sample
+from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.zeroshot.segmenter import Segmenter
 from tests.evaluation.fakes import FakeModel, folder_set
 from tests.evaluation.sets import tiny
+from tests.evaluation.sets.test_coco import write_instances, write_panoptic
 
 GROUPVIT = {"short_side": 32, "window": 32, "stride": 16, "threshold": 0.6}
 
@@ -179,15 +181,44 @@ def test_the_models_own_protocol_is_what_segment_does(
     assert len(seen) > 1
 
 
-def test_the_encoder_sees_every_window_once_and_batches_across_images(tmp_path: Path) -> None:
+# 32 x 45, 44 x 32, 32 x 45, 32 x 32, 70 x 32 in windows of 32 by 16
+WINDOWS = [2, 2, 2, 1, 4]
+
+
+def test_on_a_processor_the_encoder_sees_the_windows_of_an_image_together(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=True)
+    list(predictions(run_of(evaluated, model), evaluated.samples))
+    assert sorted(model.calls) == sorted((count, 3, 32, 32) for count in WINDOWS)
+
+
+def test_elsewhere_windows_are_batched_across_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluated = folder_set(tmp_path)
     model = FakeModel(grouped=True)
     run = run_of(evaluated, model)
-    list(predictions(run, evaluated.samples))
-    windows = sum(shape[0] for shape in model.calls)
-    # 32 x 45, 44 x 32, 32 x 45, 32 x 32, 70 x 32 in windows of 32 by 16
-    assert windows == 2 + 2 + 2 + 1 + 4
-    assert model.calls == [(11, 3, 32, 32)]
+    alone = result_of(run)
+    model.calls.clear()
+    monkeypatch.setattr("ovseg.evaluation.run._computes_on_processor", lambda _: False)
+    together = result_of(run)
+    assert model.calls == [(sum(WINDOWS), 3, 32, 32)]
+    assert (together.confusion == alone.confusion).all()
+
+
+def test_worker_threads_change_nothing_and_leave_no_trace(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    run = run_of(evaluated, FakeModel(grouped=False))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(result_of(run).to_json())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -225,7 +256,8 @@ def test_an_interrupted_run_continues_to_the_same_result(tmp_path: Path, own_cac
     kept.write_text(text[: int(len(text) * 0.7)])  # the last line is cut off
     model.calls.clear()
     assert result_of(run).to_json() == whole.to_json()
-    assert 0 < len(model.calls) < 10, "only what was missing is computed"
+    windows = sum(shape[0] for shape in model.calls)
+    assert 0 < windows < 0.7 * len(evaluated.samples) / 5 * sum(WINDOWS), "only what was missing"
 
 
 def test_fresh_forgets_an_interrupted_run(tmp_path: Path, own_cache: Path) -> None:
@@ -251,6 +283,35 @@ def test_another_protocol_or_file_is_another_run(tmp_path: Path) -> None:
     assert key != run_of(evaluated, FakeModel(grouped=True, seed=1)).key
     os.utime(evaluated.samples[0].image, (1, 1))
     assert key != run_of(evaluated, model).key
+
+
+@pytest.mark.parametrize("changed", ["classes.txt", "labels/00.png"])
+def test_other_labels_are_another_run(tmp_path: Path, changed: str) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=True)
+    key = run_of(evaluated, model).key
+    os.utime(tmp_path / changed, (1, 1))
+    assert key != run_of(evaluated, model).key
+
+
+@pytest.mark.parametrize("source", ["panoptic", "instances"])
+def test_changed_annotations_are_never_answered_from_an_interrupted_run(
+    tmp_path: Path, source: str
+) -> None:
+    """Images and label PNGs stay, and cats become dogs in the JSON alone."""
+    {"panoptic": write_panoptic, "instances": write_instances}[source](tmp_path)
+    model = FakeModel(grouped=True)
+
+    def die(done: int, total: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(run_of(open_set("coco-object", tmp_path), model), die)
+    path = tmp_path / f"annotations/{source}_val2017.json"
+    path.write_text(path.read_text().replace('"category_id": 17', '"category_id": 18'))
+    (record,) = evaluate(run_of(open_set("coco-object", tmp_path), model))
+    dog, cat = 17, 16
+    assert (record.confusion[dog].sum() > 0, record.confusion[cat].sum()) == (True, 0)
 
 
 PROGRAM = """

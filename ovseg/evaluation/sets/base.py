@@ -21,7 +21,10 @@ MOST_CLASSES = 253  # 254 and 255 have meanings of their own
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a set: `name` is unique in the set, `key` tells the label reader which one."""
+    """One image of a set: `name` is unique in the set, `key` tells the label reader which one.
+
+    The key is the path of the label file where every image has one of its own.
+    """
 
     name: str
     image: Path
@@ -41,6 +44,7 @@ class EvaluationSet:
         samples: the images, in a fixed order.
         read_labels: reads the true labels of a sample, uint8 [H, W], 255 where ignored.
         labels_from: what the labels were read from, for the record.
+        annotations: files that the labels of all images depend on.
     """
 
     name: str
@@ -50,6 +54,7 @@ class EvaluationSet:
     samples: tuple[Sample, ...]
     read_labels: Callable[[Sample], Labels] = field(repr=False)
     labels_from: str = ""
+    annotations: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) > MOST_CLASSES:

@@ -75,7 +75,14 @@ def open_coco_object(data: Path, split: str | None, source: str | None = None) -
         if split in splits:
             samples, read_labels = _OPENERS[name](data, split)
             return EvaluationSet(
-                "coco-object", data, things(), True, samples, read_labels, f"{name}, {split}"
+                name="coco-object",
+                root=data,
+                words=things(),
+                background=True,
+                samples=samples,
+                read_labels=read_labels,
+                labels_from=f"{name}, {split}",
+                annotations=_annotations(data, name, split),
             )
     raise LAYOUT.missing(data, _expected(source or "stuffthingmaps", split))
 
@@ -128,6 +135,13 @@ def _map_folder(data: Path, split: str) -> Path | None:
         if folder.is_dir() and any(folder.glob("*.png")):
             return folder
     return None
+
+
+def _annotations(data: Path, source: str, split: str) -> tuple[Path, ...]:
+    """The file that all labels of a split are in, where there is one."""
+    if source == "stuffthingmaps":
+        return ()
+    return (data / "annotations" / f"{source}_{split}.json",)
 
 
 def _expected(source: str, split: str) -> str:

@@ -126,6 +126,7 @@ def open_folder(data: Path, split: str | None) -> EvaluationSet:
         samples=paired_files(LAYOUT, data, pairs),
         read_labels=_Reader(classes, class_path).read_labels,
         labels_from=f"{labels.relative_to(data)}, {class_path.name}",
+        annotations=(class_path,),
     )
 
 

@@ -68,22 +68,21 @@ class PanopticFile:
     def samples(self, images: Path, layout: Layout) -> tuple[Sample, ...]:
         """All annotated images, in the order of their ids; DataError where files are missing."""
         samples = tuple(
-            Sample(Path(self.images[number]).stem, images / self.images[number], str(number))
-            for number in sorted(self.pngs)
+            Sample(Path(self.images[n]).stem, images / self.images[n], str(self.folder / name))
+            for n, name in sorted(self.pngs.items())
         )
-        check_files(layout, self.path.parent.parent, (sample.image for sample in samples))
-        maps = (self.folder / name for name in self.pngs.values())
-        check_files(layout, self.path.parent.parent, maps)
+        files = [sample.image for sample in samples] + [Path(sample.key) for sample in samples]
+        check_files(layout, self.path.parent.parent, files)
         return samples
 
     def label_reader(
         self, label_of_category: Mapping[int, int], unlabelled: int
     ) -> Callable[[Sample], Labels]:
         """A reader of semantic labels; other categories count as unlabelled."""
+        numbers = {str(self.folder / name): number for number, name in self.pngs.items()}
 
         def read_labels(sample: Sample) -> Labels:
-            number = int(sample.key)
-            path = self.folder / self.pngs[number]
+            number, path = numbers[sample.key], Path(sample.key)
             colours = read_colour_png(path)
             table = np.full(1 << 24, _STRAY, np.uint8)  # one entry per colour beats sorting pixels
             table[0] = unlabelled
@@ -146,6 +145,7 @@ def open_panoptic(data: Path, split: str | None, *, scenes: bool = False) -> Eva
         samples=panoptic.samples(_images(data, split), layout),
         read_labels=panoptic.label_reader(label_of, unlabelled=0 if scenes else IGNORED),
         labels_from=panoptic.path.name,
+        annotations=(panoptic.path,),
     )
 
 

@@ -37,7 +37,7 @@ def write_panoptic(root: Path) -> None:
 
 
 def write_instances(root: Path, *, rle: str = "compressed") -> None:
-    tiny.photo(root / "val2017/000000000009.jpg")
+    tiny.photo(root / "val2017/000000000009.jpg", np.full((12, 16, 3), 90, np.uint8))
     annotations = []
     for category in (1, 17, 90):
         mask = category == CATEGORIES

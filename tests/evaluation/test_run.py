@@ -5,180 +5,25 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import interpolate, normalize
 
-from ovseg.data.images import read_image
 from ovseg.errors import DataError
 from ovseg.evaluation.loading import CHUNK
-from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.result import Result, summarise
 from ovseg.evaluation.run import Run, evaluate, predictions
-from ovseg.evaluation.sets.base import EvaluationSet, Sample
+from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
-from ovseg.zeroshot.segmenter import Segmenter
-from tests.evaluation.fakes import FakeModel, folder_set
+from tests.evaluation.fakes import FakeModel, folder_set, run_of
 from tests.evaluation.sets import tiny
 from tests.evaluation.sets.test_coco import write_instances, write_panoptic
-
-GROUPVIT = {"short_side": 32, "window": 32, "stride": 16, "threshold": 0.6}
 
 
 def result_of(run: Run, **options: bool) -> Result:
     return summarise(run, evaluate(run, **options))
-
-
-def run_of(evaluated: EvaluationSet, model: FakeModel, name: str = "groupvit", **changes) -> Run:
-    return Run(model, evaluated, load_protocol(name, evaluated, {**GROUPVIT, **changes}))
-
-
-def plain_groupvit(
-    model: FakeModel, protocol: Protocol, evaluated: EvaluationSet, sample: Sample
-) -> np.ndarray:
-    """Window after window, at batch 1, all classes at full size: the protocol as its papers do."""
-    image = read_image(sample.image)
-    height, width = image.shape[:2]
-    scale = min(protocol.long_side / max(height, width), protocol.short_side / min(height, width))
-    rows, columns = int(height * scale + 0.5), int(width * scale + 0.5)
-    pixels = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    pixels = (pixels - np.float32(120)) / np.float32(60)
-    pixels = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    classes = protocol.class_list
-    embeddings = model.encode_text(classes.phrases, protocol.templates)
-    threshold = protocol.threshold if evaluated.background else None
-    side, stride = protocol.window, protocol.stride
-    total = torch.zeros(1 + len(classes.names), rows, columns)
-    times = torch.zeros(rows, columns)
-    for top in range(0, max(rows - side + stride - 1, 0) // stride * stride + 1, stride):
-        for left in range(0, max(columns - side + stride - 1, 0) // stride * stride + 1, stride):
-            bottom, right = min(top + side, rows), min(left + side, columns)
-            y, x = max(bottom - side, 0), max(right - side, 0)
-            grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
-            scores = model.score(grouped, embeddings, threshold)[0]  # [G, 1 + Q]
-            owner = (0, *classes.phrase_labels)
-            own = [[q for q, c in enumerate(owner) if c == k] for k in range(owner[-1] + 1)]
-            scores = torch.stack([scores[:, of_class].amax(1) for of_class in own])  # [1 + K, G]
-            size = (bottom - y, right - x)
-            if grouped.assignment is None:
-                grid = scores.reshape(1, -1, *grouped.grid)
-                window = interpolate(grid, size, mode="bilinear", align_corners=False)[0]
-            else:
-                shares = grouped.assignment.reshape(1, -1, *grouped.grid)
-                shares = interpolate(shares, size, mode="bilinear", align_corners=False)[0]
-                window = scores[:, shares.argmax(0)]
-            total[:, y:bottom, x:right] += window
-            times[y:bottom, x:right] += 1
-    first = 0 if evaluated.background else 1  # without background, column 0 is -inf
-    maps = interpolate((total / times)[None, first:], (height, width), mode="bilinear")[0]
-    return maps.argmax(0).numpy()
-
-
-@pytest.mark.parametrize("background", [True, False])
-def test_groups_equal_the_protocol_written_out(tmp_path: Path, background: bool) -> None:
-    evaluated = folder_set(tmp_path, background=background)
-    run = run_of(evaluated, FakeModel(grouped=True))
-    seen: set[int] = set()
-    for loaded, labels in predictions(run, evaluated.samples):
-        plain = plain_groupvit(run.model, run.protocol, evaluated, loaded.sample)
-        assert (labels == plain).all()
-        seen |= set(np.unique(labels).tolist())
-    assert len(seen) > 1
-
-
-@pytest.mark.parametrize("background", [True, False])
-def test_positions_equal_the_protocol_written_out(tmp_path: Path, background: bool) -> None:
-    """Up to rounding: where two labels tie to the last digits, either may win."""
-    evaluated = folder_set(tmp_path, background=background)
-    run = run_of(evaluated, FakeModel(grouped=False))
-    for loaded, labels in predictions(run, evaluated.samples):
-        plain = plain_groupvit(run.model, run.protocol, evaluated, loaded.sample)
-        assert np.mean(labels == plain) > 0.999
-
-
-def plain_sclip(
-    model: FakeModel, protocol: Protocol, evaluated: EvaluationSet, sample: Sample
-) -> np.ndarray:
-    """Cosines averaged over windows, softmax at the original size, rules in their order."""
-    image = read_image(sample.image)
-    height, width = image.shape[:2]
-    scale = min(protocol.long_side / max(height, width), protocol.short_side / min(height, width))
-    rows, columns = int(height * scale + 0.5), int(width * scale + 0.5)
-    pixels = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    pixels = torch.from_numpy((pixels - 120) / 60).permute(2, 0, 1)[None]
-    phrases = protocol.background_words + protocol.class_list.phrases
-    owner = [0] * len(protocol.background_words) + list(protocol.class_list.phrase_labels)
-    embeddings = model.encode_text(phrases, protocol.templates)
-    total, times = torch.zeros(len(phrases), rows, columns), torch.zeros(rows, columns)
-    side, stride = protocol.window, protocol.stride
-    for i in range(max(rows - side + stride - 1, 0) // stride + 1):
-        for j in range(max(columns - side + stride - 1, 0) // stride + 1):
-            bottom, right = min(i * stride + side, rows), min(j * stride + side, columns)
-            y, x = max(bottom - side, 0), max(right - side, 0)
-            grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
-            cosines = normalize(grouped.embedding[0], dim=1) @ embeddings.T  # [N, Q]
-            grid = cosines.T.reshape(1, -1, *grouped.grid)
-            size = (bottom - y, right - x)
-            total[:, y:bottom, x:right] += interpolate(grid, size, mode="bilinear")[0]
-            times[y:bottom, x:right] += 1
-    maps = interpolate((total / times)[None], (height, width), mode="bilinear")[0]
-    likely = (maps * protocol.scale).softmax(0)
-    classes = torch.stack(
-        [likely[[q for q, c in enumerate(owner) if c == k]].amax(0) for k in range(max(owner) + 1)]
-    )
-    winner = classes.argmax(0)
-    counts = torch.bincount(winner.flatten(), minlength=len(classes))
-    if protocol.area_threshold is not None:
-        for label in range(1, len(classes)):
-            if counts[label] <= protocol.area_threshold * counts[1:].sum():
-                classes[label] = 0
-    labels = classes.argmax(0)
-    labels[classes.amax(0) < protocol.threshold] = 0
-    return labels.numpy()
-
-
-@pytest.mark.parametrize("area_threshold", [None, 0.3])
-def test_probabilities_equal_the_protocol_written_out(
-    tmp_path: Path, area_threshold: float | None
-) -> None:
-    evaluated = folder_set(tmp_path)
-    changes = {
-        "threshold": 0.4,
-        "scale": 8.0,
-        "area_threshold": area_threshold,
-        "templates": ("{}.",),
-        "background_words": ("sky", "wall"),
-    }
-    run = run_of(evaluated, FakeModel(grouped=False), "sclip", **changes)
-    for loaded, labels in predictions(run, evaluated.samples):
-        plain = plain_sclip(run.model, run.protocol, evaluated, loaded.sample)
-        assert np.mean(labels == plain) > 0.999
-        assert len(np.unique(labels)) > 1
-
-
-@pytest.mark.parametrize("window", [0, 32])
-@pytest.mark.parametrize("grouped", [True, False])
-def test_the_models_own_protocol_is_what_segment_does(
-    tmp_path: Path, grouped: bool, window: int
-) -> None:
-    """Up to rounding, for images that differ in shape."""
-    evaluated = folder_set(tmp_path)
-    model = FakeModel(grouped=grouped)
-    model.threshold = 0.6
-    model.preprocessing = replace(model.preprocessing, window=window, stride=window // 2)
-    protocol = load_protocol("own", evaluated).for_model(model, background=True)
-    segmenter = Segmenter(model)
-    seen: set[int] = set()
-    for loaded, labels in predictions(Run(model, evaluated, protocol), evaluated.samples):
-        found = segmenter.segment(loaded.image, evaluated.words)
-        assert np.mean(found.labels == labels) > 0.998
-        seen |= set(np.unique(labels).tolist())
-    assert len(seen) > 1
 
 
 # 32 x 45, 44 x 32, 32 x 45, 32 x 32, 70 x 32 in windows of 32 by 16
@@ -322,8 +167,7 @@ from ovseg.evaluation.run import evaluate
 from ovseg.evaluation.result import summarise
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.parallel import processes
-from tests.evaluation.fakes import FakeModel
-from tests.evaluation.test_run import run_of
+from tests.evaluation.fakes import FakeModel, run_of
 torch.set_num_threads(1)
 run = run_of(open_set("folder", Path(sys.argv[1])), FakeModel(grouped=True))
 result = summarise(run, evaluate(run))

@@ -5,7 +5,7 @@ Letters: M window, G group, Q phrase, K foreground class, N position, h w grid, 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -14,22 +14,19 @@ from ovseg.evaluation.encoding import EncodedView
 from ovseg.evaluation.maps import (
     ChosenMaps,
     GridMaps,
-    ImageMaps,
-    RefinedMaps,
     RegionMaps,
     averaged,
     region_map,
     resized,
     strongest,
-    to_numpy,
 )
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
-from ovseg.model.interface import Array, GroupedImage, SegmentationModel
+from ovseg.model.interface import Array, GroupedImage, SegmentationModel, to_numpy
 from ovseg.model.templates import imagenet_templates
 from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
-from ovseg.zeroshot.query_maps import QueryMaps
+from ovseg.zeroshot.query_maps import ImageMaps, RefinedMaps
 from ovseg.zeroshot.refine import Pamr
 from ovseg.zeroshot.score_maps import Box
 from ovseg.zeroshot.synonyms import best_synonym
@@ -141,9 +138,7 @@ class Labeller:
         of_query = [0] * len(self._protocol.background_words)
         of_query += [label - 1 + first for label in self._classes.phrase_labels]
         rule = PixelRule(self._protocol.scale, 0.0, self._protocol.area_threshold)
-        # Positions, which a QueryMaps has too, are asked for only by other callers.
-        refined = cast(QueryMaps, self._refined(maps, views, size))
-        found = label_pixels(refined, of_query, rule)
+        found = label_pixels(self._refined(maps, views, size), of_query, rule)
         xp: Any = array_namespace(found.labels)
         return [
             xp.astype(xp.where(found.probability < (threshold or 0.0), 0, found.labels), xp.uint8)

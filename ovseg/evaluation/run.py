@@ -21,7 +21,6 @@ from ovseg.errors import DataError
 from ovseg.evaluation.encoding import EncodedView, encode_views
 from ovseg.evaluation.labelling import Labeller, Views, regions_of
 from ovseg.evaluation.loading import CHUNK, LoadedSample, load_chunks
-from ovseg.evaluation.maps import to_numpy
 from ovseg.evaluation.metrics.boundary import boundary_counts
 from ovseg.evaluation.metrics.confusion import confusion_matrix
 from ovseg.evaluation.metrics.grouping import GroupingCounts, grouping_counts, no_groups
@@ -30,7 +29,7 @@ from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.records import ImageRecord, RecordStore, areas
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
 from ovseg.files import cache_folder
-from ovseg.model.interface import Array, SegmentationModel
+from ovseg.model.interface import Array, SegmentationModel, to_numpy
 from ovseg.parallel import Processes, compute_threads, map_chunks, processes, shared_by
 from ovseg.version import __version__
 

@@ -18,27 +18,31 @@ from ovseg.data.images import read_image
 from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.run import Run, predictions
 from ovseg.evaluation.sets.base import Sample
-from ovseg.model.interface import GroupedImage
+from ovseg.model.interface import GroupedImage, Preprocessing, SegmentationModel
+from ovseg.model.templates import imagenet_templates
 from ovseg.zeroshot.segmenter import Segmenter
 from tests.evaluation.fakes import FakeModel, folder_set, run_of
 
 
-def resized(path: Path, protocol: Protocol) -> tuple[tuple[int, int], Tensor]:
+def resized(path: Path, protocol: Protocol, rule: Preprocessing) -> tuple[tuple[int, int], Tensor]:
     """The photo's own size, and its normalised pixels at the protocol's, float [1, 3, H', W']."""
     image = read_image(path)
     height, width = image.shape[:2]
     scale = min(protocol.long_side / max(height, width), protocol.short_side / min(height, width))
     rows, columns = int(height * scale + 0.5), int(width * scale + 0.5)
     pixels = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    pixels = (pixels - np.float32(120)) / np.float32(60)
+    pixels = (pixels - np.array(rule.mean, np.float32)) / np.array(rule.std, np.float32)
     return (height, width), torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def mean_maps(
-    model: FakeModel, protocol: Protocol, sample: Sample, score: Callable[[GroupedImage], Tensor]
+    model: SegmentationModel,
+    protocol: Protocol,
+    sample: Sample,
+    score: Callable[[GroupedImage], Tensor],
 ) -> Tensor:
     """Scores [G, L] of every window at its pixels, averaged, at the original size, [L, H, W]."""
-    size, pixels = resized(sample.image, protocol)
+    size, pixels = resized(sample.image, protocol, model.preprocessing)
     rows, columns = pixels.shape[2:]
     side, stride = protocol.window, protocol.stride
     total: Tensor | float = 0.0
@@ -119,7 +123,9 @@ def plain_sclip(run: Run, sample: Sample) -> Tensor:
     labels = (label - 1 + first for label in protocol.class_list.phrase_labels)
     owner = (*(0 for _ in background), *labels)
     phrases = background + protocol.class_list.phrases
-    embeddings = run.model.encode_text(phrases, protocol.templates)
+    chosen = protocol.templates
+    templates = imagenet_templates() if isinstance(chosen, str) else chosen
+    embeddings = run.model.encode_text(phrases, templates)
 
     def score(grouped: GroupedImage) -> Tensor:
         return normalize(grouped.embedding[0], dim=1) @ embeddings.T  # [N, Q]

@@ -20,6 +20,7 @@ from ovseg.evaluation.maps import (
     resized,
     strongest,
 )
+from ovseg.evaluation.metrics.confusion import label_type
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
 from ovseg.model.interface import Array, GroupedImage, SegmentationModel, to_numpy
@@ -49,6 +50,7 @@ class Labeller:
         self._model = model
         self._protocol = protocol
         self._background = evaluated.background
+        self._count = len(evaluated.classes)
         self._classes = protocol.class_list
         self.threshold = background_threshold(model, protocol, evaluated)
         phrases = protocol.background_words + self._classes.phrases
@@ -56,15 +58,16 @@ class Labeller:
         self._embeddings = model.from_numpy(np.asarray(cached, np.float32))  # [Q, C]
 
     def labels(self, views: Views, size: tuple[int, int]) -> Labels:
-        """Label map of an image, uint8 of `size` (H, W): 0..K-1, or 0 for background and 1..K."""
-        return to_numpy(self.labels_at(views, size, [self.threshold])[0])
+        """Label map of an image of `size` (H, W): 0..K-1, or 0 for background and 1..K."""
+        kind = label_type(self._count)
+        return to_numpy(self.labels_at(views, size, [self.threshold])[0]).astype(kind, copy=False)
 
     def labels_at(
         self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
     ) -> list[Array]:
         """Label maps at several background thresholds, from one pass of the encoder.
 
-        They are uint8 [H, W] on the model's device.
+        They are integers [H, W] on the model's device.
         """
         if self._protocol.rule == "probability":
             return self._by_probability(views, size, thresholds)
@@ -81,15 +84,20 @@ class Labeller:
         winner, best = self._strongest_class(maps)
         xp: Any = array_namespace(winner)
         if not self._background:
-            labels = xp.astype(winner - 1, xp.uint8)
+            labels = self._narrow(winner - 1)
             return [labels for _ in thresholds]
         found = []
         for threshold in thresholds:
             again = threshold != thresholds[0]
             at_threshold = self._averaged(views, size, threshold) if again else maps
             background = at_threshold.piece(0, 1)[0] >= best  # of equals the first wins
-            found.append(xp.astype(xp.where(background, 0, winner), xp.uint8))
+            found.append(self._narrow(xp.where(background, 0, winner)))
         return found
+
+    def _narrow(self, labels: Array) -> Array:
+        """Labels in 8 bits, or where those are too few in 32: torch can do little with 16."""
+        xp: Any = array_namespace(labels)
+        return xp.astype(labels, xp.uint8 if label_type(self._count) is np.uint8 else xp.int32)
 
     def _averaged(self, views: Views, size: tuple[int, int], threshold: float | None) -> ImageMaps:
         maps = [self._score_maps(view, threshold, size) for view in views]
@@ -141,7 +149,7 @@ class Labeller:
         found = label_pixels(self._refined(maps, views, size), of_query, rule)
         xp: Any = array_namespace(found.labels)
         return [
-            xp.astype(xp.where(found.probability < (threshold or 0.0), 0, found.labels), xp.uint8)
+            self._narrow(xp.where(found.probability < (threshold or 0.0), 0, found.labels))
             for threshold in thresholds
         ]
 

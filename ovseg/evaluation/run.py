@@ -157,7 +157,7 @@ def evaluate_chunks(run: Run, chunks: Sequence[Sequence[Sample]]) -> Iterator[li
 
 
 def predictions(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[LoadedSample, Labels]]:
-    """Samples with their predicted label maps, uint8 [H, W], for pictures of them."""
+    """Samples with their predicted label maps, for pictures of them."""
     labeller = Labeller(run.model, run.protocol, run.evaluated)
 
     def label(loaded: LoadedSample, views: Views) -> tuple[LoadedSample, Labels]:
@@ -217,7 +217,7 @@ def _measure(run: Run, loaded: LoadedSample, views: Views, labeller: Labeller) -
         counts = _confusions(target, maps, classes)
     except DataError as error:
         raise DataError(f"{loaded.sample.image}: {error}") from error
-    labels = to_numpy(maps[0])
+    labels = to_numpy(maps[0]).astype(target.dtype, copy=False)
     return ImageRecord(
         name=loaded.sample.name,
         confusion=counts[0],
@@ -232,7 +232,7 @@ def _confusions(target: Labels, maps: Sequence[Array], classes: int) -> Counts:
     if not is_torch_array(maps[0]) or maps[0].device.type == "cpu":
         return np.stack([confusion_matrix(target, to_numpy(m), classes) for m in maps])
     xp: Any = array_namespace(maps[0])
-    true = xp.asarray(target, device=device(maps[0]))
+    true = xp.asarray(target.astype(np.int32), device=device(maps[0]))
     return to_numpy(xp.stack([confusion_matrix(true, labels, classes) for labels in maps]))
 
 

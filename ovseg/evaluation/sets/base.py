@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.errors import DataError, UsageError
 
-Labels = NDArray[np.uint8]  # [H, W], 0..K-1 or 255
+Labels = NDArray[np.unsignedinteger]
+"""Labels 0..K-1 or `ignored_label(K)`, uint8 or, with many classes, uint16, [H, W]."""
 
-
-MOST_CLASSES = 253  # 254 and 255 have meanings of their own
+MOST_CLASSES = 65_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class EvaluationSet:
             background.
         background: whether label 0 is a background class.
         samples: the images, in a fixed order.
-        read_labels: reads the true labels of a sample, uint8 [H, W], 255 where ignored.
+        read_labels: reads the true labels of a sample.
         labels_from: what the labels were read from, for the record.
         annotations: files that the labels of all images depend on.
     """
@@ -59,8 +59,8 @@ class EvaluationSet:
     def __post_init__(self) -> None:
         if len(self.classes) > MOST_CLASSES:
             raise DataError(
-                f"{self.root}: {len(self.classes)} classes; at most {MOST_CLASSES} can be told "
-                "apart in 8-bit label maps"
+                f"{self.root}: {len(self.classes)} classes; at most {MOST_CLASSES:,} can be told "
+                "apart in 16-bit label maps"
             )
 
     @property

@@ -150,12 +150,12 @@ def choose_split(split: str | None, there: Sequence[str], default: str, layout: 
     Raises:
         UsageError: that split is not there, though others are.
     """
-    wanted = split or default
+    wanted = split or default.rstrip("0123456789")
     matches = [name for name in there if name == wanted or name.rstrip("0123456789") == wanted]
     if matches:
         return matches[0]
     if not there:
-        return wanted  # the reader will say which file is missing
+        return split or default  # the reader will say which file is missing
     raise UsageError(
         f"{layout.title}: there is no split {wanted} in this folder: choose --split "
         f"{' or '.join(there)}"

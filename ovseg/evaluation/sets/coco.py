@@ -70,7 +70,7 @@ def open_coco_object(data: Path, split: str | None, source: str | None = None) -
         raise UsageError(f"unknown label source {source}: choose {', '.join(SOURCES)}")
     found = {name: _splits(data, name) for name in SOURCES if source in (None, name)}
     there = sorted({split for splits in found.values() for split in splits})
-    split = choose_split(split, there, "val", LAYOUT)
+    split = choose_split(split, there, "val2017", LAYOUT)
     for name, splits in found.items():
         if split in splits:
             samples, read_labels = _OPENERS[name](data, split)
@@ -95,7 +95,7 @@ def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
         UsageError: there is no such split.
     """
     _check_folder(data, STUFF_LAYOUT)
-    split = choose_split(split, _splits(data, "stuffthingmaps"), "val", STUFF_LAYOUT)
+    split = choose_split(split, _splits(data, "stuffthingmaps"), "val2017", STUFF_LAYOUT)
     folder = _map_folder(data, split)
     if folder is None:
         raise STUFF_LAYOUT.missing(data, _expected("stuffthingmaps", split))

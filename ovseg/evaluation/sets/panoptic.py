@@ -33,7 +33,7 @@ LAYOUT = Layout(
 )
 SCENES_LAYOUT = Layout(
     "cut-out scenes",
-    "images/*.jpg, annotations/panoptic_test.json, annotations/panoptic_test/*.png",
+    "images/test/*.jpg, annotations/panoptic_test.json, annotations/panoptic_test/*.png",
     "`ovseg build-dataset cutouts`",
     "as large as you make it",
 )
@@ -132,7 +132,7 @@ def open_panoptic(data: Path, split: str | None, *, scenes: bool = False) -> Eva
         raise DataError(f"{data}: no such folder; {layout.title} come from {layout.source}")
     annotations = data / "annotations" if (data / "annotations").is_dir() else data
     there = sorted(p.stem.removeprefix("panoptic_") for p in annotations.glob("panoptic_*.json"))
-    split = choose_split(split, there, "test" if scenes else "val", layout)
+    split = choose_split(split, there, "test" if scenes else "val2017", layout)
     if not there:
         raise layout.missing(data, f"annotations/panoptic_{split}.json")
     panoptic = read_panoptic(annotations / f"panoptic_{split}.json")

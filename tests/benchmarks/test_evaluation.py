@@ -1,6 +1,7 @@
 """Speed of the evaluation: the metric, and the whole way from files to scores.
 
     pytest tests/benchmarks/test_evaluation.py --benchmark-only -s
+    OMP_NUM_THREADS=1 pytest tests/benchmarks/test_evaluation.py --benchmark-only -s
 
 The end-to-end figure is a ratio within one run: the scheme of the reference implementation (batch
 1, the encoder twice per window, score maps of all classes at full size, three histograms per image)

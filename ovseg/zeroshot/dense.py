@@ -15,7 +15,7 @@ from ovseg.data.images import Pixels
 from ovseg.errors import UsageError
 from ovseg.model.interface import Array, DenseModel, GroupedImage, to_numpy
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
-from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedMaps, WindowMaps
+from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedQueries, WindowMaps
 from ovseg.zeroshot.refine import Pamr
 from ovseg.zeroshot.resize import resize_bilinear, source_positions
 from ovseg.zeroshot.segmentation import Segmentation
@@ -133,7 +133,7 @@ def refined(maps: QueryMaps, image: Array, refinement: Pamr | None) -> QueryMaps
     """Maps that follow the edges of the network's image [3, H', W'], or the maps themselves."""
     if refinement is None:
         return maps
-    return RefinedMaps(maps, refinement.affinity(resize_bilinear(image, maps.shape)))
+    return RefinedQueries(maps, refinement.affinity(resize_bilinear(image, maps.shape)))
 
 
 @dataclass(frozen=True)

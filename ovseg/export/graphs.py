@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.export.padding import with_fixed_padding
+from ovseg.export.patches import ProductEncoder
 from ovseg.export.positions import with_positions_for_all_sizes
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
@@ -55,7 +56,7 @@ class GroupingGraph(nn.Module):
 
     def __init__(self, model: OVSegmentor) -> None:
         super().__init__()
-        self.encoder = model.image_encoder
+        self.encoder = ProductEncoder(model.image_encoder).eval()
         self.projector = model.image_projector
         self.register_buffer("scale", model.scale.detach().clone())
 

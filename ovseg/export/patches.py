@@ -34,15 +34,14 @@ class ProductEncoder(ImageEncoder):
         return self.patch_embed(cut) + self.position_at(grid)
 
     def position_at(self, grid: tuple[int, int]) -> Tensor:
-        stored = self.position.unflatten(0, self.stored_grid)  # [h0, w0, D]
+        # The table stands in front of the matrices: eight bits are for weights that stand behind.
+        table = self.position.T.unflatten(1, self.stored_grid)  # [D, h0, w0]
         over_rows, over_columns = (
-            bicubic_matrix(
-                wanted, side, torch.scalar_tensor(wanted, dtype=torch.float32) / side, stored
-            )
-            for wanted, side in zip(grid, self.stored_grid, strict=True)
+            bicubic_matrix(n, side, torch.scalar_tensor(n, dtype=torch.float32) / side, table)
+            for n, side in zip(grid, self.stored_grid, strict=True)
         )
-        wide = over_columns @ stored  # [h0, w, D]
-        return (over_rows @ wide.flatten(1)).unflatten(1, (grid[1], -1)).flatten(0, 1)
+        wide = table @ over_columns.T  # [D, h0, w]
+        return (wide.mT @ over_rows.T).permute(2, 1, 0).flatten(0, 1)  # from [D, w, h]
 
 
 def _as_linear(cutting: nn.Conv2d) -> nn.Linear:

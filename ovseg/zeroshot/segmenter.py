@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from PIL import Image, ImageOps
 
 from ovseg.data.class_list import BACKGROUND, ClassList
@@ -25,6 +24,7 @@ from ovseg.model.interface import (
     is_dense,
 )
 from ovseg.model.loading import load_model
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.dense import Look, refinement_called, segment_densely
 from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.masks import label_map

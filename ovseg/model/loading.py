@@ -1,6 +1,5 @@
 """From a model's name or file to the model."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
@@ -50,8 +49,11 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
 def _built_in_without_torch(device: str) -> SegmentationModel:
     from ovseg.model.exported import BuiltInModel
 
-    if find_spec("onnxruntime") is None:
-        raise MissingDependencyError("onnxruntime (or torch)", "onnx", "the built-in model")
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        both = "onnxruntime (or torch)"
+        raise MissingDependencyError(both, "onnx", "the built-in model") from error
     return BuiltInModel(device)
 
 

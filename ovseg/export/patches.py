@@ -46,7 +46,9 @@ class ProductEncoder(ImageEncoder):
 
 def _as_linear(cutting: nn.Conv2d) -> nn.Linear:
     """The product that a convolution with a stride as large as its kernel is."""
-    linear = nn.Linear(cutting.weight[0].numel(), cutting.out_channels)
+    inputs = cutting.weight[0].numel()
+    linear = nn.Linear(inputs, cutting.out_channels, bias=cutting.bias is not None)
     linear.weight = nn.Parameter(cutting.weight.detach().flatten(1), requires_grad=False)
-    linear.bias = cutting.bias
+    if cutting.bias is not None:
+        linear.bias = nn.Parameter(cutting.bias.detach(), requires_grad=False)
     return linear

@@ -132,7 +132,7 @@ def written(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("written")
 def test_a_failing_gate_keeps_nothing(tmp_path: Path) -> None:
     """The weights written are not those of the model."""
-    with pytest.raises(ModelError, match=r"not kept: on .* of the labels are the model's"):
+    with pytest.raises(ModelError, match=r"not kept: .* of the labels are the model's"):
         export_loaded(tiny_predictor(seed=1), tmp_path / "out" / "x", ExportOptions(images=ONE))
     assert list((tmp_path / "out").iterdir()) == []
 

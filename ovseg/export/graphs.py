@@ -62,8 +62,10 @@ class GroupingGraph(nn.Module):
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found:
         encoded = self.encoder(pixels)
-        embedding = self.projector(encoded.groups)
-        image = self.projector(encoded.mean)
+        # In one call: exporters have lost weights that two calls share.
+        rows = torch.cat([encoded.groups, encoded.mean[:, None]], dim=1)
+        embedding, image = self.projector(rows).split([encoded.groups.shape[1], 1], dim=1)
+        image = image.squeeze(1)
         scores = self._scores(embedding, image, classes, threshold)
         shares = encoded.binding.soft  # [B, G, N]
         maps = shares.unflatten(2, encoded.grid)

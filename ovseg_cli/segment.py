@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,14 +175,17 @@ def _results(
     """Results in order; a failure is printed and comes as None."""
     from ovseg.zeroshot.inputs import Failure
 
-    with progress("segmenting", len(paths), shown=with_bar) as bar:
+    # Without a terminal there is no bar to see, and rich takes its time to be imported.
+    shown = with_bar and sys.stderr.isatty()
+    with progress("segmenting", len(paths)) if shown else nullcontext() as bar:
         for item in segmenter.segment_files(paths, classes, options, batch_size):
             if isinstance(item, Failure):
                 print_error(str(item.error))
                 yield item.path, None
             else:
                 yield item
-            bar.advance(bar.task_ids[0])
+            if bar is not None:
+                bar.advance(bar.task_ids[0])
 
 
 def _stop_after_failures(failures: int, total: int) -> None:

@@ -133,7 +133,8 @@ class Gate:
         if report.agreement < self.least_agreement:
             worst = min(rows, key=lambda row: row.agreement)
             raise ModelError(
-                f"the export is not kept: on {worst.image} at {worst.height}x{worst.width} only "
+                f"the export is not kept: {worst.what} of {worst.image} at "
+                f"{worst.height}x{worst.width}: only "
                 f"{worst.agreement:.2%} of the labels are the model's, and "
                 f"{self.least_agreement:.0%} are wanted"
             )

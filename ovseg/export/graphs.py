@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.export.padding import with_fixed_padding
+from ovseg.export.patches import ProductEncoder
 from ovseg.export.positions import with_positions_for_all_sizes
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
@@ -55,14 +56,16 @@ class GroupingGraph(nn.Module):
 
     def __init__(self, model: OVSegmentor) -> None:
         super().__init__()
-        self.encoder = model.image_encoder
+        self.encoder = ProductEncoder(model.image_encoder).eval()
         self.projector = model.image_projector
         self.register_buffer("scale", model.scale.detach().clone())
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found:
         encoded = self.encoder(pixels)
-        embedding = self.projector(encoded.groups)
-        image = self.projector(encoded.mean)
+        # In one call: exporters have lost weights that two calls share.
+        rows = torch.cat([encoded.groups, encoded.mean[:, None]], dim=1)
+        embedding, image = self.projector(rows).split([encoded.groups.shape[1], 1], dim=1)
+        image = image.squeeze(1)
         scores = self._scores(embedding, image, classes, threshold)
         shares = encoded.binding.soft  # [B, G, N]
         maps = shares.unflatten(2, encoded.grid)

@@ -14,9 +14,10 @@ from math import log
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.grid_softmax import (
     ERROR,
     RunningSum,

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.refine import Affinity
 from ovseg.zeroshot.resize import as_array, interpolation_table, resize_bilinear
 from ovseg.zeroshot.score_maps import Box

@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from ovseg.data.class_list import ClassList
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 
 
 def best_synonym(scores: Array, classes: ClassList) -> Array:

@@ -20,7 +20,7 @@ from ovseg.export.positions import with_positions_for_all_sizes
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.scoring import LIKELY_CLASSES
-from ovseg.model.starter.network import EfficientNetLite0
+from ovseg.model.starter.network import EfficientNetLite
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
@@ -119,7 +119,7 @@ class PositionGraph(nn.Module):
 class StarterGraph(PositionGraph):
     """The built-in starter: class probabilities at every position, at two scales."""
 
-    def __init__(self, network: EfficientNetLite0) -> None:
+    def __init__(self, network: EfficientNetLite) -> None:
         super().__init__()
         self.network = with_fixed_padding(network)
 

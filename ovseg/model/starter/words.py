@@ -2,8 +2,9 @@
 
 Letters: Q phrase, C ImageNet class (1,000).
 
-A word means the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
-`vehicle` everything from ambulance to yawl. `tools/make_starter_words.py` makes the tables.
+A word means what `groundings.toml` says, written by hand (`cow` the ox and the water buffalo), and
+otherwise the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
+`vehicle` everything from ambulance to yawl. `tools/make_starter_words.py` makes the tables of both.
 """
 
 import difflib
@@ -56,17 +57,23 @@ class WordTable:
     @property
     def words(self) -> list[str]:
         """Every word that can be grounded, in alphabetical order."""
-        return list(self._words["words"])
+        by_hand = (word for word, shares in self._words["groundings"].items() if shares)
+        return sorted([*self._words["words"], *by_hand])
 
     def weights(self, phrase: str) -> npt.NDArray[np.float32]:
         """Share with which each ImageNet class counts for a phrase, float32 [C], at most 1.
 
-        A class counts as much as the most used of the phrase's senses above it, relative to the
-        phrase's most used groundable sense. All zero if the phrase cannot be grounded.
+        By WordNet, a class counts as much as the most used of the phrase's senses above it,
+        relative to the phrase's most used groundable sense. All zero if the phrase cannot be
+        grounded.
         """
         result = np.zeros(len(self.classes), dtype=np.float32)
         word = self.resolve(phrase)
         if word is None:
+            return result
+        if shares := self._words["groundings"].get(word):
+            for index, share in shares:
+                result[index] = share
             return result
         senses = self._words["words"][word]
         # Half a use for senses that WordNet's texts never use, so that a lone one still counts.
@@ -79,12 +86,16 @@ class WordTable:
     def resolve(self, phrase: str) -> str | None:
         """The table's word for a phrase: as it is, in the singular, or its last words (its head).
 
-        `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits.
+        `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits,
+        or if it is known by hand that ImageNet has nothing of the kind (`fire hydrant`).
         """
+        groundings = self._words["groundings"]
         spelled = phrase.lower().replace("_", " ")
         for words in (spelled.split(), spelled.replace("-", " ").split()):
             for start in range(len(words)):
                 for form in self._singulars(" ".join(words[start:])):
+                    if form in groundings:
+                        return form if groundings[form] else None
                     if form in self._words["words"]:
                         return form
         return None

@@ -10,7 +10,7 @@ import timm
 import torch
 
 from ovseg.model.starter.model import StarterModel
-from ovseg.model.starter.network import EfficientNetLite0
+from ovseg.model.starter.network import EfficientNetLite
 from ovseg.model.starter.words import WordTable
 
 TOOLS = Path(__file__).parents[3] / "tools"
@@ -44,7 +44,7 @@ def test_network_with_folded_weights_equals_timm() -> None:
             buffer.normal_(std=0.1)
         if name.endswith("running_var"):
             buffer.uniform_(0.5, 1.5)
-    ours = EfficientNetLite0().eval()
+    ours = EfficientNetLite().eval()
     folded = load_tool("make_starter_weights").folded(list(theirs.state_dict().values()))
     ours.load_state_dict(dict(zip(ours.state_dict(), folded, strict=True)))
     pixels = torch.randn(2, 3, 96, 127)

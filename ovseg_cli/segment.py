@@ -13,8 +13,9 @@ from ovseg_cli.console import print_error, progress, stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
+    from ovseg.zeroshot.options import Options
     from ovseg.zeroshot.segmentation import Segmentation
-    from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.segmenter import Segmenter
 
 FEW = 3
 
@@ -103,9 +104,10 @@ def segment(
     ] = False,
 ) -> None:
     from ovseg.data.images import find_images
+    from ovseg.zeroshot.options import Options
     from ovseg.zeroshot.prompts import check_templates
     from ovseg.zeroshot.results import ResultFolder
-    from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.segmenter import Segmenter
     from ovseg.zeroshot.windows import parse_window
 
     if list_classes:
@@ -170,7 +172,7 @@ def _results(
     with_bar: bool,
 ) -> Iterator[tuple[Path, "Segmentation | None"]]:
     """Results in order; a failure is printed and comes as None."""
-    from ovseg.zeroshot.segmenter import Failure
+    from ovseg.zeroshot.inputs import Failure
 
     with progress("segmenting", len(paths), shown=with_bar) as bar:
         for item in segmenter.segment_files(paths, classes, options, batch_size):

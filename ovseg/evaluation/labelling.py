@@ -32,7 +32,7 @@ from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import QueryMaps
 from ovseg.zeroshot.refine import Pamr
 from ovseg.zeroshot.score_maps import Box
-from ovseg.zeroshot.segmenter import best_synonym
+from ovseg.zeroshot.synonyms import best_synonym
 
 Views = Sequence[EncodedView]
 

@@ -25,7 +25,8 @@ from ovseg.export.programs import Inputs, Program, TorchProgram
 from ovseg.export.source import Source
 from ovseg.model.interface import SegmentationModel, is_dense
 from ovseg.model.runtimes import Runtime, open_graph
-from ovseg.zeroshot.segmenter import Options, Segmenter
+from ovseg.zeroshot.options import Options
+from ovseg.zeroshot.segmenter import Segmenter
 
 BUNDLED = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")
 LEAST_AGREEMENT = {"onnx-int8": 0.98}

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace, device
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels
 from ovseg.errors import UsageError
-from ovseg.model.interface import Array, DenseModel, GroupedImage
+from ovseg.model.interface import Array, DenseModel, GroupedImage, to_numpy
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedMaps, WindowMaps
 from ovseg.zeroshot.refine import Pamr
@@ -227,8 +227,3 @@ def _nearest_position(grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarr
         for pixels, positions in zip(shape, grid, strict=True)
     )
     return row[:, None] * grid[1] + column[None, :]
-
-
-def to_numpy(values: Array) -> np.ndarray:
-    """An array from any device."""
-    return values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.export.exporting import ExportOptions, export_loaded
 from ovseg.export.gate import Gate
 from ovseg.export.onnx_files import write_image_onnx

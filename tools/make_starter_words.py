@@ -4,7 +4,8 @@
     pip install "ovseg[torch]"            # timm carries the list of the 1,000 ids
     python tools/make_starter_words.py
 
-The first table holds the entries of groundings.toml, written by hand, and for every other noun of WordNet that has an ImageNet class at or below one of its
+The first table holds the entries of groundings.toml and surroundings.toml, written by hand, and for
+every other noun of WordNet that has an ImageNet class at or below one of its
 senses, those senses with their use (counts in WordNet's tagged texts) and their classes. The second
 holds, for other nouns, a sense just above that has classes, from which neighbours are suggested.
 """
@@ -130,7 +131,9 @@ def main() -> None:
     synsets, counts, senses = read_synsets(), read_counts(), read_senses()
     info = ImageNetInfo()
     ids = [info.index_to_label_name(index) for index in range(info.num_classes())]
+    looks = tomllib.loads((TARGET / "surroundings.toml").read_text(encoding="utf-8"))
     classes = [synsets[i[1:]].lemmas[0].replace("_", " ") for i in ids]
+    classes += [f"{kind} by its look" for kind in looks]
     groundings = read_groundings(TARGET / "groundings.toml", classes)
     below = closure(synsets, ids)
     words: dict[str, list[tuple[str, int]]] = {}
@@ -151,6 +154,7 @@ def main() -> None:
         "words.json.gz",
         {
             "classes": classes,
+            "surroundings": looks,
             "groundings": dict(sorted(groundings.items())),
             "senses": {
                 o: sorted(below[o]) for o in sorted({o for w in words.values() for o, _ in w})

@@ -6,7 +6,7 @@
 `--data` is a COCO folder with a panoptic split. Printed are mIoU of COCO-Object with all 80 things
 asked for, with the things of each photo alone, and of the panoptic set's stuff classes; 95 %
 bootstrap intervals; the mIoU of every other photo and of the others; boundary IoU; false alarms;
-milliseconds for a photo of 640x480; and the size of the model's files. `--model` takes any model.
+milliseconds for a photo of 640x480; and the size of the model's files.
 
 Letters: I photo, K class.
 """
@@ -14,9 +14,10 @@ Letters: I photo, K class.
 import argparse
 import json
 import logging
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -26,15 +27,22 @@ import numpy as np
 
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import read_image
+from ovseg.evaluation.encoding import EncodedView, encode_views
+from ovseg.evaluation.loading import LoadedSample, load_chunks
 from ovseg.evaluation.metrics.bootstrap import Interval, mean_iou_interval
 from ovseg.evaluation.metrics.boundary import boundary_counts
 from ovseg.evaluation.metrics.confusion import IGNORED, confusion_matrix
 from ovseg.evaluation.metrics.scores import Counts, mean_of_present, ratio
+from ovseg.evaluation.protocol import load_protocol
 from ovseg.evaluation.records import areas
-from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
+from ovseg.evaluation.sets.base import EvaluationSet, Labels
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.evaluation.sets.panoptic import read_panoptic
+from ovseg.model.interface import SegmentationModel, to_numpy
+from ovseg.model.loading import load_model
+from ovseg.zeroshot.masks import label_map
 from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.zeroshot.synonyms import best_synonym
 
 REPEATS = 15
 
@@ -89,23 +97,34 @@ def mean_iou(counts: Counts) -> float:
     return mean_of_present(ratio(common, true + predicted - common))
 
 
-def measure(
-    segmenter: Segmenter, evaluated: EvaluationSet, *, present_only: bool
-) -> Iterator[tuple[Counts, Counts]]:
-    """Areas and boundary counts of every photo, int64 [K, 3] each.
+@dataclass
+class Question:
+    """What is asked of every photo, and the counts so far.
 
-    Args:
-        segmenter: of the model.
-        evaluated: the photos and classes.
+    Attributes:
+        what: as the table says it.
+        evaluated: the classes, and where the true labels come from.
         present_only: ask for the classes of each photo alone; a photo without any is background.
+        counts: areas and boundary counts of every photo, int64 [K, 3] each.
     """
-    count = len(evaluated.classes)
-    for sample in evaluated.samples:
-        target = evaluated.read_labels(sample)
-        names = present(evaluated, target) if present_only else list(range(len(evaluated.words.names)))
-        found = labels_of(segmenter, evaluated, sample, names) if names else np.zeros_like(target)
+
+    what: str
+    evaluated: EvaluationSet
+    present_only: bool = False
+    counts: list[tuple[Counts, Counts]] = field(default_factory=list)
+
+    def ask(self, model: SegmentationModel, sample: LoadedSample, view: EncodedView) -> None:
+        """Label an encoded photo and compare."""
+        target = self.evaluated.read_labels(sample.sample)
+        count = len(self.evaluated.classes)
+        asked = (
+            present(self.evaluated, target)
+            if self.present_only
+            else range(len(self.evaluated.words.names))
+        )
+        found = labels_of(model, self.evaluated, view, list(asked), target.shape)
         confusion = confusion_matrix(target, found, count)
-        yield areas(confusion), boundary_counts(target, found, count)
+        self.counts.append((areas(confusion), boundary_counts(target, found, count)))
 
 
 def present(evaluated: EvaluationSet, target: Labels) -> list[int]:
@@ -115,14 +134,22 @@ def present(evaluated: EvaluationSet, target: Labels) -> list[int]:
 
 
 def labels_of(
-    segmenter: Segmenter, evaluated: EvaluationSet, sample: Sample, names: list[int]
+    model: SegmentationModel,
+    evaluated: EvaluationSet,
+    view: EncodedView,
+    asked: list[int],
+    shape: tuple[int, ...],
 ) -> Labels:
-    """Label map of a photo when some classes are asked for, uint8 [H, W]."""
-    asked = ClassList(tuple(evaluated.words.synonyms[index] for index in names))
-    result = segmenter.segment(read_image(sample.image), asked, background=evaluated.background)
+    """Label map of an encoded photo when some classes are asked for, uint8 of `shape`."""
+    if not asked:
+        return np.zeros(shape, np.uint8)
+    words = ClassList(tuple(evaluated.words.synonyms[index] for index in asked))
+    threshold = model.threshold if evaluated.background else None
+    embeddings = model.encode_text(words.phrases, model.templates)
+    scores = best_synonym(model.score(view.grouped, embeddings, threshold), words)[0]
+    found = label_map(scores, view.grouped.grid, (shape[0], shape[1])).labels
     first = int(evaluated.background)
-    table = np.array([0, *(index + first for index in names)], np.uint8)
-    return table[result.labels]
+    return np.array([0, *(index + first for index in asked)], np.uint8)[to_numpy(found)]
 
 
 def stuff(data: Path, split: str) -> EvaluationSet:
@@ -139,20 +166,40 @@ def stuff(data: Path, split: str) -> EvaluationSet:
     )
 
 
-def false_alarms(segmenter: Segmenter, evaluated: EvaluationSet) -> float:
-    """Mean share of a photo given to a class that it lacks, asked for alone, in percent.
+def false_alarms(
+    model: SegmentationModel, view: EncodedView, evaluated: EvaluationSet, here: list[int]
+) -> float:
+    """Mean share of a photo given to a class that it lacks, asked for alone.
 
     All classes are scored at once, and each is compared with the background as if it were the only
     one, at the positions, which are of equal size.
     """
+    words = evaluated.words
+    embeddings = model.encode_text(words.phrases, model.templates)
+    scores = best_synonym(model.score(view.grouped, embeddings, model.threshold), words)[0]
+    absent = np.ones(len(words.names), bool)
+    absent[here] = False
+    shares = to_numpy(scores[:, 1:] > scores[:, :1]).mean(axis=0)
+    return float(shares[absent].mean())
+
+
+def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progress: bool) -> float:
+    """Encode every photo once and ask all questions; the mean share of false alarms."""
+    evaluated = questions[0].evaluated
+    protocol = load_protocol("own", evaluated).for_model(model, background=True)
     shares = []
-    for sample in evaluated.samples:
-        here = present(evaluated, evaluated.read_labels(sample))
-        scores = segmenter.segment(read_image(sample.image), evaluated.words).group_scores
-        absent = np.ones(len(evaluated.words.names), bool)
-        absent[here] = False
-        shares.append(float((scores[:, 1:] > scores[:, :1]).mean(axis=0)[absent].mean()))
-    return 100 * float(np.mean(shares))
+    for loaded in load_chunks(
+        evaluated, [[s] for s in evaluated.samples], protocol, model.preprocessing
+    ):
+        for sample in loaded:
+            (view,) = encode_views(model, sample.views, 1)
+            for question in questions:
+                question.ask(model, sample, view)
+            here = present(evaluated, sample.labels)
+            shares.append(false_alarms(model, view, evaluated, here))
+            if show_progress:
+                print(f"\r{len(shares)}/{len(evaluated.samples)}", end="", file=sys.stderr)
+    return float(np.mean(shares))
 
 
 def milliseconds(segmenter: Segmenter, evaluated: EvaluationSet) -> float:
@@ -198,22 +245,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="a COCO folder")
     parser.add_argument("--split", default="train2017")
-    parser.add_argument("--model", default="starter")
     parser.add_argument("--limit", type=int, help="only the first N photos")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # of unknown words, once a photo
-    segmenter = Segmenter.from_pretrained(options.model, "cpu")
+    model = load_model("starter", "cpu")
     objects = open_set("coco-object", options.data, options.split, "panoptic").first(options.limit)
-    backdrops = stuff(options.data, options.split).first(options.limit)
+    questions = (
+        Question("80 things", objects),
+        Question("things of the photo", objects, present_only=True),
+        Question("53 kinds of stuff", stuff(options.data, options.split)),
+    )
+    alarms = ask_all(model, questions, sys.stderr.isatty())
     table = Table(
-        (
-            row("80 things", list(measure(segmenter, objects, present_only=False))),
-            row("things of the photo", list(measure(segmenter, objects, present_only=True))),
-            row("stuff", list(measure(segmenter, backdrops, present_only=False))),
-        ),
-        false_alarms(segmenter, objects),
-        milliseconds(segmenter, objects),
+        tuple(row(question.what, question.counts) for question in questions),
+        100 * alarms,
+        milliseconds(Segmenter(model), objects),
         megabytes(),
     )
     print(json.dumps(asdict(table), indent=2) if options.json else show(table))

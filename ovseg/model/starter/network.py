@@ -59,7 +59,12 @@ class SameConv(nn.Conv2d):
         height, width = x.shape[-2:]
         top, bottom = self._padding(height)
         left, right = self._padding(width)
-        return super().forward(functional.pad(x, (left, right, top, bottom)))
+        if top != bottom or left != right:
+            x, top, left = functional.pad(x, (left, right, top, bottom)), 0, 0
+        # Even margins are left to the convolution, which needs no copy for them.
+        return functional.conv2d(
+            x, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups
+        )
 
     def _padding(self, side: int) -> tuple[int, int]:
         kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
@@ -116,8 +121,11 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Class logits at every position, float [B, 1000, ceil(H/stride), ceil(W/stride)]."""
-        features = torch.movedim(self.features(pixels), 1, -1)  # [B, h, w, D]
-        return torch.movedim(self.classifier(features), -1, 1)
+        return self.classify(self.features(pixels))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Class logits from a feature map, float [B, 1280, h, w] to [B, 1000, h, w]."""
+        return torch.movedim(self.classifier(torch.movedim(features, 1, -1)), -1, 1)
 
 
 def _blocks(stages: Sequence[Stage], stride: int) -> list[nn.Module]:
@@ -129,7 +137,12 @@ def _blocks(stages: Sequence[Stage], stride: int) -> list[nn.Module]:
         reached *= step
         for index in range(stage.blocks):
             block = InvertedResidual(
-                width, stage.width, stage.kernel, step if index == 0 else 1, stage.expansion, dilation
+                width,
+                stage.width,
+                stage.kernel,
+                step if index == 0 else 1,
+                stage.expansion,
+                dilation,
             )
             if index == 0 and stage.stride > step:
                 dilation *= stage.stride

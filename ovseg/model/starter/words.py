@@ -1,6 +1,6 @@
 """From words to ImageNet classes, by WordNet.
 
-Letters: Q phrase, C ImageNet class (1,000).
+Letters: Q phrase, C class (1,000 of ImageNet, and kinds of surroundings behind them).
 
 A word means what `groundings.toml` says, written by hand (`cow` the ox and the water buffalo), and
 otherwise the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
@@ -51,8 +51,13 @@ class WordTable:
 
     @property
     def classes(self) -> list[str]:
-        """The first name of each ImageNet class, in the order of the classifier."""
+        """The first name of each class in the order of the classifier, then the surroundings."""
         return self._words["classes"]
+
+    @property
+    def surroundings(self) -> dict[str, dict[str, list[float]]]:
+        """Mean and spread of every measure of each kind of surroundings; see surroundings.toml."""
+        return self._words["surroundings"]
 
     @property
     def words(self) -> list[str]:
@@ -105,7 +110,7 @@ class WordTable:
         forms = [noun]
         if irregular := self._words["singular"].get(noun.replace(" ", "_")):
             forms.append(irregular.replace("_", " "))
-        for ending, replacement in (("ies", "y"), ("es", ""), ("s", "")):
+        for ending, replacement in (("ies", "y"), ("es", ""), ("s", ""), ("men", "man")):
             if noun.endswith(ending) and len(noun) > len(ending) + 1:
                 forms.append(noun.removesuffix(ending) + replacement)
         return forms

@@ -216,7 +216,7 @@ def milliseconds(segmenter: Segmenter, evaluated: EvaluationSet) -> float:
 def megabytes() -> float:
     """Size of the starter's folder."""
     folder = Path(str(files("ovseg.model.starter")))
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def show(table: Table) -> str:

@@ -160,6 +160,14 @@ def test_unknown_words_are_named_on_stderr(chelsea: Path, capsys: Captured) -> N
     json.loads(captured.out)
 
 
+def test_many_unknown_words_share_a_line(chelsea: Path, capsys: Captured) -> None:
+    classes = "cat,giraffe,frisbee,fire hydrant,scissors"
+    assert run(["segment", str(chelsea), "--classes", classes, "--json"]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "does not know" in line]
+    assert len(warnings) == 1
+    assert "does not know 4 of 5 phrases: giraffe, frisbee, fire hydrant and 1 more" in warnings[0]
+
+
 def test_debug_shows_the_traceback(chelsea: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVSEG_DEBUG", "1")
     with pytest.raises(Exception, match="more than once"):

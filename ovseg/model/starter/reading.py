@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovseg.model.starter.network import CLASSES, STRIDE, EfficientNetLite
+from ovseg.model.starter.network import STRIDE, EfficientNetLite
 from ovseg.model.starter.surroundings import Surroundings, probability
 
 SHARPNESS = 8.0
@@ -49,13 +49,12 @@ class PositionReader(nn.Module):
         fine = self.network.classify(features)  # [B, C, h, w]
         half = self.network(functional.avg_pool2d(pixels, 2))
         coarse = functional.interpolate(half, grid, mode="bilinear", align_corners=False)
-        classes = ((fine + coarse) / 2).flatten(2).mT  # [B, N, C]
-        logits = torch.cat([classes, self.surroundings(pixels)], dim=-1)
+        logits = ((fine + coarse) / 2).flatten(2).mT  # [B, N, C]
         shares = affinity(features)
         for _ in range(ROUNDS):
             logits = shares @ logits
-        objects, surroundings = logits.split([CLASSES, logits.shape[-1] - CLASSES], dim=-1)
-        found = torch.cat([objects.softmax(dim=-1), probability(surroundings)], dim=-1)
+        surroundings = probability(self.surroundings(pixels))
+        found = torch.cat([logits.softmax(dim=-1), surroundings], dim=-1)
         return Reading(found, grid)
 
 

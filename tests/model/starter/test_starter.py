@@ -1,6 +1,7 @@
 """The built-in model: its network, its words, its scores."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ import pytest
 import timm
 import torch
 
+from ovseg.data.class_list import ClassList
 from ovseg.model.starter.model import StarterModel
 from ovseg.model.starter.network import CLASSES, EfficientNetLite
 from ovseg.model.starter.reading import SHARPNESS, affinity
@@ -204,7 +206,23 @@ def test_measures_of_a_cell() -> None:
 
 
 def test_everything_it_needs_is_small(model: StarterModel) -> None:
-    size = sum(file.stat().st_size for file in FOLDER.iterdir() if file.is_file())
+    size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
     assert size < 60e6
     assert model.card.kind == "starter"
     assert "not an OVSegmentor" in model.card.description
+
+
+def test_the_card_tells_what_is_true() -> None:
+    card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"\]\((pictures/[^)]+)\)", card)
+    assert sorted(pictures) == sorted(f"pictures/{p.name}" for p in (FOLDER / "pictures").iterdir())
+    words = WordTable()
+    for heading in ("Training data", "licence", "Scores", "Failures"):
+        assert heading in card
+    missing = re.search(r"\*\*No class at all\*\*: ([^.]+)\.", card)
+    assert missing is not None
+    nothing = re.split(r",\s+", missing.group(1))
+    assert len(nothing) == 9
+    assert [word for word in nothing if words.resolve(word) is not None] == []
+    coco = ClassList.vocabulary("coco").names
+    assert {entry.phrase for entry in words.unknown(coco)} <= set(nothing)

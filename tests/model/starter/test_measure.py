@@ -51,7 +51,7 @@ def evaluated(labels: np.ndarray, *, background: bool = True) -> EvaluationSet:
         ClassList.of(["cat", "dog", "cow"]),
         background,
         (Sample("one", Path("one.jpg"), "1"),),
-        lambda sample: labels,
+        lambda _sample: labels,
     )
 
 

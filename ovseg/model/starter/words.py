@@ -42,6 +42,11 @@ class WordTable:
     def _words(self) -> dict[str, Any]:
         return self._table("words.json.gz")
 
+    @property
+    def _groundings(self) -> dict[str, list[tuple[int, float]]]:
+        """Classes and shares by word, written by hand; tables of older exports have none."""
+        return self._words.get("groundings", {})
+
     @cached_property
     def _neighbours(self) -> dict[str, Any]:
         return self._table("neighbours.json.gz")
@@ -62,7 +67,7 @@ class WordTable:
     @property
     def words(self) -> list[str]:
         """Every word that can be grounded, in alphabetical order."""
-        by_hand = (word for word, shares in self._words["groundings"].items() if shares)
+        by_hand = (word for word, shares in self._groundings.items() if shares)
         return sorted([*self._words["words"], *by_hand])
 
     def weights(self, phrase: str) -> npt.NDArray[np.float32]:
@@ -76,7 +81,7 @@ class WordTable:
         word = self.resolve(phrase)
         if word is None:
             return result
-        if shares := self._words["groundings"].get(word):
+        if shares := self._groundings.get(word):
             for index, share in shares:
                 result[index] = share
             return result
@@ -94,7 +99,7 @@ class WordTable:
         `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits,
         or if it is known by hand that ImageNet has nothing of the kind (`fire hydrant`).
         """
-        groundings = self._words["groundings"]
+        groundings = self._groundings
         spelled = phrase.lower().replace("_", " ")
         for words in (spelled.split(), spelled.replace("-", " ").split()):
             for start in range(len(words)):

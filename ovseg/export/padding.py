@@ -72,7 +72,7 @@ def _plain(conv: SameConv, padding: int, stride: int | None = None) -> nn.Conv2d
         conv.kernel_size[0],
         stride=stride or conv.stride[0],
         padding=padding,
-        dilation=conv.dilation,
+        dilation=(conv.dilation[0], conv.dilation[1]),
         groups=conv.groups,
     )
     plain.weight, plain.bias = conv.weight, conv.bias

@@ -21,7 +21,7 @@ from ovseg.export.positions import with_positions_for_all_sizes
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.scoring import LIKELY_CLASSES
-from ovseg.model.starter.network import EfficientNetLite0
+from ovseg.model.starter.reading import PositionReader
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
@@ -120,18 +120,14 @@ class PositionGraph(nn.Module):
 
 
 class StarterGraph(PositionGraph):
-    """The built-in starter: class probabilities at every position, at two scales."""
+    """The built-in starter: class probabilities at every position."""
 
-    def __init__(self, network: EfficientNetLite0) -> None:
+    def __init__(self, reader: PositionReader) -> None:
         super().__init__()
-        self.network = with_fixed_padding(network)
+        self.reader = PositionReader(with_fixed_padding(reader.network), reader.surroundings)
 
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        fine = self.network(pixels).softmax(dim=1)  # [B, C, h, w]
-        coarse = self.network(_halve(pixels)).softmax(dim=1)
-        grid = (fine.shape[-2], fine.shape[-1])
-        coarse = functional.interpolate(coarse, grid, mode="bilinear", align_corners=False)
-        return ((fine + coarse) / 2).flatten(2).mT, grid
+        return self.reader(pixels)
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
         phrases = embedding @ classes.mT
@@ -192,15 +188,6 @@ def _nearest(grid: tuple[int, int], pixels: Tensor) -> Tensor:
     column = (2 * torch.arange(width, device=pixels.device) + 1) * grid[1] // (2 * width)
     places = row[:, None] * grid[1] + column
     return places.expand(pixels.shape[0], height, width)
-
-
-def _halve(pixels: Tensor) -> Tensor:
-    """Half the size as `interpolate(antialias=True)` makes it: taps 1 3 3 1, fewer at the edge."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=pixels.device, dtype=pixels.dtype) / 8
-    kernel = (taps[:, None] * taps).expand(pixels.shape[1], 1, 4, 4)
-    summed = functional.conv2d(pixels, kernel, stride=2, padding=1, groups=pixels.shape[1])
-    inside = torch.ones_like(pixels[:1, :1])
-    return summed / functional.conv2d(inside, kernel[:1], stride=2, padding=1)
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -36,6 +36,9 @@ from ovseg.zeroshot.windows import SlidingWindow, score_windows, window_shape
 
 _log = logging.getLogger(__name__)
 
+MANY = 3
+"""Unknown phrases up to which each has a warning of its own."""
+
 
 class Segmenter:
     """Segments images by any classes one can name."""
@@ -94,11 +97,22 @@ class Segmenter:
             yield from self._segment_chunk(chunk, vocabulary, settings)
 
     def warn_of_unknown(self, classes: ClassList) -> None:
-        """Log a warning for each phrase that the model cannot ground."""
-        for unknown in self.model.unknown(classes.phrases):
-            nearest = ", ".join(unknown.nearest)
+        """Log a warning for each phrase that the model cannot ground, or one for many."""
+        unknown = self.model.unknown(classes.phrases)
+        if len(unknown) > MANY:
+            named = ", ".join(one.phrase for one in unknown[:MANY])
+            _log.warning(
+                "the model does not know %d of %d phrases: %s and %d more",
+                len(unknown),
+                len(classes.phrases),
+                named,
+                len(unknown) - MANY,
+            )
+            return
+        for one in unknown:
+            nearest = ", ".join(one.nearest)
             hint = f"; nearest that it knows: {nearest}" if nearest else ""
-            _log.warning("the model does not know '%s'%s", unknown.phrase, hint)
+            _log.warning("the model does not know '%s'%s", one.phrase, hint)
 
     def _segment_chunk(
         self, paths: Sequence[Path], classes: ClassList, options: Options

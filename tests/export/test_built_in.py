@@ -69,7 +69,7 @@ def test_sharing_weights_changes_no_output(starter_folder: Path, tmp_path: Path)
     onnx.save(graph, tmp_path / "graph.onnx")
     inputs = {
         "pixels": np.random.default_rng(0).normal(size=(1, 3, 96, 64)).astype(np.float32),
-        "class_embeddings": np.eye(3, 1000, dtype=np.float32),
+        "class_embeddings": np.eye(3, read_description(FOLDER).embedding_width, dtype=np.float32),
         "threshold": np.array(0.2, np.float32),
     }
     wanted, found = (

@@ -12,7 +12,6 @@ While it is being built `OUT/.build` holds what is needed to go on after a stop.
 """
 
 import json
-import logging
 import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -34,8 +33,6 @@ from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
 
-MOST_EVALUATED = 252  # 8-bit label maps also hold the background and two special values
-_log = logging.getLogger(__name__)
 _SCENES_PER_PIECE = 64
 
 
@@ -103,11 +100,6 @@ def build_cutouts(
         for side in (TRAIN, TEST)
     }
     summary = _summarise(found, split, stocks, records)
-    if summary.test_entities > MOST_EVALUATED:
-        _log.warning(
-            f"the test set has {summary.test_entities} entities; `ovseg eval` can tell "
-            f"{MOST_EVALUATED} apart: build it with --top-entities to have it scored"
-        )
     _finish(request, found, split, stocks, records, summary)
     return summary
 

@@ -30,7 +30,14 @@ from ovseg.data.cutouts.request import (
     make_fingerprint,
     scene_counts,
 )
-from ovseg.data.cutouts.split import TEST, TRAIN, Split, split_backgrounds, split_cutouts
+from ovseg.data.cutouts.split import (
+    TEST,
+    TRAIN,
+    Split,
+    split_backgrounds,
+    split_cutouts,
+    well_drawn,
+)
 from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
@@ -91,7 +98,7 @@ def build_cutouts(
     if finished is not None:
         return finished
     work = request.out / ".build"
-    found = _read_library(request, sources, workers, progress)
+    found = _well_drawn(_read_library(request, sources, workers, progress), request.min_drawings)
     split = split_cutouts(found.cutouts, request.test_share, request.seed)
     stocks = _stocks(request, found, split)
     pieces: list[Piece[SceneChunk]] = []
@@ -133,7 +140,7 @@ def _open_out(request: CutoutsRequest, fingerprint: dict[str, Any]) -> CutoutsSu
 
 
 def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    changed = [key for key in asked if there.get(key) != asked[key]]
+    changed = sorted(key for key in asked | there if there.get(key) != asked.get(key))
     if changed:
         raise UsageError(
             f"{out} holds a set built otherwise ({', '.join(changed)} differ): choose another "
@@ -170,6 +177,20 @@ def _read_library(
         ],
         [item for result in (*read, *photographs) for item in result["rejected"]],
     )
+
+
+def _well_drawn(found: _Library, least: int) -> _Library:
+    """Without the entities that have fewer than `least` drawings, which are listed as rejected."""
+    if least == 1:
+        return found
+    kept = well_drawn(found.cutouts, least)
+    few = [
+        [cutout.source, "too few drawings of its entity", cutout.words]
+        for cutout, keep in zip(found.cutouts, kept, strict=True)
+        if not keep
+    ]
+    cutouts = [cutout for cutout, keep in zip(found.cutouts, kept, strict=True) if keep]
+    return _Library(cutouts, found.backgrounds, [*found.rejected, *few])
 
 
 def _read_backgrounds(

@@ -25,6 +25,7 @@ class CutoutsRequest:
         size: longer side of a scene, in pixels.
         test_share: share of scenes, and of every entity's cut-outs, kept for testing, 0..0.9.
         names: name table, or None for the built-in one.
+        min_drawings: entities with fewer different drawings are left out.
     """
 
     cutouts: Path
@@ -35,6 +36,7 @@ class CutoutsRequest:
     size: int = 384
     test_share: float = 0.1
     names: Path | None = None
+    min_drawings: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def find_sources(request: CutoutsRequest) -> Sources:
         raise UsageError(f"a scene of {request.size} pixels: --size must be 64 to 4096")
     if not 0 <= request.test_share <= 0.9:
         raise UsageError(f"--test-share {request.test_share} must be between 0 and 0.9")
+    if request.min_drawings < 1:
+        raise UsageError(f"--min-drawings {request.min_drawings} must be 1 or more")
     for folder in (request.cutouts, request.backgrounds):
         if not folder.is_dir():
             raise DataError(f"no such folder: {folder}")
@@ -121,4 +125,5 @@ def make_fingerprint(request: CutoutsRequest, sources: Sources) -> dict[str, Any
         "test_share": request.test_share,
         "files": digest.hexdigest(),
         "names": hashlib.sha256(table).hexdigest() if table else "built in",
+        **({"min_drawings": request.min_drawings} if request.min_drawings > 1 else {}),
     }

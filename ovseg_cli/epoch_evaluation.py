@@ -8,7 +8,7 @@ from ovseg.model.predictor import Predictor
 
 if TYPE_CHECKING:
     from ovseg.evaluation.result import Result
-    from ovseg.train.run import Evaluate
+    from ovseg.train.observer import Evaluate
 
 _PAPER_SIZE = 224
 

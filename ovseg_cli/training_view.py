@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ovseg.train.run import Observer
+from ovseg.train.observer import Observer
 from ovseg_cli.console import stderr
 
 if TYPE_CHECKING:

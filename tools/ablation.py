@@ -1,12 +1,10 @@
 """The table of losses, binding variants and seeds, by one command that can be stopped at any time.
 
-    python tools/distil_backbone.py --shards scenes-shards --output starts
-    python tools/ablation.py --shards scenes-shards --scenes scenes --starts starts \\
-        --output runs/ablation
+    python tools/ablation.py --shards scenes-shards --scenes scenes --output runs/ablation
     python tools/ablation.py ... --transfer coco-panoptic:../shared/data/coco-train100:train2017
 
 Six rows (contrast; with entity completion; with mask consistency; each with both binding modules)
-times the seeds, all with one budget, and a row of the start weights as they are. What is finished
+times the seeds, all with one budget, and a row of untrained weights as they are. What is finished
 is not done again; a run that was stopped goes on from its last checkpoint. The table is printed at
 the end and written to OUTPUT/table.json, with mean and standard deviation over the seeds. Several
 machines or processors share the work by `--part 1/3`, `--part 2/3`, `--part 3/3`.
@@ -16,18 +14,20 @@ import argparse
 import json
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ovseg.config.loading import load_recipe
 from ovseg.config.schema import Recipe
 from ovseg.files import write_text
+from ovseg.model.checkpoint import write_checkpoint
 from ovseg.model.checkpoint_model import read_model
+from ovseg.train import setup
 from ovseg.train.run import train
 from ovseg_cli.epoch_evaluation import result_of
 from ovseg_cli.training_view import TrainingView
 
-LOSSES = ("start", "contrastive", "entity", "mask")
+LOSSES = ("untrained", "contrastive", "entity", "mask")
 BINDINGS = ("released", "slot")
 SCORED = 600  # of a set's images, the first ones
 LOGGED = ("contrastive", "entity", "mask", "assignment_entropy", "groups_used")
@@ -63,7 +63,6 @@ def main() -> int:
         for seed in options.seeds
         for losses in LOSSES
         for binding in BINDINGS
-        if losses != "start" or options.starts
     ]
     begin, step = options.part
     for cell in cells[begin - 1 :: step]:
@@ -98,7 +97,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shards", required=True, help="folder of ovseg build-dataset")
     parser.add_argument("--scenes", type=Path, required=True, help="folder of the cut-out scenes")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--starts", type=Path, help="folder of tools/distil_backbone.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", type=part, default=(1, 1), help="2/3: every third run from 2 on")
     parser.add_argument("--transfer", action="append", default=[], metavar="SET:FOLDER[:SPLIT]")
@@ -116,8 +114,8 @@ def run_cell(cell: Cell, options: argparse.Namespace, sets: list[Set]) -> dict[s
     folder = options.output / cell.name
     if found := finished(cell, options):
         return found
-    if cell.losses == "start":
-        scores = score(options.starts / f"{cell.binding}-{cell.seed}.safetensors", sets)
+    if cell.losses == "untrained":
+        scores = score(untrained(cell, options), sets)
     else:
         print(cell.name, file=sys.stderr)
         with TrainingView() as view:
@@ -127,6 +125,17 @@ def run_cell(cell: Cell, options: argparse.Namespace, sets: list[Set]) -> dict[s
         scores = score(folder / "last.safetensors", sets) | of_the_log(folder)
     write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
     return scores
+
+
+def untrained(cell: Cell, options: argparse.Namespace) -> Path:
+    """A checkpoint of the weights that the cell's other rows start from."""
+    recipe = recipe_of(replace(cell, losses="contrastive"), options)
+    source = setup.open_source(recipe)
+    texts = setup.build_texts(recipe, source)
+    path = options.output / cell.name / "last.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, setup.build_model(recipe).state_dict(), recipe, tokenizer=texts.files)
+    return path
 
 
 def finished(cell: Cell, options: argparse.Namespace) -> dict[str, float] | None:
@@ -140,18 +149,10 @@ def recipe_of(cell: Cell, options: argparse.Namespace) -> Recipe:
         f"data.shards={json.dumps([options.shards])}",
         f"model.image.binding={cell.binding}",
         f"train.seed={cell.seed}",
-        f"train.start_from={start_of(cell, options)}",
         "train.evaluate_on=",  # scored once, at the end: the best of the epochs would be a choice
         *options.changes,
     ]
     return load_recipe(f"ablation-{cell.losses}", changes)
-
-
-def start_of(cell: Cell, options: argparse.Namespace) -> str:
-    """The start weights of a run; "" is random ones."""
-    if options.starts is None:
-        return ""
-    return str(options.starts / f"{cell.binding}-{cell.seed}.safetensors")
 
 
 def score(path: Path, sets: list[Set]) -> dict[str, float]:

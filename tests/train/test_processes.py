@@ -10,8 +10,9 @@ from ovseg.config.schema import OptimizerConfig
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.parallel import average_gradients, mean_over_processes
 from ovseg.train import step as step_module
+from ovseg.train.objective import Objective
 from ovseg.train.optimizer import Updater, build_optimizer
-from ovseg.train.step import Objective, TrainingStep
+from ovseg.train.step import TrainingStep
 from ovseg.train.synchronised import synchronise_batch_norm
 from tests.train.processes import in_processes, save
 from tests.train.tiny import rows_of, tiny_batch, tiny_model

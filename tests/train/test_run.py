@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from ovseg.errors import DataError, MissingDependencyError, RecipeError
 from ovseg.model.predictor import Predictor
+from ovseg.train.observer import Observer
 from ovseg.train.plan import plan_run
-from ovseg.train.run import Observer, train
+from ovseg.train.run import train
 from ovseg.train.step import TrainingStep
 from ovseg.train.troubles import DivergedError
 from tests.train.runs import log_of, recipe

@@ -43,7 +43,7 @@ class Watch:
         self._log = JsonLines(output / f"log{f'.{rank}' if rank else ''}.jsonl", first)
         wanted = trainee.recipe.train.tracker if self.is_first else "none"
         values = to_values(trainee.recipe)
-        self.tracker = Tracker(wanted, output / "tensorboard", output.name, values)
+        self.tracker = Tracker(wanted, output, output.name, values)
         if self.is_first:
             write_text(output / "recipe.toml", to_toml(trainee.recipe))
 

@@ -196,6 +196,20 @@ def test_wandb_that_is_not_installed(scenes: Path, tmp_path: Path) -> None:
         train(recipe(scenes, "train.tracker=wandb"), tmp_path)
 
 
+@pytest.mark.slow
+def test_wandb_writes_without_a_network(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = tmp_path / "run"
+    train(recipe(scenes, "train.tracker=wandb", "schedule.max_steps=2"), run)
+    (written,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    data = written.read_bytes()
+    assert b"assignment_entropy" in data and b"optimizer.weight_decay" in data
+
+
 def test_a_stream_trains_and_goes_on(tmp_path: Path) -> None:
     data = make_scenes(tmp_path / "data")
     names = ["loss.mask.enabled=false", "schedule.max_steps=6", "data.workers=1"]

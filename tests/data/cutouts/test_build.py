@@ -72,6 +72,21 @@ def test_pictures_captions_and_masks_agree(request_: CutoutsRequest) -> None:
     assert not (out / ".build").exists()
 
 
+def test_words_with_too_few_drawings_are_left_out(request_: CutoutsRequest) -> None:
+    """A copy of a drawing is no second one."""
+    kite = request_.cutouts / "kite.png"
+    (kite.parent / "copy.png").write_bytes(kite.read_bytes())
+    (kite.parent / "copy.txt").write_bytes(kite.with_suffix(".txt").read_bytes())
+    request = dataclasses.replace(request_, count=10, min_drawings=2)
+    summary = build_cutouts(request)
+    assert (request.out / "classes.txt").read_text().split() == ["cat", "dog"]
+    assert summary.rejected["too few drawings of its entity"] == 4
+    with pytest.raises(UsageError, match=r"built otherwise \(min_drawings differ\)"):
+        build_cutouts(dataclasses.replace(request, min_drawings=1))
+    with pytest.raises(UsageError, match="--min-drawings 0 must be 1 or more"):
+        build_cutouts(dataclasses.replace(request, min_drawings=0))
+
+
 def test_no_cutout_is_on_both_sides_and_every_file_is_accounted_for(
     request_: CutoutsRequest,
 ) -> None:

@@ -17,19 +17,29 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
 from ovseg.config.loading import load_recipe
 from ovseg.config.schema import Recipe
+from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.files import write_text
 from ovseg.model.checkpoint import write_checkpoint
 from ovseg.model.checkpoint_model import read_model
+from ovseg.model.predictor import Predictor
 from ovseg.train import setup
+from ovseg.train.feed.decoding import decode
 from ovseg.train.run import train
+from ovseg.train.step import normalised
 from ovseg_cli.epoch_evaluation import result_of
 from ovseg_cli.training_view import TrainingView
 
 LOSSES = ("untrained", "contrastive", "entity", "mask")
 BINDINGS = ("released", "slot")
 SCORED = 600  # of a set's images, the first ones
+PRESENCE = "presence AUC"
 LOGGED = ("contrastive", "entity", "mask", "assignment_entropy", "groups_used")
 
 
@@ -118,13 +128,19 @@ def run_cell(cell: Cell, options: argparse.Namespace, sets: list[Set]) -> dict[s
         scores = score(untrained(cell, options), sets)
     else:
         print(cell.name, file=sys.stderr)
-        with TrainingView() as view:
-            outcome = train(recipe_of(cell, options), folder, resume="auto", observer=view)
-        if outcome.signal:
+        if not trained(cell, options, folder):
             return None
         scores = score(folder / "last.safetensors", sets) | of_the_log(folder)
     write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
     return scores
+
+
+def trained(cell: Cell, options: argparse.Namespace, folder: Path) -> bool:
+    """Train a cell unless that is done; False if asked to stop."""
+    if (folder / "last.safetensors").is_file():
+        return True
+    with TrainingView() as view:
+        return not train(recipe_of(cell, options), folder, resume="auto", observer=view).signal
 
 
 def untrained(cell: Cell, options: argparse.Namespace) -> Path:
@@ -141,7 +157,8 @@ def untrained(cell: Cell, options: argparse.Namespace) -> Path:
 def finished(cell: Cell, options: argparse.Namespace) -> dict[str, float] | None:
     """The scores of a run that is done."""
     path = options.output / cell.name / "scores.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if PRESENCE in found else None
 
 
 def recipe_of(cell: Cell, options: argparse.Namespace) -> Recipe:
@@ -156,12 +173,41 @@ def recipe_of(cell: Cell, options: argparse.Namespace) -> Recipe:
 
 
 def score(path: Path, sets: list[Set]) -> dict[str, float]:
-    """mIoU on each set."""
+    """mIoU on each set, and how well images as wholes tell what is in them."""
     model = read_model(path)
-    return {
+    scores = {PRESENCE: presence(model, sets[0])}
+    return scores | {
         each.name: result_of(model, each.name, each.folder, each.split, SCORED).scores.mean_iou
         for each in sets
     }
+
+
+@torch.inference_mode()
+def presence(model: Predictor, scored: Set) -> float:
+    """How well image and class embeddings tell which classes an image shows: mean area under ROC.
+
+    0.5 is chance. It asks less than a mask does, and so shows what little a short run has learned.
+    """
+    images = open_set(scored.name, scored.folder, scored.split)
+    encoder = model.model.image_encoder
+    size = (encoder.stored_grid[0] * encoder.patch,) * 2
+    words = model.encode_text(list(images.words.names), ["a photo of a {}."])  # [K, C]
+    likeness, shown = [], []
+    for sample in images.samples[:SCORED]:
+        pixels = cv2.resize(decode(sample.image.read_bytes()), size, interpolation=cv2.INTER_AREA)
+        tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        image = model.encode_image(normalised(tensor)).image_embedding[0]
+        likeness.append((functional.normalize(image, dim=0) @ words.T).numpy())
+        shown.append(np.isin(np.arange(len(words)), images.read_labels(sample)))
+    columns = zip(np.stack(likeness, 1), np.stack(shown, 1), strict=True)
+    told = [area_under_roc(v, there) for v, there in columns if there.any() and not there.all()]
+    return float(np.mean(told)) if told else 0.5
+
+
+def area_under_roc(values: np.ndarray, there: np.ndarray) -> float:
+    """Share of pairs of one that is there and one that is not in which the first has more."""
+    more = values[there][:, None] > values[~there][None]
+    return float(more.mean())
 
 
 def of_the_log(folder: Path) -> dict[str, float]:
@@ -179,7 +225,7 @@ def summarise(scores: dict[str, dict[str, float]], sets: list[str]) -> list[dict
             if not found:
                 continue
             row: dict[str, object] = {"losses": losses, "binding": binding, "seeds": len(found)}
-            for name in (*sets, *LOGGED):
+            for name in (*sets, PRESENCE, *LOGGED):
                 values = [each[name] for each in found if name in each]
                 if not values:
                     continue
@@ -190,11 +236,12 @@ def summarise(scores: dict[str, dict[str, float]], sets: list[str]) -> list[dict
 
 
 def show(table: list[dict[str, object]], sets: list[str]) -> None:
-    columns = [*(f"{name} mIoU" for name in sets), *LOGGED]
+    columns = [*(f"{name} mIoU" for name in sets), PRESENCE, *LOGGED]
     print(f"| losses | binding | {' | '.join(columns)} |")
     print("|" + " --- |" * (len(columns) + 2))
     for row in table:
-        cells = [f"{100 * row[s]:.1f} ± {100 * row[f'{s}_deviation']:.1f}" for s in sets]
+        cells = [f"{100 * row[s]:.2f} ± {100 * row[f'{s}_deviation']:.2f}" for s in sets]
+        cells.append(f"{row[PRESENCE]:.3f} ± {row[f'{PRESENCE}_deviation']:.3f}")
         cells += [f"{row[name]:.2f}" if name in row else "" for name in LOGGED]
         print(f"| {row['losses']} | {row['binding']} | {' | '.join(cells)} |")
 

@@ -12,8 +12,8 @@ from ovseg_cli.console import stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.config.schema import Recipe
-    from ovseg.train.plan import Plan
     from ovseg.train.observer import Evaluate, Outcome
+    from ovseg.train.plan import Plan
 
 EXAMPLES = """
 Train a model on image-caption pairs, as a recipe says.

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ovseg.config.loading import load_recipe
+from ovseg.config.schema import Recipe, ScheduleConfig
 from ovseg.train.run import train
 from tests.model.clip.tiny import write_folder
 from tests.train.runs import log_of, recipe
@@ -67,7 +68,7 @@ def test_grouping_is_trained_on_a_clip_tower_that_stays_as_it_is(
     assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
 
 
-def _one_step(target):  # type: ignore[no-untyped-def]
+def _one_step(target: Recipe) -> ScheduleConfig:
     return target.schedule.model_copy(update={"max_steps": 1})
 
 

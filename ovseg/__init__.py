@@ -13,8 +13,9 @@ from ovseg.version import __version__
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
+    from ovseg.zeroshot.options import Options
     from ovseg.zeroshot.segmentation import Segmentation
-    from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.segmenter import Segmenter
 
 __all__ = ["ClassList", "Options", "Segmentation", "Segmenter", "__version__"]
 

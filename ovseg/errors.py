@@ -56,3 +56,8 @@ class MissingDependencyError(OvsegError):
         super().__init__(
             f'{purpose} needs {package}, which is not installed: pip install "ovseg[{extra}]"'
         )
+        self._told = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        """Lets it come back from a worker process."""
+        return type(self), self._told

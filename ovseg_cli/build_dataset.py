@@ -4,25 +4,18 @@ The group takes a first word that is none of its commands for a source, so that 
 needs no word more.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ovseg_cli import console, cutouts
+from ovseg_cli import console, cutouts, dataset_tables
 
 if TYPE_CHECKING:
-    from ovseg.data.corpus.agreement import Agreement
     from ovseg.data.corpus.build import Progress
-    from ovseg.data.corpus.dataset import Summary
-    from ovseg.data.corpus.entities import EntityList
-    from ovseg.data.corpus.inspection import Inspection
-    from ovseg.data.corpus.plan import PlanSummary
 
 _BUILD = "from"
 
@@ -59,8 +52,9 @@ def build(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the data set.")
-    ] = None,
+        str,
+        typer.Option("--output", "-o", help="Folder of the data set, or s3://... and the like."),
+    ] = "",
     file: Annotated[
         str, typer.Option("--source", help="The captions file of a named source, if it is here.")
     ] = "",
@@ -145,24 +139,24 @@ def build(
         _parse_part(shard_range),
         retry_failures,
     )
-    if output is None and not dry_run:
+    if not output and not dry_run:
         raise UsageError("give the data set's folder with --output DIR, or --dry-run")
     columns = Columns(format, url_column, tuple(caption_column or ()), header)
     with _steps() as progress:
         found = resolve_source(source, file, columns, images, _download(source, progress))
-        if dry_run or output is None:
+        if dry_run:
             chosen, plan = plan_only(found, options, progress)
         else:
             summary = build_dataset(found, output, options, progress)
-    if dry_run or output is None:
-        _print_plan(chosen, plan, options.estimated_bytes(plan.rows), as_json)
+    if dry_run:
+        dataset_tables.print_plan(chosen, plan, options.estimated_bytes(plan.rows), as_json)
     else:
-        _print_summary(summary, as_json)
+        dataset_tables.print_summary(summary, as_json)
 
 
 @app.command()
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    folder: Annotated[str, typer.Argument(help="Folder or address of the data set.")],
     samples: Annotated[int, typer.Option(help="How many pairs to show.")] = 5,
     seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
     verify: Annotated[bool, typer.Option(help="Compare all checksums.")] = True,
@@ -176,15 +170,15 @@ def inspect(
 
     with _steps() as progress:
         found = inspect_dataset(folder, samples, verify, seed, progress)
-    _print_inspection(found, as_json)
+    dataset_tables.print_inspection(found, as_json)
     if found.faults:
         raise typer.Exit(1)
 
 
 @app.command()
 def merge(
-    parts: Annotated[list[Path], typer.Argument(help="Folders built with --shard-range.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the whole.")],
+    parts: Annotated[list[str], typer.Argument(help="Folders built with --shard-range.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder or address of the whole.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Join the parts of a data set that several machines built.
@@ -195,12 +189,12 @@ def merge(
 
     with _steps() as progress:
         summary = merge_datasets(parts, output, progress)
-    _print_summary(summary, as_json)
+    dataset_tables.print_summary(summary, as_json)
 
 
 @app.command()
 def publish(
-    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    folder: Annotated[str, typer.Argument(help="Folder or address of the data set.")],
     address: Annotated[str, typer.Argument(help="Where to: any fsspec address, s3://... say.")],
 ) -> None:
     """Copy what is complete of a data set to a bucket or another place; repeat as it grows.
@@ -243,7 +237,7 @@ def agreement(
             Tagger(),
             lambda count: bars.advance(bars.task_ids[0], count),
         )
-    _print_agreement(measured, as_json)
+    dataset_tables.print_agreement(measured, as_json)
 
 
 def _parse_part(text: str) -> tuple[int, int]:
@@ -265,7 +259,10 @@ def _download(source: str, progress: "Progress") -> "Callable[[int, int | None],
         nonlocal announced
         if not announced:
             known = KNOWN[source]
-            console.stderr().print(f"downloading {known.url} ({known.size})", soft_wrap=True)
+            console.stderr().print(
+                f"downloading {known.url} ({known.size}; its publisher states no checksum)",
+                soft_wrap=True,
+            )
             announced = True
         progress(f"downloading the captions of {source}, bytes", here, total)
 
@@ -282,114 +279,3 @@ def _steps() -> Iterator["Progress"]:
             bars.update(task, description=step, completed=done, total=total)
 
         yield show
-
-
-def _print_plan(entities: "EntityList", plan: "PlanSummary", need: int, as_json: bool) -> None:
-    names = [entity.name for entity in entities]
-    counts = {name: plan.captions[number] for number, name in enumerate(names)}
-    if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "captions_read": plan.tally.read,
-                    "captions_dropped": dict(plan.tally.dropped),
-                    "captions_matched": plan.rows,
-                    "disk_bytes": need,
-                    "entity_captions": counts,
-                }
-            )
-        )
-        return
-    from ovseg.downloads import show_size
-
-    out = console.stdout()
-    out.print(f"{plan.tally.read:,} captions read, {plan.rows:,} name one of {len(names)} entities")
-    _print_counts("captions set aside", dict(plan.tally.dropped))
-    _print_counts("captions by entity", counts, limit=20)
-    out.print(f"disk need about {show_size(need)} if every image can be had")
-
-
-def _print_summary(summary: "Summary", as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(asdict(summary) | {"complete": summary.complete}))
-        return
-    from ovseg.downloads import show_size
-
-    out = console.stdout()
-    out.print(
-        f"{summary.captions_read:,} captions read, {summary.captions_matched:,} name an entity"
-    )
-    _print_counts("captions set aside", summary.captions_dropped)
-    _print_counts("captions by entity", summary.entity_captions, limit=20)
-    _print_counts("pairs without an image", summary.failures)
-    out.print(
-        f"{summary.pairs:,} pairs in {summary.shards_complete} of {summary.shards} shards, "
-        f"{show_size(summary.tar_bytes)}, in {summary.folder}",
-        soft_wrap=True,
-    )
-    if summary.complete:
-        out.print("complete; see report.html there")
-    else:
-        out.print("not complete: build the other parts and join them with merge")
-
-
-def _print_counts(title: str, counts: dict[str, int], limit: int = 50) -> None:
-    from rich.table import Table
-
-    rows = sorted(((n, name) for name, n in counts.items() if n), key=lambda row: (-row[0], row[1]))
-    if not rows:
-        return
-    table = Table("", "count", title=title, title_justify="left", box=None)
-    table.columns[1].justify = "right"
-    for count, name in rows[:limit]:
-        table.add_row(name, f"{count:,}")
-    if len(rows) > limit:
-        table.add_row(f"and {len(rows) - limit} more", f"{sum(n for n, _ in rows[limit:]):,}")
-    console.stdout().print(table)
-
-
-def _print_inspection(found: "Inspection", as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(asdict(found)))
-        return
-    _print_summary(found.summary, as_json=False)
-    out = console.stdout()
-    for sample in found.samples:
-        out.print(f"\n{sample.key}  {sample.width}x{sample.height}")
-        spans = [(span.start, span.end) for span in sample.entities]
-        out.print(f"  {_marked(sample.caption, spans)}", soft_wrap=True)
-        names = ", ".join(dict.fromkeys(span.name for span in sample.entities))
-        out.print(f"  entities: {names}", markup=False)
-        for partner in sample.partners:
-            line = f"  partner by {partner.entity}: {partner.key} {partner.caption}"
-            out.print(line, markup=False, soft_wrap=True)
-    for fault in found.faults:
-        console.print_warning(fault)
-    if not found.faults and found.shards_checked:
-        out.print(f"\nall checksums of {found.shards_checked} shards match")
-
-
-def _marked(caption: str, spans: list[tuple[int, int]]) -> str:
-    from rich.markup import escape
-
-    parts, place = [], 0
-    for start, end in spans:
-        parts += [escape(caption[place:start]), f"[bold]{escape(caption[start:end])}[/bold]"]
-        place = end
-    return "".join([*parts, escape(caption[place:])])
-
-
-def _print_agreement(measured: "Agreement", as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(asdict(measured)))
-        return
-    out = console.stdout()
-    out.print(
-        f"{measured.captions:,} captions, {measured.captions_matched:,} with a match, "
-        f"{measured.matches:,} matches"
-    )
-    out.print(f"lexical matches that are nouns: {measured.lexical:.2%}")
-    out.print(f"pos matches that are nouns: {measured.pos:.2%}")
-    out.print(f"captions that keep a match under the tagger: {measured.captions_kept:.2%}")
-    worst = {row.form: row.found - row.nouns for row in measured.forms}
-    _print_counts("matches that are no noun, by form", worst, limit=20)

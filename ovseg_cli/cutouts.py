@@ -54,9 +54,9 @@ def cutouts(
         Path | None,
         typer.Option(help="Name table (TOML) to use; start from the names.toml of a finished set."),
     ] = None,
-    min_drawings: Annotated[
-        int, typer.Option(help="Leave out entities with fewer different drawings.", min=1)
-    ] = 1,
+    top_entities: Annotated[
+        int | None, typer.Option(help="Keep only so many entities, those with most drawings.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count files, scenes and disk need, and stop.")
@@ -67,7 +67,7 @@ def cutouts(
     from ovseg.data.cutouts.request import CutoutsRequest, plan_cutouts
 
     request = CutoutsRequest(
-        cutouts, backgrounds, output, count, seed, size, test_share, names, min_drawings
+        cutouts, backgrounds, output, count, seed, size, test_share, names, top_entities
     )
     if dry_run:
         _print_plan(plan_cutouts(request), as_json)

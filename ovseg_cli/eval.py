@@ -1,5 +1,6 @@
 """`ovseg eval`: a model on a benchmark, and what to make of the score."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,9 +9,9 @@ from typer.core import TyperGroup
 
 from ovseg.errors import UsageError
 from ovseg_cli.console import print_warning, progress, stderr, stdout
+from ovseg_cli.eval_ranking import AsJson, Device, Model, classify, load, retrieve
 
 if TYPE_CHECKING:
-    from ovseg.evaluation.ranking import Share
     from ovseg.evaluation.result import Result
     from ovseg.evaluation.run import Run
     from ovseg.evaluation.sets.base import EvaluationSet
@@ -44,9 +45,10 @@ Examples:
   ovseg eval voc --data VOCdevkit/VOC2012 --model FILE --protocol groupvit
   ovseg eval coco-object --data coco --labels panoptic --limit 100 --json > result.json
   ovseg eval folder --data CamVid --split test --report out
+  ovseg eval ade20k --data ADEChallengeData2016 --num-processes 8
 
-A run that was interrupted goes on when the same command is given again. Several processes:
-`accelerate launch --num_processes 2 -m ovseg_cli eval voc ...`; the scores are the same.
+A run that was interrupted goes on when the same command is given again. --num-processes 8 shares
+the images among eight GPUs and gives the same scores; on a processor, all cores compute anyway.
 """
 
 
@@ -62,13 +64,13 @@ class SetGroup(TyperGroup):
 
 app = typer.Typer(cls=SetGroup, help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
-Model = Annotated[str, typer.Option(help="A model's name or file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+app.command("classify")(classify)
+app.command("retrieve")(retrieve)
 
 
 @app.command("evaluate", help=EXAMPLES, hidden=True)
 def evaluate(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", help="The set.")],
     data: Annotated[Path, typer.Option(help="The set's folder.", show_default=False)],
     model: Model = "starter",
@@ -102,7 +104,10 @@ def evaluate(
         int | None, typer.Option(help="Only the first N images, for a trial.", min=1)
     ] = None,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(help="Windows a batch.", min=1)] = 16,
+    batch_size: Annotated[int, typer.Option(help="Most windows a batch.", min=1)] = 16,
+    num_processes: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine, one for each GPU.")
+    ] = 1,
     report: Annotated[
         Path | None, typer.Option(help="Folder for a page of tables, charts and pictures.")
     ] = None,
@@ -118,27 +123,46 @@ def evaluate(
     from ovseg.evaluation.protocol import load_protocol, protocol_for_model
     from ovseg.evaluation.run import Run
     from ovseg.evaluation.sets.catalogue import open_set
-    from ovseg.parallel import processes
+    from ovseg.parallel import leave_processes, processes
+    from ovseg_cli.eval_tables import print_result
+    from ovseg_cli.launching import launch
 
     if as_json and markdown:
         raise UsageError("give --json or --markdown, not both")
     changes = _changes(threshold, refine, tta)
     thresholds = _thresholds(sweep)
     evaluated = open_set(name, data, split, labels).first(limit)
-    loaded = _load(model, device)
+    if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise typer.Exit(launch(num_processes, ["eval", *_arguments(context)]))
+    loaded = load(model, device)
     chosen = protocol or protocol_for_model(loaded.card.kind)
     settings = load_protocol(chosen, evaluated, changes)
     settings = settings.for_model(loaded, background=evaluated.background)
-    _warn_of_unknown(loaded, evaluated, settings.class_list.phrases)
+    first = processes().rank == 0
+    if first:
+        _warn_of_unknown(loaded, evaluated, settings.class_list.phrases)
     run = Run(loaded, evaluated, settings, thresholds, batch_size)
-    result = _evaluate(run, fresh)
-    if processes().rank > 0:
+    result = _evaluate(run, fresh, shown=first)
+    leave_processes()
+    if not first:
         return
     if save:
         result.write(save)
     if report:
         _write_report(run, result, report)
-    _print(result, as_json, markdown)
+    print_result(result, as_json, markdown)
+
+
+def _arguments(context: typer.Context) -> list[str]:
+    """The command's words again, without the number of processes."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name == "num_processes" or value in (None, False, ""):
+            continue
+        name = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        words += name if value is True else [*name, str(value)]
+    return words
 
 
 def _changes(threshold: float | None, refine: str | None, tta: str) -> dict[str, object]:
@@ -166,13 +190,6 @@ def _thresholds(sweep: str | None) -> tuple[float, ...]:
     return tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
-def _load(model: str, device: str) -> "SegmentationModel":
-    from ovseg.model.loading import load_model
-    from ovseg.parallel import processes
-
-    return load_model(model, (processes().device or device) if device == "auto" else device)
-
-
 def _warn_of_unknown(
     model: "SegmentationModel", evaluated: "EvaluationSet", phrases: tuple[str, ...]
 ) -> None:
@@ -185,11 +202,11 @@ def _warn_of_unknown(
         )
 
 
-def _evaluate(run: "Run", fresh: bool) -> "Result":
+def _evaluate(run: "Run", fresh: bool, shown: bool) -> "Result":
     from ovseg.evaluation.result import summarise
     from ovseg.evaluation.run import evaluate
 
-    with progress(f"{run.evaluated.name}, images", len(run.evaluated.samples)) as bar:
+    with progress(f"{run.evaluated.name}, images", len(run.evaluated.samples), shown) as bar:
 
         def on_progress(done: int, total: int) -> None:
             bar.update(bar.task_ids[0], completed=done, total=total)
@@ -204,63 +221,6 @@ def _write_report(run: "Run", result: "Result", folder: Path) -> None:
     with progress("report", None):
         page = write_report(run, result, folder)
     stderr().print(f"report: {page}")
-
-
-def _print(result: "Result", as_json: bool, as_markdown: bool) -> None:
-    if as_json:
-        print(result.to_json())
-    elif as_markdown:
-        from ovseg.evaluation.report.markdown import markdown
-
-        print(markdown(result), end="")
-    else:
-        _print_tables(result)
-
-
-def _print_tables(result: "Result") -> None:
-    from rich.table import Table
-
-    from ovseg.evaluation.report.text import percent, provenance, summary_rows
-
-    console = stdout()
-    classes = Table("class", title=f"{result.model['name']} on {result.set_name}")
-    for column in ("IoU", "accuracy", "boundary IoU"):
-        classes.add_column(column, justify="right")
-    rows = zip(
-        result.classes,
-        result.scores.iou,
-        result.scores.accuracy,
-        result.boundary_iou,
-        strict=True,
-    )
-    for name, *values in rows:
-        classes.add_row(name, *(percent(value) for value in values))
-    summary = Table("score", title="summary")
-    summary.add_column("%", justify="right")
-    for row in summary_rows(result):
-        summary.add_row(*row)
-    console.print(classes, summary)
-    for confused in result.confusions[:5]:
-        target, prediction = result.classes[confused.target], result.classes[confused.prediction]
-        console.print(f"{percent(confused.share)} % of {target} is called {prediction}")
-    _print_sweep(result)
-    for key, value in provenance(result):
-        console.print(f"[bold]{key}[/bold]: {value}", soft_wrap=True)
-
-
-def _print_sweep(result: "Result") -> None:
-    """One bar per threshold, scaled to the best."""
-    if not result.sweep:
-        return
-    from ovseg.evaluation.report.text import percent
-
-    console = stdout()
-    best = max(point.mean_iou for point in result.sweep) or 1.0
-    console.print("mIoU by background threshold")
-    for point in result.sweep:
-        length = 0 if point.mean_iou != point.mean_iou else round(40 * point.mean_iou / best)
-        mark = " (best)" if point.mean_iou == best else ""
-        console.print(f"  {point.threshold:.2f} {'█' * length} {percent(point.mean_iou, 2)}{mark}")
 
 
 @app.command("compare")
@@ -322,77 +282,3 @@ def sets(as_json: AsJson = False) -> None:
         console.print(f"[bold]{name}[/bold]  {entry.layout.title}, classes: {entry.classes}")
         console.print(f"    {entry.layout.tree}", soft_wrap=True)
         console.print(f"    from {entry.layout.source} ({entry.layout.size})", soft_wrap=True)
-
-
-@app.command("classify")
-def classify(
-    folder: Annotated[Path, typer.Argument(help="One folder of images per class.")],
-    model: Model = "starter",
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Classify images zero-shot: top-1 and top-5 accuracy.
-
-    Names come from LOC_synset_mapping.txt or classes.txt in the folder, else from its folders.
-
-    Example: ovseg eval classify imagenet --model FILE
-    """
-    import json
-    from dataclasses import asdict
-
-    from ovseg.evaluation.ranking import classify as measure
-    from ovseg.evaluation.ranking import read_image_folder
-
-    data = read_image_folder(folder)
-    loaded = _load(model, device)
-    with progress("images", len(data.paths)) as bar:
-        result = measure(
-            loaded, data, on_progress=lambda done, _: bar.update(bar.task_ids[0], completed=done)
-        )
-    if as_json:
-        print(json.dumps(asdict(result)))
-        return
-    console = stdout()
-    console.print(f"{loaded.card.name}: {result.images} images of {result.classes} classes")
-    for name, share in (("top-1", result.top1), ("top-5", result.top5)):
-        console.print(f"  {name}  {_share(share)}")
-
-
-@app.command("retrieve")
-def retrieve(
-    folder: Annotated[Path, typer.Argument(help="COCO's folder, or one with captions.tsv.")],
-    model: Model = "starter",
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Retrieve captions by image and images by caption: recall at 1, 5 and 10.
-
-    Example: ovseg eval retrieve coco --model FILE
-    """
-    import json
-    from dataclasses import asdict
-
-    from ovseg.evaluation.ranking import read_captions
-    from ovseg.evaluation.ranking import retrieve as measure
-
-    data = read_captions(folder)
-    loaded = _load(model, device)
-    with progress("images", len(data.paths)) as bar:
-        result = measure(
-            loaded, data, on_progress=lambda done, _: bar.update(bar.task_ids[0], completed=done)
-        )
-    if as_json:
-        print(json.dumps(asdict(result)))
-        return
-    console = stdout()
-    console.print(f"{loaded.card.name}: {result.images} images, {result.texts} captions")
-    ways = (("image to text", result.image_to_text), ("text to image", result.text_to_image))
-    for name, recall in ways:
-        for k, share in recall.items():
-            console.print(f"  {name}, recall at {k}: {_share(share)}")
-
-
-def _share(share: "Share") -> str:
-    """A share in percent with its interval."""
-    low, high = share.interval.low, share.interval.high
-    return f"{100 * share.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

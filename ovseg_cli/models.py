@@ -153,6 +153,7 @@ def _entry_values(entry: "Entry") -> dict[str, Any]:
         "source": entry.source,
         "checksum": entry.remote.checksum if entry.remote else None,
         "scores": dict(entry.scores),
+        **entry.facts,
         "cached": is_cached(entry),
         "path": str(path) if path else None,
     }

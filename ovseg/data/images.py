@@ -45,7 +45,7 @@ def read_image(path: Path | str) -> Pixels:
         with warnings.catch_warnings():
             # Pillow warns at 89 megapixels; the bound below is ours.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_known_formats()) as image:
+            with _open(path) as image:
                 _check_size(path, *image.size)
                 return to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
@@ -58,8 +58,17 @@ def read_image(path: Path | str) -> Pixels:
         raise DataError(f"{path}: damaged image ({error})") from error
 
 
+def _open(path: Path) -> Image.Image:
+    """Most files need few of Pillow's decoders; importing all takes longer than reading one."""
+    Image.preinit()
+    try:
+        return Image.open(path, formats=_known_formats())
+    except UnidentifiedImageError:
+        Image.init()
+        return Image.open(path, formats=_known_formats())
+
+
 def _known_formats() -> list[str]:
-    Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 

@@ -5,7 +5,7 @@ Letters: M window, G group, Q phrase, K foreground class, N position, h w grid, 
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -14,25 +14,23 @@ from ovseg.evaluation.encoding import EncodedView
 from ovseg.evaluation.maps import (
     ChosenMaps,
     GridMaps,
-    ImageMaps,
-    RefinedMaps,
     RegionMaps,
     averaged,
     region_map,
     resized,
     strongest,
-    to_numpy,
 )
+from ovseg.evaluation.metrics.confusion import label_type
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
-from ovseg.model.interface import Array, GroupedImage, SegmentationModel
+from ovseg.model.interface import Array, GroupedImage, SegmentationModel, to_numpy
 from ovseg.model.templates import imagenet_templates
 from ovseg.zeroshot.embeddings import EmbeddingCache
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
-from ovseg.zeroshot.query_maps import QueryMaps
+from ovseg.zeroshot.query_maps import ImageMaps, RefinedMaps
 from ovseg.zeroshot.refine import Pamr
 from ovseg.zeroshot.score_maps import Box
-from ovseg.zeroshot.segmenter import best_synonym
+from ovseg.zeroshot.synonyms import best_synonym
 
 Views = Sequence[EncodedView]
 
@@ -52,6 +50,7 @@ class Labeller:
         self._model = model
         self._protocol = protocol
         self._background = evaluated.background
+        self._count = len(evaluated.classes)
         self._classes = protocol.class_list
         self.threshold = background_threshold(model, protocol, evaluated)
         phrases = protocol.background_words + self._classes.phrases
@@ -59,36 +58,46 @@ class Labeller:
         self._embeddings = model.from_numpy(np.asarray(cached, np.float32))  # [Q, C]
 
     def labels(self, views: Views, size: tuple[int, int]) -> Labels:
-        """Label map of an image, uint8 of `size` (H, W): 0..K-1, or 0 for background and 1..K."""
-        return self.labels_at(views, size, [self.threshold])[0]
+        """Label map of an image of `size` (H, W): 0..K-1, or 0 for background and 1..K."""
+        kind = label_type(self._count)
+        return to_numpy(self.labels_at(views, size, [self.threshold])[0]).astype(kind, copy=False)
 
     def labels_at(
         self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
-    ) -> list[Labels]:
-        """Label maps at several background thresholds, from one pass of the encoder."""
+    ) -> list[Array]:
+        """Label maps at several background thresholds, from one pass of the encoder.
+
+        They are integers [H, W] on the model's device.
+        """
         if self._protocol.rule == "probability":
             return self._by_probability(views, size, thresholds)
         return self._by_score(views, size, thresholds)
 
     def _by_score(
         self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
-    ) -> list[Labels]:
+    ) -> list[Array]:
         """Rules `model` and `constant`: the largest mean score, column 0 being the background.
 
         Only the background's column depends on the threshold, so the others are compared once.
         """
         maps = self._averaged(views, size, thresholds[0])
         winner, best = self._strongest_class(maps)
+        xp: Any = array_namespace(winner)
         if not self._background:
-            labels = to_numpy(winner - 1).astype(np.uint8)
+            labels = self._narrow(winner - 1)
             return [labels for _ in thresholds]
         found = []
         for threshold in thresholds:
             again = threshold != thresholds[0]
             at_threshold = self._averaged(views, size, threshold) if again else maps
             background = at_threshold.piece(0, 1)[0] >= best  # of equals the first wins
-            found.append(np.where(to_numpy(background), 0, to_numpy(winner)).astype(np.uint8))
+            found.append(self._narrow(xp.where(background, 0, winner)))
         return found
+
+    def _narrow(self, labels: Array) -> Array:
+        """Labels in 8 bits, or where those are too few in 32: torch can do little with 16."""
+        xp: Any = array_namespace(labels)
+        return xp.astype(labels, xp.uint8 if label_type(self._count) is np.uint8 else xp.int32)
 
     def _averaged(self, views: Views, size: tuple[int, int], threshold: float | None) -> ImageMaps:
         maps = [self._score_maps(view, threshold, size) for view in views]
@@ -128,7 +137,7 @@ class Labeller:
 
     def _by_probability(
         self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
-    ) -> list[Labels]:
+    ) -> list[Array]:
         """Rule `probability`: softmax over all phrases at each pixel, best phrase of each class."""
         maps = averaged(
             [self._cosine_maps(view, size) for view in views], [view.flipped for view in views]
@@ -137,12 +146,10 @@ class Labeller:
         of_query = [0] * len(self._protocol.background_words)
         of_query += [label - 1 + first for label in self._classes.phrase_labels]
         rule = PixelRule(self._protocol.scale, 0.0, self._protocol.area_threshold)
-        # Positions, which a QueryMaps has too, are asked for only by other callers.
-        refined = cast(QueryMaps, self._refined(maps, views, size))
-        found = label_pixels(refined, of_query, rule)
-        labels, probability = to_numpy(found.labels), to_numpy(found.probability)
+        found = label_pixels(self._refined(maps, views, size), of_query, rule)
+        xp: Any = array_namespace(found.labels)
         return [
-            np.where(probability < (threshold or 0.0), 0, labels).astype(np.uint8)
+            self._narrow(xp.where(found.probability < (threshold or 0.0), 0, found.labels))
             for threshold in thresholds
         ]
 

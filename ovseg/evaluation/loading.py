@@ -4,7 +4,7 @@ Letters: H W original image, H' W' resized image.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from ovseg.errors import DataError
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
 from ovseg.model.interface import Preprocessing
-from ovseg.parallel import cpu_count
+from ovseg.parallel import cpu_count, map_chunks
 from ovseg.zeroshot.score_maps import Box
 from ovseg.zeroshot.windows import SlidingWindow, boxes_of
 
@@ -65,19 +65,12 @@ def load_chunks(
     Raises:
         DataError: an image or label file is damaged, or their sizes differ.
     """
+
+    def load(sample: Sample) -> LoadedSample:
+        return load_sample(evaluated, sample, protocol, preprocessing)
+
     with ThreadPoolExecutor(max_workers=min(8, cpu_count() + 1)) as pool:
-
-        def start(chunk: Sequence[Sample]) -> list[Future[LoadedSample]]:
-            return [
-                pool.submit(load_sample, evaluated, sample, protocol, preprocessing)
-                for sample in chunk
-            ]
-
-        pending = [start(chunk) for chunk in chunks[:_AHEAD]]
-        for index in range(len(chunks)):
-            if index + _AHEAD < len(chunks):
-                pending.append(start(chunks[index + _AHEAD]))
-            yield [future.result() for future in pending.pop(0)]
+        yield from map_chunks(pool, load, chunks, _AHEAD)
 
 
 def load_sample(

@@ -6,37 +6,19 @@ Letters: L map (a label or a phrase), l maps of one piece, H W original image.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
 from numpy.typing import NDArray
 
-from ovseg.model.interface import Array, GroupedImage
-from ovseg.zeroshot.refine import Affinity
+from ovseg.model.interface import Array, GroupedImage, to_numpy
+from ovseg.zeroshot.query_maps import ImageMaps
 from ovseg.zeroshot.resize import interpolation_table, resize_bilinear
 from ovseg.zeroshot.score_maps import Box
 
 PIECE = 16_000_000
 """Values of one piece of maps: 64 MB in float32."""
-
-
-class ImageMaps(Protocol):
-    """Maps of `count` labels or phrases at the pixels of an image of `shape`."""
-
-    @property
-    def count(self) -> int:
-        """How many maps there are, L."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns (H, W) of the maps."""
-        ...
-
-    def piece(self, start: int, stop: int) -> Array:
-        """Maps `start` to `stop`, float [l, H, W]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -238,33 +220,6 @@ def resized(maps: Array, size: tuple[int, int]) -> Array:
     stack = maps.reshape(1, -1, *maps.shape[-2:])
     result = interpolate(stack, size=size, mode="bilinear", align_corners=False)
     return result.reshape(*maps.shape[:-2], *size)
-
-
-def to_numpy(values: Array) -> NDArray[Any]:
-    """An array from any library and device."""
-    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
-
-
-@dataclass(frozen=True)
-class RefinedMaps:
-    """Maps after PAMR, guided by an image of their shape."""
-
-    maps: ImageMaps
-    affinity: Affinity
-
-    @property
-    def count(self) -> int:
-        """How many maps there are, L."""
-        return self.maps.count
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns (H, W) of the maps."""
-        return self.maps.shape
-
-    def piece(self, start: int, stop: int) -> Array:
-        """Maps `start` to `stop`, float [l, H, W]."""
-        return self.affinity.refine(self.maps.piece(start, stop))
 
 
 def averaged(views: Sequence[ImageMaps], flipped: Sequence[bool]) -> ImageMaps:

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import SUFFIXES, Pixels, read_image, resize
 from ovseg.errors import DataError
-from ovseg.evaluation.maps import to_numpy
 from ovseg.evaluation.metrics.bootstrap import Interval, share_interval
-from ovseg.model.interface import GroupedImage, SegmentationModel
+from ovseg.model.interface import GroupedImage, SegmentationModel, to_numpy
 from ovseg.parallel import cpu_count
 from ovseg.zeroshot.embeddings import EmbeddingCache
 

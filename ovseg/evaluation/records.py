@@ -70,8 +70,9 @@ class ImageRecord:
 
 
 def areas(confusion: Counts) -> Counts:
-    """Common, true and predicted pixels of every class, int64 [K, 3]."""
-    return np.stack([np.diagonal(confusion), confusion.sum(1), confusion.sum(0)], axis=1)
+    """Common, true and predicted pixels of every class, int64 [..., K, 3], of [..., K, K]."""
+    common = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.stack([common, confusion.sum(-1), confusion.sum(-2)], axis=-1)
 
 
 def _sparse(values: NDArray[Any]) -> list[Any]:

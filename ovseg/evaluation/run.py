@@ -7,31 +7,39 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+from array_api_compat import array_namespace, device, is_torch_array
 
 from ovseg.errors import DataError
 from ovseg.evaluation.encoding import EncodedView, encode_views
-from ovseg.evaluation.labelling import Labeller, regions_of
+from ovseg.evaluation.labelling import Labeller, Views, regions_of
 from ovseg.evaluation.loading import CHUNK, LoadedSample, load_chunks
-from ovseg.evaluation.maps import to_numpy
 from ovseg.evaluation.metrics.boundary import boundary_counts
 from ovseg.evaluation.metrics.confusion import confusion_matrix
 from ovseg.evaluation.metrics.grouping import GroupingCounts, grouping_counts, no_groups
+from ovseg.evaluation.metrics.scores import Counts
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.records import ImageRecord, RecordStore, areas
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
 from ovseg.files import cache_folder
-from ovseg.model.interface import SegmentationModel
-from ovseg.parallel import Processes, processes
+from ovseg.model.interface import Array, SegmentationModel, to_numpy
+from ovseg.parallel import Processes, compute_threads, map_chunks, processes, shared_by
 from ovseg.version import __version__
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+R = TypeVar("R")
+
+_MOST_WORKERS = 8
+"""Images computed at once on a processor; beyond, each has several threads."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Run:
         evaluated: the set.
         protocol: as it applies to the set.
         thresholds: of a sweep; empty for none.
-        batch: windows that go through the encoder at once.
+        batch: most windows that go through the encoder at once.
     """
 
     model: SegmentationModel
@@ -66,6 +74,7 @@ class Run:
                 (sample.name, *_stamp(sample.image), *_stamp(Path(sample.key)))
                 for sample in self.evaluated.samples
             ],
+            "annotations": [_stamp(path) for path in self.evaluated.annotations],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
@@ -115,8 +124,7 @@ def evaluate(
 
 def _share(run: Run, done: dict[str, ImageRecord], group: Processes) -> list[Sequence[Sample]]:
     """The chunks of this process: those not complete, dealt in turn."""
-    samples = run.evaluated.samples
-    chunks = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
+    chunks = _chunks(run.evaluated.samples)
     open_chunks = [c for c in chunks if any(sample.name not in done for sample in c)]
     return list(open_chunks[group.rank :: group.size])
 
@@ -138,25 +146,59 @@ def _compute(
     return records
 
 
-def evaluate_chunks(run: Run, chunks: list[Sequence[Sample]]) -> Iterator[list[ImageRecord]]:
+def evaluate_chunks(run: Run, chunks: Sequence[Sequence[Sample]]) -> Iterator[list[ImageRecord]]:
     """Records of chunk after chunk."""
     labeller = Labeller(run.model, run.protocol, run.evaluated)
-    preprocessing = run.model.preprocessing
-    for loaded in load_chunks(run.evaluated, chunks, run.protocol, preprocessing):
-        yield [
-            _measure(run, sample, views, labeller)
-            for sample, views in zip(loaded, _encode(run, loaded), strict=True)
-        ]
+
+    def measure(loaded: LoadedSample, views: Views) -> ImageRecord:
+        return _measure(run, loaded, views, labeller)
+
+    return _of_each(run, chunks, measure)
 
 
 def predictions(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[LoadedSample, Labels]]:
-    """Samples with their predicted label maps, uint8 [H, W], for pictures of them."""
+    """Samples with their predicted label maps, for pictures of them."""
     labeller = Labeller(run.model, run.protocol, run.evaluated)
-    chunks = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
-    for loaded in load_chunks(run.evaluated, chunks, run.protocol, run.model.preprocessing):
-        for sample, views in zip(loaded, _encode(run, loaded), strict=True):
-            height, width = sample.labels.shape
-            yield sample, labeller.labels(views, (height, width))
+
+    def label(loaded: LoadedSample, views: Views) -> tuple[LoadedSample, Labels]:
+        height, width = loaded.labels.shape
+        return loaded, labeller.labels(views, (height, width))
+
+    return chain.from_iterable(_of_each(run, _chunks(samples), label))
+
+
+def _of_each(
+    run: Run, chunks: Sequence[Sequence[Sample]], work: Callable[[LoadedSample, Views], R]
+) -> Iterator[list[R]]:
+    """What `work` makes of every sample and its encoded views, chunk by chunk.
+
+    On a processor one thread computes one image: its cores then wait for each other at its end
+    alone, not at the end of every operation, and small batches stay in its caches. A GPU wants the
+    windows of many images at once.
+    """
+    loaded = load_chunks(run.evaluated, chunks, run.protocol, run.model.preprocessing)
+
+    def of_piece(piece: Sequence[LoadedSample]) -> list[R]:
+        return [work(*pair) for pair in zip(piece, _encode(run, piece), strict=True)]
+
+    if not _computes_on_processor(run.model):
+        yield from map(of_piece, loaded)
+        return
+    workers = min(compute_threads(), _MOST_WORKERS)
+    pieces = ([[sample] for sample in chunk] for chunk in loaded)
+    with shared_by(workers), ThreadPoolExecutor(workers) as pool:
+        for results in map_chunks(pool, of_piece, pieces, ahead=1):
+            yield list(chain.from_iterable(results))
+
+
+def _computes_on_processor(model: SegmentationModel) -> bool:
+    """Whether the model is torch's on the CPU; other runtimes have threads of their own."""
+    values = model.from_numpy(np.zeros(1, np.float32))
+    return is_torch_array(values) and str(device(values)) == "cpu"
+
+
+def _chunks(samples: Sequence[Sample]) -> list[Sequence[Sample]]:
+    return [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
 
 
 def _encode(run: Run, loaded: Sequence[LoadedSample]) -> list[list[EncodedView]]:
@@ -166,27 +208,32 @@ def _encode(run: Run, loaded: Sequence[LoadedSample]) -> list[list[EncodedView]]
     return [[next(encoded) for _ in sample.views] for sample in loaded]
 
 
-def _measure(
-    run: Run, loaded: LoadedSample, views: Sequence[EncodedView], labeller: Labeller
-) -> ImageRecord:
+def _measure(run: Run, loaded: LoadedSample, views: Views, labeller: Labeller) -> ImageRecord:
     target = loaded.labels
     size = (target.shape[0], target.shape[1])
     classes = len(run.evaluated.classes)
     maps = labeller.labels_at(views, size, [labeller.threshold, *run.thresholds])
     try:
-        counts = [confusion_matrix(target, labels, classes) for labels in maps]
+        counts = _confusions(target, maps, classes)
     except DataError as error:
         raise DataError(f"{loaded.sample.image}: {error}") from error
-    sweep = np.zeros((len(run.thresholds), classes, 3), np.int64)
-    for index, confusion in enumerate(counts[1:]):
-        sweep[index] = areas(confusion)
+    labels = to_numpy(maps[0]).astype(target.dtype, copy=False)
     return ImageRecord(
         name=loaded.sample.name,
         confusion=counts[0],
-        boundary=boundary_counts(target, maps[0], classes),
-        grouping=_grouping(target, maps[0], views[0], classes),
-        sweep=sweep,
+        boundary=boundary_counts(target, labels, classes),
+        grouping=_grouping(target, labels, views[0], classes),
+        sweep=areas(counts[1:]),
     )
+
+
+def _confusions(target: Labels, maps: Sequence[Array], classes: int) -> Counts:
+    """Confusion matrix of every label map, int64 [maps, K, K], counted where the maps are."""
+    if not is_torch_array(maps[0]) or maps[0].device.type == "cpu":
+        return np.stack([confusion_matrix(target, to_numpy(m), classes) for m in maps])
+    xp: Any = array_namespace(maps[0])
+    true = xp.asarray(target.astype(np.int32), device=device(maps[0]))
+    return to_numpy(xp.stack([confusion_matrix(true, labels, classes) for labels in maps]))
 
 
 def _grouping(target: Labels, predicted: Labels, view: EncodedView, classes: int) -> GroupingCounts:

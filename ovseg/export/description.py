@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,9 +27,22 @@ from ovseg.model.loading import EXPORT_DESCRIPTION
 PACKAGES = ("ovseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tokenizers")
 
 
-def describe(source: Source, format: Format, layout: Layout, folder: Path) -> Description:
-    """Describe an export whose graphs are written."""
-    files = _files(folder)
+def describe(
+    source: Source,
+    format: Format,
+    layout: Layout,
+    folder: Path,
+    names: Collection[str] | None = None,
+) -> Description:
+    """Describe an export whose graphs are written.
+
+    Args:
+        source: the model.
+        format, layout: how its graphs are written and named.
+        folder: where they are.
+        names: the files of the export, if the folder holds others beside them.
+    """
+    files = _files(folder, names)
     model, rule = source.model, source.model.preprocessing
     reading = model.reading if is_dense(model) else None
     text = source.text
@@ -81,11 +95,13 @@ def write_description(described: Description, folder: Path) -> None:
     write_text(folder / EXPORT_DESCRIPTION, json.dumps(values, indent=2, ensure_ascii=False))
 
 
-def _files(folder: Path) -> dict[str, File]:
+def _files(folder: Path, names: Collection[str] | None) -> dict[str, File]:
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    named = ((path.relative_to(folder).as_posix(), path) for path in found)
     return {
-        path.relative_to(folder).as_posix(): File(bytes=path.stat().st_size, sha256=sha256(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        name: File(bytes=path.stat().st_size, sha256=sha256(path))
+        for name, path in named
+        if names is None or name in names
     }
 
 

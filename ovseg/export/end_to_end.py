@@ -118,7 +118,7 @@ _GROUPS = """
 after (float[1, G, N] shares, float[1, G, L] scores_in, float[1, 3, R, C] pixels_in,
        int64[2] size, float threshold_in)
     => (int64[H, W] labels, int64[H, W] groups, float[G, L] scores)
-<int64[1] batch = {{0}}, int64 cell = {{{cell}}}, int64[2] lead = {{1, 0}}>
+<int64[1] batch = {{0}}, int64 cell = {{{cell}}}>
 {{
     network = Shape <start = 2, end = 4> (pixels_in)
     grid = Div (network, cell)

@@ -17,7 +17,7 @@ from ovseg.export.layout import Layout
 from ovseg.export.onnx_files import require_exporter, write_image_onnx, write_text_onnx
 from ovseg.export.openvino_files import require_openvino, write_openvino
 from ovseg.export.programs import open_program
-from ovseg.export.quantisation import quantise_image, quantise_text
+from ovseg.export.quantisation import WEIGHTS_ALONE, quantise_image, quantise_text
 from ovseg.export.source import Source, source_of
 from ovseg.export.torch_files import (
     write_image_program,
@@ -158,7 +158,7 @@ class _Exporting:
         quantisation = self._write_image()
         if self.source.text is not None:
             self.on_step("writing the text graph")
-            self._write_text()
+            self._write_text(weights_alone=quantisation == WEIGHTS_ALONE)
         self._write_words()
         described = describe(self.source, self.options.format, self.layout, self.folder)
         described = described.model_copy(update={"quantisation": quantisation})
@@ -202,7 +202,7 @@ class _Exporting:
             )
         return quantisation
 
-    def _write_text(self) -> None:
+    def _write_text(self, weights_alone: bool) -> None:
         text, path = self.source.text, self.folder / self.layout.text
         assert text is not None
         if self.options.format == "torchscript":
@@ -210,16 +210,16 @@ class _Exporting:
         elif self.options.format == "torch-export":
             write_text_program(text.graph, path)
         else:
-            self._write_text_from_onnx(text.graph, path)
+            self._write_text_from_onnx(text.graph, path, weights_alone)
         for name, content in text.files.items():
             (self.folder / name).write_text(content, encoding="utf-8")
 
-    def _write_text_from_onnx(self, graph: Any, path: Path) -> None:
+    def _write_text_from_onnx(self, graph: Any, path: Path, weights_alone: bool) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             plain = path if self.options.format == "onnx" else Path(scratch) / "text.onnx"
             write_text_onnx(graph, plain)
             if self.options.format == "onnx-int8":
-                quantise_text(plain, path)
+                quantise_text(plain, path, weights_alone)
             elif self.options.format == "openvino":
                 write_openvino(plain, path)
 

@@ -25,7 +25,8 @@ from ovseg.export.programs import Inputs, Program, TorchProgram
 from ovseg.export.source import Source
 from ovseg.model.interface import SegmentationModel, is_dense
 from ovseg.model.runtimes import Runtime, open_graph
-from ovseg.zeroshot.segmenter import Options, Segmenter
+from ovseg.zeroshot.options import Options
+from ovseg.zeroshot.segmenter import Segmenter
 
 BUNDLED = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")
 LEAST_AGREEMENT = {"onnx-int8": 0.98}
@@ -132,7 +133,8 @@ class Gate:
         if report.agreement < self.least_agreement:
             worst = min(rows, key=lambda row: row.agreement)
             raise ModelError(
-                f"the export is not kept: on {worst.image} at {worst.height}x{worst.width} only "
+                f"the export is not kept: {worst.what} of {worst.image} at "
+                f"{worst.height}x{worst.width}: only "
                 f"{worst.agreement:.2%} of the labels are the model's, and "
                 f"{self.least_agreement:.0%} are wanted"
             )

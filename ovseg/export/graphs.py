@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.export.padding import with_fixed_padding
+from ovseg.export.patches import ProductEncoder
 from ovseg.export.positions import with_positions_for_all_sizes
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.scoring import LIKELY_CLASSES
-from ovseg.model.starter.network import EfficientNetLite0
+from ovseg.model.starter.reading import PositionReader
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
@@ -55,14 +56,16 @@ class GroupingGraph(nn.Module):
 
     def __init__(self, model: OVSegmentor) -> None:
         super().__init__()
-        self.encoder = model.image_encoder
+        self.encoder = ProductEncoder(model.image_encoder).eval()
         self.projector = model.image_projector
         self.register_buffer("scale", model.scale.detach().clone())
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found:
         encoded = self.encoder(pixels)
-        embedding = self.projector(encoded.groups)
-        image = self.projector(encoded.mean)
+        # In one call: exporters have lost weights that two calls share.
+        rows = torch.cat([encoded.groups, encoded.mean[:, None]], dim=1)
+        embedding, image = self.projector(rows).split([encoded.groups.shape[1], 1], dim=1)
+        image = image.squeeze(1)
         scores = self._scores(embedding, image, classes, threshold)
         shares = encoded.binding.soft  # [B, G, N]
         maps = shares.unflatten(2, encoded.grid)
@@ -117,18 +120,14 @@ class PositionGraph(nn.Module):
 
 
 class StarterGraph(PositionGraph):
-    """The built-in starter: class probabilities at every position, at two scales."""
+    """The built-in starter: class probabilities at every position."""
 
-    def __init__(self, network: EfficientNetLite0) -> None:
+    def __init__(self, reader: PositionReader) -> None:
         super().__init__()
-        self.network = with_fixed_padding(network)
+        self.reader = PositionReader(with_fixed_padding(reader.network), reader.surroundings)
 
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        fine = self.network(pixels).softmax(dim=1)  # [B, C, h, w]
-        coarse = self.network(_halve(pixels)).softmax(dim=1)
-        grid = (fine.shape[-2], fine.shape[-1])
-        coarse = functional.interpolate(coarse, grid, mode="bilinear", align_corners=False)
-        return ((fine + coarse) / 2).flatten(2).mT, grid
+        return self.reader(pixels)
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
         phrases = embedding @ classes.mT
@@ -189,15 +188,6 @@ def _nearest(grid: tuple[int, int], pixels: Tensor) -> Tensor:
     column = (2 * torch.arange(width, device=pixels.device) + 1) * grid[1] // (2 * width)
     places = row[:, None] * grid[1] + column
     return places.expand(pixels.shape[0], height, width)
-
-
-def _halve(pixels: Tensor) -> Tensor:
-    """Half the size as `interpolate(antialias=True)` makes it: taps 1 3 3 1, fewer at the edge."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=pixels.device, dtype=pixels.dtype) / 8
-    kernel = (taps[:, None] * taps).expand(pixels.shape[1], 1, 4, 4)
-    summed = functional.conv2d(pixels, kernel, stride=2, padding=1, groups=pixels.shape[1])
-    inside = torch.ones_like(pixels[:1, :1])
-    return summed / functional.conv2d(inside, kernel[:1], stride=2, padding=1)
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from ovseg.export.graphs import Found
 from ovseg.export.source import Source
 from ovseg.version import __version__
 
-OPSET = 18
+OPSET = 20  # the first with GELU as one operator
 IMAGE_INPUTS = ("pixels", "class_embeddings", "threshold")
 TEXT_INPUTS = ("ids", "mask")
 TEXT_OUTPUTS = ("text_embedding",)

@@ -25,7 +25,7 @@ class EvenConv(nn.Module):
 
     def __init__(self, conv: SameConv) -> None:
         super().__init__()
-        total = conv.kernel_size[0] - conv.stride[0]
+        total = conv.dilation[0] * (conv.kernel_size[0] - 1) + 1 - conv.stride[0]
         self.before, self.after = total // 2, total - total // 2
         self.conv = _plain(conv, padding=self.before if self.before == self.after else 0)
 
@@ -72,6 +72,7 @@ def _plain(conv: SameConv, padding: int, stride: int | None = None) -> nn.Conv2d
         conv.kernel_size[0],
         stride=stride or conv.stride[0],
         padding=padding,
+        dilation=(conv.dilation[0], conv.dilation[1]),
         groups=conv.groups,
     )
     plain.weight, plain.bias = conv.weight, conv.bias

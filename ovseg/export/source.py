@@ -15,7 +15,7 @@ from ovseg.model.export_description import Kind
 from ovseg.model.interface import SegmentationModel
 from ovseg.model.predictor import Predictor
 from ovseg.model.starter.model import StarterModel
-from ovseg.model.starter.network import CLASSES
+from ovseg.model.starter.network import STRIDE
 from ovseg.model.starter.words import TABLES
 from ovseg.model.tokenizer import ClipTokenizer, HubTokenizer
 from ovseg.model.tokenizer_files import collect_tokenizer_files
@@ -77,15 +77,14 @@ def source_of(model: SegmentationModel) -> Source:
 
 def _starter(model: StarterModel) -> Source:
     folder = files("ovseg.model.starter")
-    step = model.preprocessing.multiple_of
     return Source(
         model=model,
         kind="starter",
-        image=StarterGraph(model.network).eval(),
+        image=StarterGraph(model.reader).eval(),
         text=None,
-        embedding_width=CLASSES,
-        cell=step,
-        side_step=step,
+        embedding_width=len(model.words.classes),
+        cell=STRIDE,
+        side_step=model.preprocessing.multiple_of,
         tables={name: folder.joinpath(name).read_bytes() for name in TABLES},
     )
 

@@ -4,12 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ovseg.config.schema import (
-    ContrastiveLossConfig,
-    ImageEncoderConfig,
-    ModelConfig,
-    TextEncoderConfig,
-)
+from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.schema import ContrastiveLossConfig
 from ovseg.errors import RecipeError
 from ovseg.model.backbone import backbone_weights, load_backbone
 from ovseg.model.binding import ReleasedBinding, SlotBinding

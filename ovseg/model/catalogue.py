@@ -29,6 +29,7 @@ class Entry:
         released: name of the authors' file, where people must fetch and convert it.
         hub: `owner/name` on the Hugging Face hub, where open_clip's loader finds the weights.
         hub_bytes: their size, as computed from the architecture in float32.
+        facts: what else is to be known of it, by headings.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Entry:
     released: str = ""
     hub: str = ""
     hub_bytes: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_built_in(self) -> bool:
@@ -61,6 +63,15 @@ CATALOGUE: tuple[Entry, ...] = (
         description="ImageNet-supervised starter for a first try; not an OVSegmentor checkpoint",
         licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
         source="built in",
+        facts={
+            "network": "EfficientNet-Lite2, its classifier read at stride 16 on two scales",
+            "training data": "ImageNet-1k with its labels, by the network's authors",
+            "words": "some 3,300 nouns, by hand and by WordNet: ovseg segment --list-classes",
+            "measured": "15.9 mIoU on 100 photos of COCO-Object (95 % interval 12.4 to 16.8), "
+            "20.8 with the things of each photo alone",
+            "weak at": "faces and bare skin, large plain things, outlines finer than 16 pixels",
+            "card": "MODEL_CARD.md in ovseg/model/starter",
+        },
     ),
     Entry(
         name="ovsegmentor-vitb16-bert",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.config.loading import recipe_from_values
-from ovseg.config.schema import Recipe, TextEncoderConfig
+from ovseg.config.model import TextEncoderConfig
+from ovseg.config.schema import Recipe
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.model.checkpoint import load_state, write_checkpoint
 from ovseg.model.released import read_released, read_released_tensors

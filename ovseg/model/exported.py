@@ -4,7 +4,9 @@ Letters: B image, G group, Q phrase, T prompt, L token, C embedding width, H W p
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from ovseg.model.interface import (
     Preprocessing,
     UnknownPhrase,
 )
+from ovseg.model.loading import BUILT_IN
 from ovseg.model.runtimes import open_graph
 from ovseg.model.starter.words import WordTable
 
@@ -166,6 +169,26 @@ class ExportedDenseModel(ExportedModel):
         if reading is None:
             raise ModelError(f"{self.folder}: no dense model")
         return reading.dense_reading
+
+
+class BuiltInModel(ExportedModel):
+    """The starter without torch: a graph beside its weights, which both runtimes share.
+
+    Raises:
+        UsageError: the device is not one that ONNX Runtime has here.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        folder = Path(str(files("ovseg.model.starter")))
+        super().__init__(folder, read_description(folder), device)
+
+    @property
+    def card(self) -> ModelCard:
+        return replace(super().card, name=BUILT_IN)
+
+    @cached_property
+    def _words(self) -> WordTable:
+        return WordTable()
 
 
 class TextEmbedder:

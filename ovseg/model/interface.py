@@ -19,6 +19,11 @@ import numpy as np
 Array = Any
 
 
+def to_numpy(values: Array) -> np.ndarray:
+    """An array of any kind, from any device, as a NumPy array of the same type."""
+    return values.detach().cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)
+
+
 @dataclass(frozen=True)
 class GroupedImage:
     """A batch of images, each as G regions.

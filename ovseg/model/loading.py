@@ -17,7 +17,8 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
     Raises:
         UsageError: the name is not known and no such file exists, or the device is not there.
         ModelError: the file is no checkpoint of ovseg, damaged, or not downloaded yet.
-        MissingDependencyError: the model needs torch and torch is not installed.
+        MissingDependencyError: the model needs torch and torch is not installed. The built-in one
+            does without where ONNX Runtime is there.
     """
     if (Path(name_or_path) / EXPORT_DESCRIPTION).is_file():
         from ovseg.model.exported import read_exported
@@ -26,6 +27,8 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
     try:
         import torch  # noqa: F401
     except ImportError as error:
+        if str(name_or_path) == BUILT_IN:
+            return _built_in_without_torch(device)
         raise MissingDependencyError("torch", "torch", "this model") from error
     chosen = choose_device(device)
     if str(name_or_path) == BUILT_IN:
@@ -41,6 +44,17 @@ def load_model(name_or_path: str | Path = BUILT_IN, device: str = "auto") -> Seg
 
         return read_model(Path(name_or_path)).to(chosen)
     return load_model(_file_of(str(name_or_path)), chosen)
+
+
+def _built_in_without_torch(device: str) -> SegmentationModel:
+    from ovseg.model.exported import BuiltInModel
+
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        both = "onnxruntime (or torch)"
+        raise MissingDependencyError(both, "onnx", "the built-in model") from error
+    return BuiltInModel(device)
 
 
 def _file_of(name: str) -> Path:

@@ -6,7 +6,7 @@ Letters: T token, D width, N patch, G group.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.train.batch import Batch
 
 # Dense bf16 peaks of the makers' data sheets, FLOP/s.

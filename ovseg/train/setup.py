@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ovseg.config.schema import LossConfig, ModelConfig, Recipe, TrainConfig
+from ovseg.config.model import ModelConfig
+from ovseg.config.schema import LossConfig, Recipe, TrainConfig
 from ovseg.errors import RecipeError, UsageError
 from ovseg.model.build import build_ovsegmentor
 from ovseg.model.checkpoint import load_state, read_info, read_tensors

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels
 from ovseg.errors import UsageError
-from ovseg.model.interface import Array, DenseModel, GroupedImage
+from ovseg.model.interface import Array, DenseModel, GroupedImage, to_numpy
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
-from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedMaps, WindowMaps
+from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedQueries, WindowMaps
 from ovseg.zeroshot.refine import Pamr
 from ovseg.zeroshot.resize import resize_bilinear, source_positions
 from ovseg.zeroshot.segmentation import Segmentation
@@ -133,7 +134,7 @@ def refined(maps: QueryMaps, image: Array, refinement: Pamr | None) -> QueryMaps
     """Maps that follow the edges of the network's image [3, H', W'], or the maps themselves."""
     if refinement is None:
         return maps
-    return RefinedMaps(maps, refinement.affinity(resize_bilinear(image, maps.shape)))
+    return RefinedQueries(maps, refinement.affinity(resize_bilinear(image, maps.shape)))
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,3 @@ def _nearest_position(grid: tuple[int, int], shape: tuple[int, int]) -> np.ndarr
         for pixels, positions in zip(shape, grid, strict=True)
     )
     return row[:, None] * grid[1] + column[None, :]
-
-
-def to_numpy(values: Array) -> np.ndarray:
-    """An array from any device."""
-    return values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)

@@ -18,9 +18,10 @@ line there is no shortcut. Where a decision hangs on less, `log_sum_exp_at` is e
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.resize import as_array, source_positions
 
 PIECE = 4_000_000

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_torch_array
+from array_api_compat import device, is_torch_array
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.resize import bilinear_taps, resize_bilinear, resize_columns
 
 # Classes and groups are worked through in pieces of this many values of one image.
@@ -90,7 +91,7 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
     rows = bilinear_taps(grid[0], shape[0])
     band_of_row = np.minimum(rows.low, max(grid[0] - 2, 0))
     labels, best = [], []
-    for band in np.unique(band_of_row).tolist():
+    for band in sorted(set(band_of_row.tolist())):
         share = (rows.low + rows.share - band)[band_of_row == band]  # of the lower position, [p]
         possible = xp.nonzero(candidates[band])[0]
         found = _label_band(maps[band : band + 2], possible, share, shape[1])

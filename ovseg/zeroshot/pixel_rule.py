@@ -5,7 +5,7 @@ background as class 0, H W pixels.
 
 Probabilities are a softmax over all queries at each pixel, a class has that of its best query, and
 pixels where no class is likely enough are background. Queries come in pieces: the best of them and
-the sum under the softmax are kept, never all (`QueryMaps`, `grid_softmax`).
+the sum under the softmax are kept, never all (`ImageMaps`, `grid_softmax`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,10 @@ from math import log
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.grid_softmax import (
     ERROR,
     RunningSum,
@@ -26,7 +27,7 @@ from ovseg.zeroshot.grid_softmax import (
     log_sum_exp_at,
     nodes_needed,
 )
-from ovseg.zeroshot.query_maps import GridMaps, QueryMaps
+from ovseg.zeroshot.query_maps import GridMaps, ImageMaps
 
 PIECE = 4_000_000
 """Values of one piece of maps: 16 MB in float32, and a few times that while it is worked on."""
@@ -65,7 +66,7 @@ class PixelLabels:
     dropped: tuple[int, ...] = ()
 
 
-def label_pixels(maps: QueryMaps, query_classes: Sequence[int], rule: PixelRule) -> PixelLabels:
+def label_pixels(maps: ImageMaps, query_classes: Sequence[int], rule: PixelRule) -> PixelLabels:
     """Label every pixel; the first class wins a tie.
 
     Args:
@@ -111,7 +112,7 @@ def small_classes(labels: Array, area_threshold: float | None) -> tuple[int, ...
 
 
 def class_probabilities(
-    maps: QueryMaps, query_classes: Sequence[int], rule: PixelRule, renormalise: bool = False
+    maps: ImageMaps, query_classes: Sequence[int], rule: PixelRule, renormalise: bool = False
 ) -> Array:
     """Probability of every class at every pixel, float [K, H, W]: as large as it sounds.
 
@@ -132,7 +133,7 @@ def class_probabilities(
     return probabilities / xp.sum(probabilities, axis=0) if renormalise else probabilities
 
 
-def _running_softmax(maps: QueryMaps, scale: float) -> tuple[Array, Array, Array]:
+def _running_softmax(maps: ImageMaps, scale: float) -> tuple[Array, Array, Array]:
     """Largest scaled cosine, its query, and log-sum-exp over the queries, each [H, W]."""
     if isinstance(maps, GridMaps) and (nodes := nodes_needed(maps.cosines, scale, maps.shape)):
         best, winner = best_query(maps.cosines, maps.shape)
@@ -148,7 +149,7 @@ def _running_softmax(maps: QueryMaps, scale: float) -> tuple[Array, Array, Array
     return best, winner, sums.logarithm()
 
 
-def _running_maximum(maps: QueryMaps, scale: float, allowed: np.ndarray) -> tuple[Array, Array]:
+def _running_maximum(maps: ImageMaps, scale: float, allowed: np.ndarray) -> tuple[Array, Array]:
     """Largest scaled cosine among the allowed queries, and its query, each [H, W]."""
     if isinstance(maps, GridMaps):
         chosen = as_index(np.flatnonzero(allowed), maps.cosines)
@@ -183,7 +184,7 @@ def _exact_near_threshold(maps: GridMaps, best: Array, normaliser: Array, rule: 
     return normaliser
 
 
-def _pieces(maps: QueryMaps, scale: float) -> Iterator[tuple[int, Array]]:
+def _pieces(maps: ImageMaps, scale: float) -> Iterator[tuple[int, Array]]:
     """Scaled maps of some queries at a time, with the number of the first."""
     step = max(PIECE // (maps.shape[0] * maps.shape[1]), 1)
     for start in range(0, maps.count, step):

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.refine import Affinity
 from ovseg.zeroshot.resize import as_array, interpolation_table, resize_bilinear
 from ovseg.zeroshot.score_maps import Box
 
 
-class QueryMaps(Protocol):
-    """Cosines of `count` queries at the pixels of an image of `shape`."""
+class ImageMaps(Protocol):
+    """Maps of `count` labels or queries at the pixels of an image of `shape`."""
 
     @property
     def count(self) -> int: ...
@@ -31,8 +32,12 @@ class QueryMaps(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
     def piece(self, start: int, stop: int) -> Array:
-        """Maps of queries `start` to `stop`, float [q, H, W]."""
+        """Maps `start` to `stop`, float [q, H, W]."""
         ...
+
+
+class QueryMaps(ImageMaps, Protocol):
+    """Cosines of queries that can be had on the model's own grid, too."""
 
     def positions(self) -> Array:
         """All cosines on a grid as fine as the model's own, before any refinement, [h, w, Q]."""
@@ -147,7 +152,7 @@ class WindowMaps:
 class RefinedMaps:
     """Maps that follow the edges of the image."""
 
-    maps: QueryMaps
+    maps: ImageMaps
     affinity: Affinity
 
     @property
@@ -160,6 +165,13 @@ class RefinedMaps:
 
     def piece(self, start: int, stop: int) -> Array:
         return self.affinity.refine(self.maps.piece(start, stop))
+
+
+@dataclass(frozen=True)
+class RefinedQueries(RefinedMaps):
+    """Refined cosines of queries; those at positions stay as they were."""
+
+    maps: QueryMaps
 
     def positions(self) -> Array:
         return self.maps.positions()

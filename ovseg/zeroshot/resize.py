@@ -6,9 +6,10 @@ Letters: h w rows and columns before, H W after.
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_torch_array
+from array_api_compat import device, is_torch_array
 
 from ovseg.model.interface import Array
+from ovseg.zeroshot.arrays import array_namespace
 
 SMALL = 128
 """Longest source, in positions, that is resized by a matrix product instead of by gathering."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
-from ovseg.model.interface import Array
-from ovseg.zeroshot.masks import label_map
+from ovseg.model.interface import Array, to_numpy
+from ovseg.zeroshot.arrays import array_namespace
+from ovseg.zeroshot.masks import LabelMap, label_map
 from ovseg.zeroshot.resize import resize_bilinear
 
 PIECE = 16_000_000
@@ -56,25 +57,13 @@ class ScoredWindows:
     assignment: Array | None
 
 
-@dataclass(frozen=True)
-class BestColumns:
-    """Per pixel, [H, W] each: the column with the highest mean score, that score, and the group.
-
-    Groups count through the windows (window m, group g is m * G + g); a pixel in several windows
-    names its group in the one whose centre is nearest.
-    """
-
-    columns: Array
-    scores: Array
-    groups: Array
-
-
-def best_columns(
+def windowed_label_map(
     windows: ScoredWindows, shape: tuple[int, int], size: tuple[int, int]
-) -> BestColumns:
-    """Average the windows' score maps, resize them bilinearly and take the best column.
+) -> LabelMap:
+    """Average the windows' score maps, resize them bilinearly and take the best label.
 
-    Of equal scores the first column wins.
+    Of equal scores the first label wins. Groups count through the windows (window m, group g is
+    m * G + g); a pixel in several windows names its group in the one whose centre is nearest.
 
     Args:
         windows: cover the image without a gap.
@@ -83,7 +72,7 @@ def best_columns(
     """
     xp: Any = array_namespace(windows.scores)
     groups = _groups(windows)
-    columns = _contenders(_numpy(windows.scores))
+    columns = _contenders(to_numpy(windows.scores))
     chunk = max(1, PIECE // max(shape[0] * shape[1], size[0] * size[1]))
     best = winner = None
     for start in range(0, len(columns), chunk):
@@ -95,7 +84,7 @@ def best_columns(
         else:
             winner = xp.where(value > best, index, winner)
             best = xp.maximum(value, best)
-    return BestColumns(winner, best, _nearest_groups(windows, groups, shape, size))
+    return LabelMap(winner, best, _nearest_groups(windows, groups, shape, size))
 
 
 def _groups(windows: ScoredWindows) -> list[Array]:
@@ -165,10 +154,6 @@ def _nearest_groups(
     result = np.zeros(size, dtype=np.int64)
     for index, box in enumerate(windows.boxes):
         rows, columns = np.nonzero(owner == index)
-        inside = _numpy(groups[index])[row[rows, 0] - box.top, column[0, columns] - box.left]
+        inside = to_numpy(groups[index])[row[rows, 0] - box.top, column[0, columns] - box.left]
         result[rows, columns] = inside + index * windows.scores.shape[1]
     return result
-
-
-def _numpy(array: Array) -> npt.NDArray:
-    return np.asarray(array.cpu() if hasattr(array, "cpu") else array)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from ovseg.zeroshot.overlay import draw_overlay, label_palette
 
@@ -83,6 +82,8 @@ class Segmentation:
         `segmentation` is a compressed RLE, `area` in pixels, `bbox` (x, y, width, height) in
         pixels, `category_id` the label, `score` the mean score over the mask.
         """
+        from pycocotools import mask as coco_mask
+
         results: list[dict[str, Any]] = []
         for share in self.shares:
             if share.label == 0:

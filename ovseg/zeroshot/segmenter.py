@@ -5,66 +5,39 @@ Letters: B image, H W pixels, Q phrase, K class.
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
-from PIL import Image, ImageOps
 
 from ovseg.data.class_list import BACKGROUND, ClassList
-from ovseg.data.images import Pixels, read_image, resize, resized_shape, to_rgb
-from ovseg.errors import OvsegError, UsageError
+from ovseg.data.images import Pixels, resize, resized_shape
+from ovseg.errors import UsageError
 from ovseg.model.interface import (
     Array,
     DenseModel,
     GroupedImage,
     SegmentationModel,
     is_dense,
+    to_numpy,
 )
 from ovseg.model.loading import load_model
 from ovseg.zeroshot.dense import Look, refinement_called, segment_densely
 from ovseg.zeroshot.embeddings import EmbeddingCache
-from ovseg.zeroshot.masks import label_map
-from ovseg.zeroshot.score_maps import ScoredWindows, best_columns
+from ovseg.zeroshot.inputs import Failure, ImageLike, chunked, load, to_pixels
+from ovseg.zeroshot.masks import LabelMap, label_map
+from ovseg.zeroshot.options import Options
+from ovseg.zeroshot.score_maps import windowed_label_map
 from ovseg.zeroshot.segmentation import Segmentation
-from ovseg.zeroshot.windows import SlidingWindow, WindowChoice, score_windows, window_shape
+from ovseg.zeroshot.synonyms import best_synonym
+from ovseg.zeroshot.windows import SlidingWindow, score_windows, window_shape
 
 _log = logging.getLogger(__name__)
 
-ImageLike = Pixels | Image.Image | Path | str
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to segment.
-
-    Attributes:
-        background: whether pixels may belong to none of the classes.
-        threshold: background threshold; None takes the model's own.
-        templates: prompt templates with one `{}` each; None takes the model's own.
-        short_side: pixels of the shorter side at which the model looks; None takes the model's own.
-        window: sliding windows whose scores are averaged; "none" is one pass over the whole image,
-            "auto" what the model is used with.
-        refine: `pamr` lets the labels of a dense model follow the edges of the image.
-    """
-
-    background: bool = True
-    threshold: float | None = None
-    templates: tuple[str, ...] | None = None
-    short_side: int | None = None
-    window: WindowChoice = "auto"
-    refine: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that could not be segmented, and why."""
-
-    path: Path
-    error: OvsegError
+MANY = 3
+"""Unknown phrases up to which each has a warning of its own."""
 
 
 class Segmenter:
@@ -104,7 +77,7 @@ class Segmenter:
         settings = replace(options or Options(), **changes)
         vocabulary = as_class_list(classes)
         self.warn_of_unknown(vocabulary)
-        return self._segment_batch([_pixels(image)], vocabulary, settings)[0]
+        return self._segment_batch([to_pixels(image)], vocabulary, settings)[0]
 
     def segment_files(
         self,
@@ -120,20 +93,31 @@ class Segmenter:
         settings = options or Options()
         vocabulary = as_class_list(classes)
         self.warn_of_unknown(vocabulary)
-        for chunk in _chunks(paths, batch_size):
+        for chunk in chunked(paths, batch_size):
             yield from self._segment_chunk(chunk, vocabulary, settings)
 
     def warn_of_unknown(self, classes: ClassList) -> None:
-        """Log a warning for each phrase that the model cannot ground."""
-        for unknown in self.model.unknown(classes.phrases):
-            nearest = ", ".join(unknown.nearest)
+        """Log a warning for each phrase that the model cannot ground, or one for many."""
+        unknown = self.model.unknown(classes.phrases)
+        if len(unknown) > MANY:
+            named = ", ".join(one.phrase for one in unknown[:MANY])
+            _log.warning(
+                "the model does not know %d of %d phrases: %s and %d more",
+                len(unknown),
+                len(classes.phrases),
+                named,
+                len(unknown) - MANY,
+            )
+            return
+        for one in unknown:
+            nearest = ", ".join(one.nearest)
             hint = f"; nearest that it knows: {nearest}" if nearest else ""
-            _log.warning("the model does not know '%s'%s", unknown.phrase, hint)
+            _log.warning("the model does not know '%s'%s", one.phrase, hint)
 
     def _segment_chunk(
         self, paths: Sequence[Path], classes: ClassList, options: Options
     ) -> Iterator[tuple[Path, Segmentation] | Failure]:
-        loaded = [_load(path) for path in paths]
+        loaded = [load(path) for path in paths]
         for _shape, run in groupby(loaded, key=lambda item: self._shape_of(item, options)):
             items = list(run)
             images = [item[1] for item in items if not isinstance(item, Failure)]
@@ -160,9 +144,12 @@ class Segmenter:
             return self._segment_windows(images, pixels, window, classes, options)
         grouped = self.model.encode_image(pixels)
         scores = self._scores(grouped, classes, options)  # [B, G, 1 + K]
+        shares = grouped.assignment if grouped.assignment is not None else [None] * len(images)
         return [
-            _segmentation(image, classes, grouped, scores, index)
-            for index, image in enumerate(images)
+            _segmentation(
+                image, classes, label_map(each, grouped.grid, image.shape[:2], share), each
+            )
+            for image, each, share in zip(images, scores, shares, strict=True)
         ]
 
     def _segment_densely(
@@ -209,8 +196,10 @@ class Segmenter:
         )
         shape = (int(pixels.shape[-2]), int(pixels.shape[-1]))
         return [
-            _windowed_segmentation(image, classes, windows, shape)
-            for image, windows in zip(images, scored, strict=True)
+            _segmentation(
+                image, classes, windowed_label_map(each, shape, image.shape[:2]), each.scores
+            )
+            for image, each in zip(images, scored, strict=True)
         ]
 
     def _window(self, options: Options) -> SlidingWindow | None:
@@ -249,17 +238,6 @@ class Segmenter:
         return best_synonym(scores, classes)
 
 
-def best_synonym(scores: Array, classes: ClassList) -> Array:
-    """From a column per phrase to a column per class, by maximum: [..., 1 + Q] -> [..., 1 + K]."""
-    if len(classes.phrases) == len(classes.names):
-        return scores
-    xp: Any = array_namespace(scores)
-    labels = np.array((0, *classes.phrase_labels))
-    starts = [int(index) for index in np.searchsorted(labels, np.arange(labels[-1] + 2))]
-    columns = [xp.max(scores[..., start:stop], axis=-1) for start, stop in pairwise(starts)]
-    return xp.stack(columns, axis=-1)
-
-
 def as_class_list(classes: str | Sequence[str] | ClassList) -> ClassList:
     """A class list from any of the ways to give one."""
     if isinstance(classes, ClassList):
@@ -268,67 +246,13 @@ def as_class_list(classes: str | Sequence[str] | ClassList) -> ClassList:
 
 
 def _segmentation(
-    image: Pixels, classes: ClassList, grouped: GroupedImage, scores: Array, index: int
+    image: Pixels, classes: ClassList, found: LabelMap, group_scores: Array
 ) -> Segmentation:
-    height, width = image.shape[:2]
-    assignment = None if grouped.assignment is None else grouped.assignment[index]
-    found = label_map(scores[index], grouped.grid, (height, width), assignment)
     return Segmentation(
         image=image,
         classes=(BACKGROUND, *classes.names),
-        labels=_numpy(found.labels).astype(np.uint16),
-        scores=_numpy(found.scores).astype(np.float32),
-        groups=_numpy(found.groups).astype(np.int32),
-        group_scores=_numpy(scores[index]).astype(np.float32),
+        labels=to_numpy(found.labels).astype(np.uint16),
+        scores=to_numpy(found.scores).astype(np.float32),
+        groups=to_numpy(found.groups).astype(np.int32),
+        group_scores=to_numpy(group_scores).astype(np.float32).reshape(-1, 1 + len(classes.names)),
     )
-
-
-def _windowed_segmentation(
-    image: Pixels, classes: ClassList, windows: ScoredWindows, shape: tuple[int, int]
-) -> Segmentation:
-    height, width = image.shape[:2]
-    found = best_columns(windows, shape, (height, width))
-    return Segmentation(
-        image=image,
-        classes=(BACKGROUND, *classes.names),
-        labels=_numpy(found.columns).astype(np.uint16),
-        scores=_numpy(found.scores).astype(np.float32),
-        groups=_numpy(found.groups).astype(np.int32),
-        group_scores=_numpy(windows.scores).astype(np.float32).reshape(-1, len(classes.names) + 1),
-    )
-
-
-def _numpy(values: Array) -> np.ndarray:
-    """An array from any device."""
-    return values.cpu().numpy() if hasattr(values, "cpu") else np.asarray(values)
-
-
-def _pixels(image: ImageLike) -> Pixels:
-    """An image given in any way as RGB, uint8 [H, W, 3]."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UsageError(
-            f"an image array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
-        )
-    return image
-
-
-def _load(path: Path) -> tuple[Path, Pixels] | Failure:
-    try:
-        return path, read_image(path)
-    except OvsegError as error:
-        return Failure(path, error)
-
-
-def _chunks(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
-    chunk: list[Path] = []
-    for path in paths:
-        chunk.append(path)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from array_api_compat import array_namespace
-
 from ovseg.data.images import resized_shape
 from ovseg.errors import UsageError
 from ovseg.model.interface import Array, GroupedImage, Preprocessing
+from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.score_maps import Box, ScoredWindows
 
 

@@ -6,7 +6,7 @@
     python -m tests.benchmarks.bench_corpus shards
 
 `match` makes a file of `--rows` rows (12.4 million, 2 GB) by repeating and perturbing the captions
-and runs everything up to the plan on it. `ratios` (needs nltk) compares with a loop that tokenises
+and runs everything up to the plan on it. `ratios` compares with a loop that tokenises
 and looks words up, and with a tagger over every caption, one core each. `images` compares decoders
 on photos scaled to 0.8 and 3 megapixels. `shards` writes images that are already encoded.
 """
@@ -37,6 +37,8 @@ from ovseg.data.corpus.shards import PlanRow, write_shard
 from ovseg.data.corpus.sources import Columns, resolve_source
 from ovseg.data.corpus.tables import Layout, read_table
 
+_PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
 
 def main() -> None:
     """Run one benchmark."""
@@ -66,18 +68,22 @@ def bench_match(captions: Path, rows: int, folder: Path, workers: int) -> None:
     source = resolve_source("cc12m", str(table), Columns(), None)
     options = BuildOptions(EntityOptions("paper100"), engine=Engine(workers=workers))
     dataset = Dataset(folder)
-    start = time.perf_counter()
+    before, start = _busy(), time.perf_counter()
     make_plan(source, dataset, load_entities("paper100"), options)
-    seconds = time.perf_counter() - start
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    used = [resource.getrusage(kind) for kind in kinds]
-    busy = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    seconds, busy = time.perf_counter() - start, _busy() - before
+    own, children = (resource.getrusage(kind).ru_maxrss for kind in _PROCESSES)
     # Linux gives the largest child's peak: the sum is an upper bound.
-    peak = used[0].ru_maxrss + (workers * used[1].ru_maxrss if workers > 1 else 0)
+    peak = own + (workers * children if workers > 1 else 0)
     plan = dataset.load_plan_summary() or PlanSummary()
     print(f"{plan.tally.read:,} rows, {plan.rows:,} matched, {workers} processes")
     print(f"{seconds:.1f} s, {plan.tally.read / seconds:,.0f} rows/s, processor {busy:.1f} s")
     print(f"peak memory {peak / 1e6:.2f} GB at most")
+
+
+def _busy() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(kind) for kind in _PROCESSES]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _write_many(captions: Path, rows: int, table: Path) -> None:

@@ -17,13 +17,13 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from ovseg.config.schema import ImageEncoderConfig
+from ovseg.config.model import ImageEncoderConfig
 from ovseg.model.build import build_image_encoder
 from ovseg.model.image_encoder import ImageEncoder
 from ovseg.model.projector import Projector
 from ovseg.model.scoring import group_scores
 from ovseg.zeroshot.masks import label_map
-from ovseg.zeroshot.score_maps import best_columns
+from ovseg.zeroshot.score_maps import windowed_label_map
 from ovseg.zeroshot.windows import ScoredWindows, SlidingWindow, boxes_of
 
 ROUNDS = 7
@@ -128,7 +128,7 @@ def test_mask_step_of_windows(benchmark: BenchmarkFixture, classes: int) -> None
     """Scores per group of two windows to labels of a 1024x768 image."""
     shares, scores = scored(classes)
     windows = ScoredWindows(boxes_of(448, 597, SlidingWindow()), scores, (28, 28), shares)
-    benchmark(best_columns, windows, (448, 597), (768, 1024))
+    benchmark(windowed_label_map, windows, (448, 597), (768, 1024))
 
 
 def images_per_second(run: Callable[[], object], images: int) -> float:

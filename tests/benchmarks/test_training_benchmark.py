@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ovseg.config.schema import ImageEncoderConfig, ModelConfig, OptimizerConfig, TextEncoderConfig
+from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.schema import OptimizerConfig
 from ovseg.model.build import build_ovsegmentor
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.tokenizer import Tokens

@@ -134,14 +134,31 @@ def test_as_a_process(voc: Path) -> None:
     assert json.loads(done.stdout)["images"] == 2
 
 
+def noise(root: Path, count: int) -> None:
+    """A VOC of grey pictures, small and many, with labels at random."""
+    generator = np.random.default_rng(0)
+    tiny.voc(root, {f"{i:02d}": generator.integers(0, 21, (60, 80)) for i in range(count)})
+
+
+@pytest.mark.slow
+def test_two_processes_print_what_one_prints(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """More pictures than a chunk, so that both have some."""
+    noise(tmp_path / "VOC2012", 20)
+    arguments = ["eval", "voc", "--data", str(tmp_path / "VOC2012"), "--json", "--threshold", "0.2"]
+    assert run(arguments) == 0
+    alone = capfd.readouterr().out
+    assert run([*arguments, "--num-processes", "2"]) == 0
+    assert capfd.readouterr().out == alone
+
+
 @pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_result(
     tmp_path: Path, own_cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    generator = np.random.default_rng(0)
-    maps = {f"{index:02d}": generator.integers(0, 21, (60, 80)) for index in range(24)}
     root = tmp_path / "VOC2012"
-    tiny.voc(root, maps)
+    noise(root, 24)
     arguments = ["eval", "voc", "--data", str(root), "--json"]
     process = subprocess.Popen(
         [sys.executable, "-m", "ovseg_cli", *arguments], stdout=subprocess.DEVNULL

@@ -196,3 +196,13 @@ def test_as_a_process_and_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"]["image"]["groups"] == 8
+
+
+def test_info_of_the_starter_says_what_it_scores_and_where_its_card_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["models", "info", "starter"]) == 0
+    out = capsys.readouterr().out
+    assert "mIoU" in out
+    assert "training data: ImageNet-1k" in out
+    assert "MODEL_CARD.md" in out

@@ -30,7 +30,7 @@ def test_the_cat_is_the_cat_and_the_wall_is_not(chelsea: Path, tmp_path: Path) -
     assert run(["segment", str(chelsea), "--classes", "cat,dog", "--output", str(out)]) == 0
     labels = labels_of(out, "chelsea")
     assert labels.shape == (300, 451)
-    assert (labels[60:260, 60:360] == 1).mean() > 0.95, "face"
+    assert (labels[60:260, 60:360] == 1).mean() > 0.9, "face"
     assert (labels[60:, 400:] == 1).mean() < 0.05, "wall"
     assert (labels == 2).mean() < 0.03, "no dog"
     assert Image.open(out / "chelsea.overlay.png").height > 300
@@ -72,7 +72,7 @@ def test_everything_that_can_be_saved(chelsea: Path, tmp_path: Path, capsys: Cap
     assert annotation["category_id"] == 2
     assert annotation["area"] == (labels == 2).sum()
     with np.load(out / "chelsea.logits.npz") as scores:
-        assert scores["group_scores"].shape == (14 * 21, 3)
+        assert scores["group_scores"].shape == (28 * 42, 3)
         assert scores["groups"].shape == (300, 451)
         assert scores["classes"].tolist() == ["background", "dog", "cat"]
 
@@ -158,6 +158,14 @@ def test_unknown_words_are_named_on_stderr(chelsea: Path, capsys: Captured) -> N
     captured = capsys.readouterr()
     assert "'giraffe'; nearest that it knows: ox" in captured.err
     json.loads(captured.out)
+
+
+def test_many_unknown_words_share_a_line(chelsea: Path, capsys: Captured) -> None:
+    classes = "cat,giraffe,frisbee,fire hydrant,scissors"
+    assert run(["segment", str(chelsea), "--classes", classes, "--json"]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "does not know" in line]
+    assert len(warnings) == 1
+    assert "does not know 4 of 5 phrases: giraffe, frisbee, fire hydrant and 1 more" in warnings[0]
 
 
 def test_debug_shows_the_traceback(chelsea: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ovseg.evaluation.protocol import load_protocol
+from ovseg.evaluation.run import Run
 from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
@@ -79,6 +81,14 @@ class FakeModel:
 
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         return []
+
+
+SMALL = {"short_side": 32, "window": 32, "stride": 16, "threshold": 0.6}
+"""What brings a protocol down to the size of these pictures."""
+
+
+def run_of(evaluated: EvaluationSet, model: FakeModel, name: str = "groupvit", **changes) -> Run:
+    return Run(model, evaluated, load_protocol(name, evaluated, {**SMALL, **changes}))
 
 
 def folder_set(root: Path, images: int = 5, *, background: bool = True) -> EvaluationSet:

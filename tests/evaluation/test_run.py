@@ -5,189 +5,65 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import interpolate, normalize
 
-from ovseg.data.images import read_image
 from ovseg.errors import DataError
 from ovseg.evaluation.loading import CHUNK
-from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.result import Result, summarise
 from ovseg.evaluation.run import Run, evaluate, predictions
-from ovseg.evaluation.sets.base import EvaluationSet, Sample
-from ovseg.zeroshot.segmenter import Segmenter
-from tests.evaluation.fakes import FakeModel, folder_set
+from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.evaluation.sets.catalogue import open_set
+from tests.evaluation.fakes import FakeModel, folder_set, run_of
 from tests.evaluation.sets import tiny
-
-GROUPVIT = {"short_side": 32, "window": 32, "stride": 16, "threshold": 0.6}
+from tests.evaluation.sets.test_coco import write_instances, write_panoptic
 
 
 def result_of(run: Run, **options: bool) -> Result:
     return summarise(run, evaluate(run, **options))
 
 
-def run_of(evaluated: EvaluationSet, model: FakeModel, name: str = "groupvit", **changes) -> Run:
-    return Run(model, evaluated, load_protocol(name, evaluated, {**GROUPVIT, **changes}))
+# 32 x 45, 44 x 32, 32 x 45, 32 x 32, 70 x 32 in windows of 32 by 16
+WINDOWS = [2, 2, 2, 1, 4]
 
 
-def plain_groupvit(
-    model: FakeModel, protocol: Protocol, evaluated: EvaluationSet, sample: Sample
-) -> np.ndarray:
-    """Window after window, at batch 1, all classes at full size: the protocol as its papers do."""
-    image = read_image(sample.image)
-    height, width = image.shape[:2]
-    scale = min(protocol.long_side / max(height, width), protocol.short_side / min(height, width))
-    rows, columns = int(height * scale + 0.5), int(width * scale + 0.5)
-    pixels = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    pixels = (pixels - np.float32(120)) / np.float32(60)
-    pixels = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    classes = protocol.class_list
-    embeddings = model.encode_text(classes.phrases, protocol.templates)
-    threshold = protocol.threshold if evaluated.background else None
-    side, stride = protocol.window, protocol.stride
-    total = torch.zeros(1 + len(classes.names), rows, columns)
-    times = torch.zeros(rows, columns)
-    for top in range(0, max(rows - side + stride - 1, 0) // stride * stride + 1, stride):
-        for left in range(0, max(columns - side + stride - 1, 0) // stride * stride + 1, stride):
-            bottom, right = min(top + side, rows), min(left + side, columns)
-            y, x = max(bottom - side, 0), max(right - side, 0)
-            grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
-            scores = model.score(grouped, embeddings, threshold)[0]  # [G, 1 + Q]
-            owner = (0, *classes.phrase_labels)
-            own = [[q for q, c in enumerate(owner) if c == k] for k in range(owner[-1] + 1)]
-            scores = torch.stack([scores[:, of_class].amax(1) for of_class in own])  # [1 + K, G]
-            size = (bottom - y, right - x)
-            if grouped.assignment is None:
-                grid = scores.reshape(1, -1, *grouped.grid)
-                window = interpolate(grid, size, mode="bilinear", align_corners=False)[0]
-            else:
-                shares = grouped.assignment.reshape(1, -1, *grouped.grid)
-                shares = interpolate(shares, size, mode="bilinear", align_corners=False)[0]
-                window = scores[:, shares.argmax(0)]
-            total[:, y:bottom, x:right] += window
-            times[y:bottom, x:right] += 1
-    first = 0 if evaluated.background else 1  # without background, column 0 is -inf
-    maps = interpolate((total / times)[None, first:], (height, width), mode="bilinear")[0]
-    return maps.argmax(0).numpy()
-
-
-@pytest.mark.parametrize("background", [True, False])
-def test_groups_equal_the_protocol_written_out(tmp_path: Path, background: bool) -> None:
-    evaluated = folder_set(tmp_path, background=background)
-    run = run_of(evaluated, FakeModel(grouped=True))
-    seen: set[int] = set()
-    for loaded, labels in predictions(run, evaluated.samples):
-        plain = plain_groupvit(run.model, run.protocol, evaluated, loaded.sample)
-        assert (labels == plain).all()
-        seen |= set(np.unique(labels).tolist())
-    assert len(seen) > 1
-
-
-@pytest.mark.parametrize("background", [True, False])
-def test_positions_equal_the_protocol_written_out(tmp_path: Path, background: bool) -> None:
-    """Up to rounding: where two labels tie to the last digits, either may win."""
-    evaluated = folder_set(tmp_path, background=background)
-    run = run_of(evaluated, FakeModel(grouped=False))
-    for loaded, labels in predictions(run, evaluated.samples):
-        plain = plain_groupvit(run.model, run.protocol, evaluated, loaded.sample)
-        assert np.mean(labels == plain) > 0.999
-
-
-def plain_sclip(
-    model: FakeModel, protocol: Protocol, evaluated: EvaluationSet, sample: Sample
-) -> np.ndarray:
-    """Cosines averaged over windows, softmax at the original size, rules in their order."""
-    image = read_image(sample.image)
-    height, width = image.shape[:2]
-    scale = min(protocol.long_side / max(height, width), protocol.short_side / min(height, width))
-    rows, columns = int(height * scale + 0.5), int(width * scale + 0.5)
-    pixels = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    pixels = torch.from_numpy((pixels - 120) / 60).permute(2, 0, 1)[None]
-    phrases = protocol.background_words + protocol.class_list.phrases
-    owner = [0] * len(protocol.background_words) + list(protocol.class_list.phrase_labels)
-    embeddings = model.encode_text(phrases, protocol.templates)
-    total, times = torch.zeros(len(phrases), rows, columns), torch.zeros(rows, columns)
-    side, stride = protocol.window, protocol.stride
-    for i in range(max(rows - side + stride - 1, 0) // stride + 1):
-        for j in range(max(columns - side + stride - 1, 0) // stride + 1):
-            bottom, right = min(i * stride + side, rows), min(j * stride + side, columns)
-            y, x = max(bottom - side, 0), max(right - side, 0)
-            grouped = model.encode_image(pixels[:, :, y:bottom, x:right])
-            cosines = normalize(grouped.embedding[0], dim=1) @ embeddings.T  # [N, Q]
-            grid = cosines.T.reshape(1, -1, *grouped.grid)
-            size = (bottom - y, right - x)
-            total[:, y:bottom, x:right] += interpolate(grid, size, mode="bilinear")[0]
-            times[y:bottom, x:right] += 1
-    maps = interpolate((total / times)[None], (height, width), mode="bilinear")[0]
-    likely = (maps * protocol.scale).softmax(0)
-    classes = torch.stack(
-        [likely[[q for q, c in enumerate(owner) if c == k]].amax(0) for k in range(max(owner) + 1)]
-    )
-    winner = classes.argmax(0)
-    counts = torch.bincount(winner.flatten(), minlength=len(classes))
-    if protocol.area_threshold is not None:
-        for label in range(1, len(classes)):
-            if counts[label] <= protocol.area_threshold * counts[1:].sum():
-                classes[label] = 0
-    labels = classes.argmax(0)
-    labels[classes.amax(0) < protocol.threshold] = 0
-    return labels.numpy()
-
-
-@pytest.mark.parametrize("area_threshold", [None, 0.3])
-def test_probabilities_equal_the_protocol_written_out(
-    tmp_path: Path, area_threshold: float | None
-) -> None:
+def test_on_a_processor_the_encoder_sees_the_windows_of_an_image_together(tmp_path: Path) -> None:
     evaluated = folder_set(tmp_path)
-    changes = {
-        "threshold": 0.4,
-        "scale": 8.0,
-        "area_threshold": area_threshold,
-        "templates": ("{}.",),
-        "background_words": ("sky", "wall"),
-    }
-    run = run_of(evaluated, FakeModel(grouped=False), "sclip", **changes)
-    for loaded, labels in predictions(run, evaluated.samples):
-        plain = plain_sclip(run.model, run.protocol, evaluated, loaded.sample)
-        assert np.mean(labels == plain) > 0.999
-        assert len(np.unique(labels)) > 1
+    model = FakeModel(grouped=True)
+    list(predictions(run_of(evaluated, model), evaluated.samples))
+    assert sorted(model.calls) == sorted((count, 3, 32, 32) for count in WINDOWS)
 
 
-@pytest.mark.parametrize("window", [0, 32])
-@pytest.mark.parametrize("grouped", [True, False])
-def test_the_models_own_protocol_is_what_segment_does(
-    tmp_path: Path, grouped: bool, window: int
+def test_elsewhere_windows_are_batched_across_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to rounding, for images that differ in shape."""
-    evaluated = folder_set(tmp_path)
-    model = FakeModel(grouped=grouped)
-    model.threshold = 0.6
-    model.preprocessing = replace(model.preprocessing, window=window, stride=window // 2)
-    protocol = load_protocol("own", evaluated).for_model(model, background=True)
-    segmenter = Segmenter(model)
-    seen: set[int] = set()
-    for loaded, labels in predictions(Run(model, evaluated, protocol), evaluated.samples):
-        found = segmenter.segment(loaded.image, evaluated.words)
-        assert np.mean(found.labels == labels) > 0.998
-        seen |= set(np.unique(labels).tolist())
-    assert len(seen) > 1
-
-
-def test_the_encoder_sees_every_window_once_and_batches_across_images(tmp_path: Path) -> None:
     evaluated = folder_set(tmp_path)
     model = FakeModel(grouped=True)
     run = run_of(evaluated, model)
-    list(predictions(run, evaluated.samples))
-    windows = sum(shape[0] for shape in model.calls)
-    # 32 x 45, 44 x 32, 32 x 45, 32 x 32, 70 x 32 in windows of 32 by 16
-    assert windows == 2 + 2 + 2 + 1 + 4
-    assert model.calls == [(11, 3, 32, 32)]
+    alone = result_of(run)
+    model.calls.clear()
+    monkeypatch.setattr("ovseg.evaluation.run._computes_on_processor", lambda _: False)
+    together = result_of(run)
+    assert model.calls == [(sum(WINDOWS), 3, 32, 32)]
+    assert (together.confusion == alone.confusion).all()
+
+
+def test_worker_threads_change_nothing_and_leave_no_trace(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    run = run_of(evaluated, FakeModel(grouped=False))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(result_of(run).to_json())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -225,7 +101,8 @@ def test_an_interrupted_run_continues_to_the_same_result(tmp_path: Path, own_cac
     kept.write_text(text[: int(len(text) * 0.7)])  # the last line is cut off
     model.calls.clear()
     assert result_of(run).to_json() == whole.to_json()
-    assert 0 < len(model.calls) < 10, "only what was missing is computed"
+    windows = sum(shape[0] for shape in model.calls)
+    assert 0 < windows < 0.7 * len(evaluated.samples) / 5 * sum(WINDOWS), "only what was missing"
 
 
 def test_fresh_forgets_an_interrupted_run(tmp_path: Path, own_cache: Path) -> None:
@@ -253,6 +130,35 @@ def test_another_protocol_or_file_is_another_run(tmp_path: Path) -> None:
     assert key != run_of(evaluated, model).key
 
 
+@pytest.mark.parametrize("changed", ["classes.txt", "labels/00.png"])
+def test_other_labels_are_another_run(tmp_path: Path, changed: str) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=True)
+    key = run_of(evaluated, model).key
+    os.utime(tmp_path / changed, (1, 1))
+    assert key != run_of(evaluated, model).key
+
+
+@pytest.mark.parametrize("source", ["panoptic", "instances"])
+def test_changed_annotations_are_never_answered_from_an_interrupted_run(
+    tmp_path: Path, source: str
+) -> None:
+    """Images and label PNGs stay, and cats become dogs in the JSON alone."""
+    {"panoptic": write_panoptic, "instances": write_instances}[source](tmp_path)
+    model = FakeModel(grouped=True)
+
+    def die(done: int, total: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(run_of(open_set("coco-object", tmp_path), model), die)
+    path = tmp_path / f"annotations/{source}_val2017.json"
+    path.write_text(path.read_text().replace('"category_id": 17', '"category_id": 18'))
+    (record,) = evaluate(run_of(open_set("coco-object", tmp_path), model))
+    dog, cat = 17, 16
+    assert (record.confusion[dog].sum() > 0, record.confusion[cat].sum()) == (True, 0)
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -261,8 +167,7 @@ from ovseg.evaluation.run import evaluate
 from ovseg.evaluation.result import summarise
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.parallel import processes
-from tests.evaluation.fakes import FakeModel
-from tests.evaluation.test_run import run_of
+from tests.evaluation.fakes import FakeModel, run_of
 torch.set_num_threads(1)
 run = run_of(open_set("folder", Path(sys.argv[1])), FakeModel(grouped=True))
 result = summarise(run, evaluate(run))

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +15,7 @@ from ovseg.model.loading import load_model
 from ovseg.model.starter.model import StarterModel
 from ovseg.zeroshot.segmenter import Segmenter
 from tests.export.models import tiny_predictor
-
-# A finder in front of all others that refuses torch, as where it is not installed.
-WITHOUT_TORCH = """
-import sys
-
-class Refusing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "timm", "transformers", "open_clip", "onnx"):
-            raise ImportError(name + " is not installed")
-
-sys.meta_path.insert(0, Refusing())
-"""
+from tests.export.without import TORCH, run_without
 
 
 def rewrite(folder: Path, **changes: object) -> None:
@@ -110,23 +97,14 @@ def test_segments_where_torch_is_not_installed(
     for folder in (starter_folder, tiny_folder):
         arguments = ["segment", str(chelsea), "--model", str(folder), "--classes", "cat,dog"]
         arguments += ["--output", str(tmp_path / folder.parent.name), "--save", "json,logits"]
-        program = (
-            f"{WITHOUT_TORCH}\nfrom ovseg_cli.__main__ import run\n"
-            f"assert run({arguments!r}) == 0\n"
-            "assert not [name for name in sys.modules if name.split('.')[0] == 'torch']\n"
-        )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        done = run_without(TORCH, arguments)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / folder.parent.name / "chelsea.labels.png").is_file()
 
 
 def test_a_missing_runtime_names_the_command(tiny_folder: Path, chelsea: Path) -> None:
-    program = (
-        f"{WITHOUT_TORCH.replace('onnx', 'onnxruntime')}\nfrom ovseg_cli.__main__ import run\n"
-        f"sys.exit(run(['segment', {str(chelsea)!r}, '--model', {str(tiny_folder)!r}, "
-        "'--classes', 'cat']))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    arguments = ["segment", str(chelsea), "--model", str(tiny_folder), "--classes", "cat"]
+    done = run_without((*TORCH, "onnxruntime"), arguments)
     assert done.returncode == 1
     assert 'pip install "ovseg[onnx]"' in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -55,7 +55,7 @@ def compare(
 @pytest.mark.parametrize("threshold", [0.3, None])
 def test_starter(shape: tuple[int, int], threshold: float | None) -> None:
     model = StarterModel()
-    compare(model, StarterGraph(model.network).eval(), noise(2, 3, *shape), threshold)
+    compare(model, StarterGraph(model.reader).eval(), noise(2, 3, *shape), threshold)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 160), (32, 48)])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ovseg.config.schema import (
+from ovseg.config.model import (
     EntityDecoderConfig,
     ImageEncoderConfig,
     ModelConfig,

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ovseg.config.schema import ContrastiveLossConfig, EntityDecoderConfig
+from ovseg.config.model import EntityDecoderConfig
+from ovseg.config.schema import ContrastiveLossConfig
 from ovseg.errors import RecipeError
 from ovseg.model.binding import ReleasedBinding, SlotBinding
 from ovseg.model.build import build_ovsegmentor

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ovseg.config.schema import (
+from ovseg.config.model import (
     EntityDecoderConfig,
     ImageEncoderConfig,
     ModelConfig,
@@ -43,7 +43,7 @@ from ovseg.model.released import read_released_tensors
 from ovseg.model.released_keys import our_key, released_momentum, released_to_ours
 from ovseg.model.text_encoder import EncodedText
 from ovseg.zeroshot.masks import label_map
-from ovseg.zeroshot.score_maps import best_columns
+from ovseg.zeroshot.score_maps import windowed_label_map
 from ovseg.zeroshot.windows import SlidingWindow, score_windows
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -226,8 +226,8 @@ def _windows(fixture: Fixture, predictor: Predictor, variant: str, threshold: fl
     pixels, name = fixture.images("wide"), f"slide_pred_{variant}"
     windows = score_windows(pixels, SlidingWindow(), predictor.encode_image, score)[0]
     height, width = fixture.values[f"out.{name}"].shape
-    found = best_columns(windows, (pixels.shape[-2], pixels.shape[-1]), (height, width))
-    return fixture.labels(name, found.columns - (0 if threshold is not None else 1))
+    found = windowed_label_map(windows, (pixels.shape[-2], pixels.shape[-1]), (height, width))
+    return fixture.labels(name, found.labels - (0 if threshold is not None else 1))
 
 
 def _training(fixture: Fixture) -> Iterator[Row]:

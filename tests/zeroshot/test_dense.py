@@ -11,7 +11,8 @@ from ovseg.data.class_list import ClassList
 from ovseg.errors import UsageError
 from ovseg.model.clip.model import DenseClip
 from ovseg.zeroshot.dense import Look, Queries, look_at, pad_evenly
-from ovseg.zeroshot.segmenter import Options, Segmenter
+from ovseg.zeroshot.options import Options
+from ovseg.zeroshot.segmenter import Segmenter
 from ovseg.zeroshot.windows import SlidingWindow, boxes_of
 from tests.model.clip.tiny import write_folder
 

@@ -10,7 +10,10 @@ from PIL import Image
 import ovseg
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError, UsageError
-from ovseg.zeroshot.segmenter import Failure, Options, Segmenter, best_synonym
+from ovseg.zeroshot.inputs import Failure
+from ovseg.zeroshot.options import Options
+from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.zeroshot.synonyms import best_synonym
 from tests.zeroshot.fakes import ColourModel
 
 

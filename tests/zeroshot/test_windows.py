@@ -9,7 +9,7 @@ from ovseg.errors import UsageError
 from ovseg.model.interface import GroupedImage, Preprocessing
 from ovseg.zeroshot.prompts import check_templates
 from ovseg.zeroshot.resize import resize_bilinear
-from ovseg.zeroshot.score_maps import Box, ScoredWindows, best_columns
+from ovseg.zeroshot.score_maps import Box, ScoredWindows, windowed_label_map
 from ovseg.zeroshot.windows import (
     SlidingWindow,
     boxes_of,
@@ -118,8 +118,8 @@ def test_equals_averaging_everything_at_once(
         torch = pytest.importorskip("torch")
         shares = None if given.assignment is None else torch.from_numpy(given.assignment)
         given = ScoredWindows(given.boxes, torch.from_numpy(given.scores), given.grid, shares)
-    found = best_columns(given, (10, 14), (13, 9))
-    assert np.array_equal(np.asarray(found.columns), expected.argmax(axis=0))
+    found = windowed_label_map(given, (10, 14), (13, 9))
+    assert np.array_equal(np.asarray(found.labels), expected.argmax(axis=0))
     np.testing.assert_allclose(np.asarray(found.scores), expected.max(axis=0))
     assert np.asarray(found.groups).shape == (13, 9)
 
@@ -127,9 +127,9 @@ def test_equals_averaging_everything_at_once(
 def test_of_equal_scores_the_first_column_wins() -> None:
     given = windows(4)
     given.scores[...] = 0.5
-    assert np.unique(best_columns(given, (10, 14), (13, 9)).columns).tolist() == [0]
+    assert np.unique(windowed_label_map(given, (10, 14), (13, 9)).labels).tolist() == [0]
     given.scores[..., 0] = -np.inf  # no background asked for
-    assert np.unique(best_columns(given, (10, 14), (13, 9)).columns).tolist() == [1]
+    assert np.unique(windowed_label_map(given, (10, 14), (13, 9)).labels).tolist() == [1]
 
 
 def test_a_pixel_names_its_group_in_the_nearest_window() -> None:
@@ -137,7 +137,7 @@ def test_a_pixel_names_its_group_in_the_nearest_window() -> None:
     assert given.assignment is not None
     given.assignment[...] = 0
     given.assignment[:, 1] = 1  # group 1 everywhere
-    found = best_columns(given, (10, 14), (10, 14)).groups
+    found = windowed_label_map(given, (10, 14), (10, 14)).groups
     owners = found // 3
     assert (found % 3 == 1).all()
     assert owners[0, 0] == 0 and owners[-1, -1] == len(given.boxes) - 1
@@ -150,10 +150,10 @@ def test_a_thousand_classes_do_not_take_a_map_each(monkeypatch: pytest.MonkeyPat
     scores[..., 1:6] = random.random((len(boxes), 8, 5))  # as five likely classes leave it
     shares = random.random((len(boxes), 8, 16)).astype(np.float32)
     tracemalloc.start()
-    found = best_columns(ScoredWindows(boxes, scores, (4, 4), shares), (200, 300), (400, 600))
+    found = windowed_label_map(ScoredWindows(boxes, scores, (4, 4), shares), (200, 300), (400, 600))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert set(np.unique(found.columns)) <= {1, 2, 3, 4, 5}
+    assert set(np.unique(found.labels)) <= {1, 2, 3, 4, 5}
     assert peak < 1001 * 400 * 600 * 4 / 20
 
 

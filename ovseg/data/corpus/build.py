@@ -15,18 +15,19 @@ import pyarrow as pa
 
 from ovseg.data.corpus.captions import Tally
 from ovseg.data.corpus.choosing import choose_entities, count_nouns, sample_captions
-from ovseg.data.corpus.dataset import Dataset, Recipe, Summary
+from ovseg.data.corpus.dataset import ENTITIES, Dataset, Recipe, Summary
 from ovseg.data.corpus.encoding import ImageOptions
 from ovseg.data.corpus.engines import Engine
-from ovseg.data.corpus.entities import EntityList, entities_toml, load_entities, save_entities
+from ovseg.data.corpus.entities import EntityList, entities_toml, load_entities
 from ovseg.data.corpus.fetching import fetch_shards
 from ovseg.data.corpus.guard import FetchOptions
 from ovseg.data.corpus.pictures import ShardJob, build_shard
+from ovseg.data.corpus.places import Address, FolderPlace
 from ovseg.data.corpus.plan import MatchJob, PlanSummary, match_part, shard_count, write_plan
 from ovseg.data.corpus.report import write_report
-from ovseg.data.corpus.shards import read_stats
+from ovseg.data.corpus.shards import ShardStats, read_stats
 from ovseg.data.corpus.sources import Source
-from ovseg.data.corpus.tagging import Tagger
+from ovseg.data.corpus.tagging import Tagger, identify
 from ovseg.data.corpus.visual import load_visual_nouns
 from ovseg.errors import DataError, UsageError
 
@@ -91,18 +92,19 @@ class BuildOptions:
 
 
 def build_dataset(
-    source: Source, folder: Path, options: BuildOptions, progress: Progress = silent
+    source: Source, address: Address, options: BuildOptions, progress: Progress = silent
 ) -> Summary:
-    """Build, or go on building, the data set of `source` in `folder`; return what it holds.
+    """Build, or go on building, the data set of `source` at `address`; return what it holds.
 
     The same call after any interruption ends with the same bytes. With a part, only that part's
     shards are built; `merge_datasets` joins parts.
     """
-    if source.holds(folder):
-        raise UsageError(f"{folder} lies inside the source {source.address}: give another --output")
-    dataset = Dataset(folder)
-    with dataset.locked():
-        dataset.remove_leftovers()
+    dataset = Dataset(address)
+    if isinstance(dataset.place, FolderPlace) and source.holds(dataset.place.folder):
+        raise UsageError(
+            f"{address} lies inside the source {source.address}: give another --output"
+        )
+    with dataset.place.begin():
         dataset.claim(_recipe(source, options))
         entities = _entities(source, dataset, options, progress)
         with options.engine.session():
@@ -118,6 +120,7 @@ def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> Summary
         progress("index, partners and report", 0, 1)
         dataset.finish()
         write_report(dataset, summary)
+        dataset.place.end()
         progress("index, partners and report", 1, 1)
     return summary
 
@@ -143,7 +146,13 @@ def _recipe(source: Source, options: BuildOptions) -> Recipe:
         rows_per_shard=options.rows_per_shard,
         partners=options.partners,
         image=options.image,
+        tagger=_tagger_identity(options.entities),
     )
+
+
+def _tagger_identity(options: EntityOptions) -> str:
+    """The tagger that the bytes of a data set depend on; empty if on none."""
+    return "" if options.source and options.match == "lexical" else identify(options.pipeline)
 
 
 def _entities_identity(options: EntityOptions) -> str:
@@ -159,8 +168,8 @@ def _entities(
     source: Source, dataset: Dataset, options: BuildOptions, progress: Progress
 ) -> EntityList:
     """The entities of a build that was begun, or chosen now."""
-    if not dataset.entities_file.is_file():
-        save_entities(_choose(source, options, progress), dataset.entities_file)
+    if not dataset.place.has(ENTITIES):
+        dataset.save_entities(_choose(source, options, progress))
     return dataset.entities()
 
 
@@ -178,7 +187,7 @@ def _choose(source: Source, options: BuildOptions, progress: Progress) -> Entity
     counts = count_nouns(
         captions, tagger, lambda _: progress("choosing entities", next(done), len(captions))
     )
-    return choose_entities(counts, visual, wanted.top)
+    return choose_entities(counts, visual, wanted.top, identify(wanted.pipeline))
 
 
 def _reading(source: Source, tally: Tally, step: str, progress: Progress) -> Iterator:
@@ -194,12 +203,12 @@ def make_plan(
     options: BuildOptions,
     progress: Progress = silent,
 ) -> None:
-    """Match the whole source into the folder's plan, unless that is there already."""
+    """Match the whole source into the data set's plan, unless that is there already."""
     if dataset.load_plan_summary() is not None:
         return
     summary = PlanSummary()
     tables = _match(source, entities, options, summary.tally, progress)
-    write_plan(tables, dataset.plan, options.rows_per_shard, summary)
+    write_plan(tables, dataset.place, options.rows_per_shard, summary)
     dataset.save_plan_summary(summary)
 
 
@@ -230,19 +239,18 @@ def _build_shards(
     progress: Progress,
 ) -> None:
     """Build the missing shards of the part, from files or through the network."""
-    total = shard_count(dataset.plan)
+    total = shard_count(dataset.place)
     index, count = options.part
     mine = range(total * (index - 1) // count, total * index // count)
-    missing = [number for number in mine if _is_wanted(dataset.folder, number, options)]
+    here = read_stats(dataset.place, mine)
+    missing = [number for number in mine if _is_wanted(here.get(number), options)]
     if missing:
         dataset.reopen()
     done = itertools.count(len(mine) - len(missing))
     progress("building shards", next(done), len(mine))
     names = tuple(entity.name for entity in entities)
-    images = source.images or dataset.folder
     jobs = [
-        ShardJob(dataset.folder.resolve(), number, images, options.image, names)
-        for number in missing
+        ShardJob(dataset.place, number, source.images, options.image, names) for number in missing
     ]
     if source.images is None:
         shards = fetch_shards(jobs, options.fetch, options.engine)
@@ -252,6 +260,5 @@ def _build_shards(
         progress("building shards", next(done), len(mine))
 
 
-def _is_wanted(folder: Path, number: int, options: BuildOptions) -> bool:
-    stats = read_stats(folder, number)
+def _is_wanted(stats: ShardStats | None, options: BuildOptions) -> bool:
     return stats is None or (options.retry_failures and bool(stats.failures))

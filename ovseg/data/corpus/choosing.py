@@ -13,6 +13,7 @@ from ovseg.data.corpus.visual import VisualNouns
 from ovseg.errors import DataError
 
 OFTEN_NO_NOUN = 0.1  # a form that is no noun this often is left to the tagger
+SELDOM_NOUN = 0.3  # a word that is a noun less often ("modern", "official") is no entity
 DROPPED_LISTED = 500  # of the nouns left out, how many the file lists with their reasons
 
 
@@ -68,12 +69,14 @@ def count_nouns(
     return counts
 
 
-def choose_entities(counts: NounCounts, visual: VisualNouns, top: int) -> EntityList:
+def choose_entities(
+    counts: NounCounts, visual: VisualNouns, top: int, tagger: str = ""
+) -> EntityList:
     """The `top` most frequent visible nouns with synonyms merged, and what was dropped and why."""
     groups: dict[str, list[str]] = {}
     dropped: list[Entity] = []
     for noun, count in sorted(counts.captions.items(), key=lambda item: (-item[1], item[0])):
-        reason = visual.why_not(noun)
+        reason = visual.why_not(noun) or _why_seldom(noun, counts)
         if reason:
             dropped.append(Entity(noun, count=count, kept=False, reason=reason))
         else:
@@ -89,7 +92,7 @@ def choose_entities(counts: NounCounts, visual: VisualNouns, top: int) -> Entity
         for item in made[top:]
     ]
     others = sorted((*late, *dropped), key=lambda item: (-item.count, item.name))
-    return EntityList(tuple(made[:top]), tuple(others[:DROPPED_LISTED]))
+    return EntityList(tuple(made[:top]), tuple(others[:DROPPED_LISTED]), tagger)
 
 
 def _entity(
@@ -101,6 +104,14 @@ def _entity(
     claimed.update(forms)
     ambiguous = tuple(form for form in forms if _often_no_noun(form, counts))
     return replace(made, forms=forms, ambiguous=ambiguous, count=count, reason="visible noun")
+
+
+def _why_seldom(word: str, counts: NounCounts) -> str:
+    """Why a word is dropped for being another part of speech; empty where it is kept."""
+    noun, other = counts.as_noun[word], counts.otherwise[word]
+    if noun >= SELDOM_NOUN * (noun + other):
+        return ""
+    return f"a noun in {noun} of {noun + other} places only"
 
 
 def _often_no_noun(form: str, counts: NounCounts) -> bool:

@@ -2,10 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +12,19 @@ import pyarrow.parquet as pq
 
 from ovseg.data.corpus.captions import Tally
 from ovseg.data.corpus.encoding import ImageOptions
-from ovseg.data.corpus.entities import EntityList, load_entities
+from ovseg.data.corpus.entities import EntityList, entities_toml, parse_entities
 from ovseg.data.corpus.partners import EntityLists, write_partners
-from ovseg.data.corpus.plan import PlanSummary, shard_count
-from ovseg.data.corpus.shards import INDEX_SCHEMA, OK, ShardStats, read_stats, shard_name
+from ovseg.data.corpus.places import Address, open_place
+from ovseg.data.corpus.plan import PLAN, PlanSummary, shard_count
+from ovseg.data.corpus.shards import INDEX_SCHEMA, OK, ShardStats, read_shard_table, read_stats
 from ovseg.errors import DataError, UsageError
-from ovseg.files import replacing, sha256, write_text
 
 FORMAT = 1
+RECIPE, ENTITIES, PLAN_SUMMARY = "recipe.json", "entities.toml", "plan.json"
 INDEX, FAILURES = "index.parquet", "failures.parquet"
-CHECKED = (INDEX, FAILURES, "entities.toml", "partners.npy", "partner_entities.npy")
+REPORT, DATASET = "report.html", "dataset.json"
+HEAD = (RECIPE, ENTITIES, PLAN, PLAN_SUMMARY)  # what is there before any shard
+CHECKED = (INDEX, FAILURES, ENTITIES, "partners.npy", "partner_entities.npy")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Recipe:
     rows_per_shard: int
     partners: int
     image: ImageOptions
+    tagger: str = ""  # spaCy's pipeline and version, if captions were or will be tagged
     format: int = FORMAT
 
 
@@ -65,75 +66,54 @@ class Summary:
 
 
 class Dataset:
-    """A folder that a data set is, or will be, in."""
+    """A place that a data set is, or will be, in."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.plan = folder / "plan.parquet"
-        self.plan_summary = folder / "plan.json"
-        self.entities_file = folder / "entities.toml"
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other builders out of the folder; the lock goes when the process does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as stream:
-            try:
-                import fcntl
-
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # no such locks on this system
-                pass
-            except OSError as error:
-                raise UsageError(
-                    f"{self.folder}: another build is at work here; wait for it to end"
-                ) from error
-            yield
-
-    def remove_leftovers(self) -> None:
-        """Remove the temporary files of a build that was killed; only under the lock."""
-        ours = (".tar", ".parquet", ".sha256", ".json", ".npy", ".toml", ".html")
-        for path in self.folder.glob(".*.*"):
-            if path.is_file() and path.suffix in ours:
-                path.unlink(missing_ok=True)
+    def __init__(self, address: Address) -> None:
+        self.place = open_place(address)
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the folder this recipe's, or refuse if it is another's."""
-        path = self.folder / "recipe.json"
+        """Make the place this recipe's, or refuse if it is another's."""
         mine = asdict(recipe)
-        if path.is_file():
-            theirs = _load_json(path)
-            if differing := sorted(key for key in mine if mine[key] != theirs.get(key)):
+        if self.place.has(RECIPE):
+            theirs = self.recipe()
+            # Without a tagger nothing could come out differently: it would be missed, and said so.
+            asked = mine if recipe.tagger else mine.keys() - {"tagger"}
+            if differing := sorted(key for key in asked if mine[key] != theirs.get(key)):
+                what = _differences(differing, mine, theirs)
                 raise UsageError(
-                    f"{self.folder} was begun with other settings ({', '.join(differing)} differ): "
+                    f"{self.place} was begun with other settings ({what}): "
                     "give the same ones or another --output"
                 )
-        elif any(self.folder.glob("*.tar")):
-            raise UsageError(f"{self.folder} holds .tar files that are not ours: give another")
+        elif any(name.endswith(".tar") for name in self.place.names()):
+            raise UsageError(f"{self.place} holds .tar files that are not ours: give another")
         else:
-            write_text(path, json.dumps(mine, indent=2) + "\n")
+            self.place.write_text(RECIPE, json.dumps(mine, indent=2) + "\n")
 
     def is_finished(self) -> bool:
         """Whether the files that join all shards are there."""
-        if not (self.folder / "dataset.json").is_file():
+        if not self.place.has(DATASET):
             return False
-        return all((self.folder / name).is_file() for name in (*self.checksums(), "report.html"))
+        return self.place.has(*self.checksums(), REPORT)
 
     def reopen(self) -> None:
         """Say that shards are about to change, and what joins them will have to be made again."""
-        (self.folder / "dataset.json").unlink(missing_ok=True)
+        self.place.remove(DATASET)
 
     def recipe(self) -> dict[str, Any]:
         """The recipe as it was written."""
-        return _load_json(self.folder / "recipe.json")
+        return self._load_json(RECIPE)
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the files that join all shards, by name; of a finished data set."""
-        return _load_json(self.folder / "dataset.json")["sha256"]
+        return self._load_json(DATASET)["sha256"]
 
     def entities(self) -> EntityList:
         """The entities of `entities.toml`."""
-        return load_entities(str(self.entities_file))
+        return parse_entities(self.place.read(ENTITIES), f"{self.place}/{ENTITIES}")
+
+    def save_entities(self, entities: EntityList) -> None:
+        """Write `entities.toml`."""
+        self.place.write_text(ENTITIES, entities_toml(entities))
 
     def save_plan_summary(self, summary: PlanSummary) -> None:
         """Record what went into the plan; its presence says that the plan is complete."""
@@ -143,33 +123,32 @@ class Dataset:
             "rows": summary.rows,
             "captions": [summary.captions[n] for n in range(max(summary.captions, default=-1) + 1)],
         }
-        write_text(self.plan_summary, json.dumps(content, indent=2) + "\n")
+        self.place.write_text(PLAN_SUMMARY, json.dumps(content, indent=2) + "\n")
 
     def load_plan_summary(self) -> PlanSummary | None:
         """What went into the plan; None where it is still to be made."""
-        if not (self.plan_summary.is_file() and self.plan.is_file()):
+        if not self.place.has(PLAN_SUMMARY, PLAN):
             return None
-        content = _load_json(self.plan_summary)
+        content = self._load_json(PLAN_SUMMARY)
         tally = Tally(content["read"], Counter(content["dropped"]))
         return PlanSummary(tally, content["rows"], Counter(dict(enumerate(content["captions"]))))
 
     def complete_shards(self) -> list[ShardStats]:
         """The statistics of all shards that are complete."""
-        found = (read_stats(self.folder, number) for number in range(shard_count(self.plan)))
-        return [stats for stats in found if stats is not None]
+        return list(read_stats(self.place, range(shard_count(self.place))).values())
 
     def summary(self) -> Summary:
         """Counts, from the plan and the shards' statistics."""
         plan = self.load_plan_summary()
         if plan is None:
-            raise DataError(f"{self.folder} is no data set, or its build has not got to a plan")
+            raise DataError(f"{self.place} is no data set, or its build has not got to a plan")
         names = [entity.name for entity in self.entities()]
         summary = Summary(
-            str(self.folder),
+            self.place.address,
             plan.tally.read,
             dict(plan.tally.dropped),
             plan.rows,
-            shard_count(self.plan),
+            shard_count(self.place),
             entity_captions={name: plan.captions[n] for n, name in enumerate(names)},
         )
         failures: Counter[str] = Counter()
@@ -190,15 +169,14 @@ class Dataset:
             offsets = np.concatenate([[0], np.cumsum(entities.list.len().to_numpy())])
             flat = entities.explode().to_numpy()
             lists = EntityLists(offsets, flat, len(self.entities()))
-            write_partners(lists, self.folder, recipe["partners"], recipe["seed"])
+            write_partners(lists, self.place, recipe["partners"], recipe["seed"])
         summary = asdict(self.summary()) | {"folder": "."}
-        present = [name for name in CHECKED if (self.folder / name).is_file()]
         content = {
             "recipe": recipe,
             "summary": summary,
-            "sha256": {name: sha256(self.folder / name) for name in present},
+            "sha256": {n: self.place.sha256(n) for n in CHECKED if self.place.has(n)},
         }
-        write_text(self.folder / "dataset.json", json.dumps(content, indent=2) + "\n")
+        self.place.write_text(DATASET, json.dumps(content, indent=2) + "\n")
 
     def _join_tables(self) -> pl.Series:
         """Write the index and the failures; return each pair's distinct entities, sorted."""
@@ -206,13 +184,13 @@ class Dataset:
         bad = pa.schema([INDEX_SCHEMA.field(name) for name in ("key", "locator", "status")])
         entities: list[pl.Series] = []
         with (
-            replacing(self.folder / INDEX) as index_path,
-            replacing(self.folder / FAILURES) as failures_path,
+            self.place.writing(INDEX) as index_path,
+            self.place.writing(FAILURES) as failures_path,
             pq.ParquetWriter(index_path, schema, compression="zstd") as index,
             pq.ParquetWriter(failures_path, bad, compression="zstd") as failures,
         ):
-            for number in range(shard_count(self.plan)):
-                table = pq.read_table(self.folder / f"{shard_name(number)}.parquet")
+            for number in range(shard_count(self.place)):
+                table = read_shard_table(self.place, number)
                 good = pa.compute.equal(table["status"], OK)
                 pairs = table.filter(good).select(schema.names)
                 index.write_table(pairs.combine_chunks())
@@ -221,11 +199,21 @@ class Dataset:
                 entities.append(named.list.unique().list.sort())
         return pl.concat(entities) if entities else pl.Series(dtype=pl.List(pl.UInt16))
 
+    def _load_json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads(self.place.read(name))
+        except FileNotFoundError as error:
+            raise DataError(f"{self.place} is no data set: it has no {name}") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.place}/{name} is damaged ({error})") from error
 
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path.parent} is no data set: it has no {path.name}") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error})") from error
+
+def _differences(keys: list[str], mine: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """Which settings differ, and for those that people can read, from what to what."""
+    told = []
+    for key in keys:
+        if key in ("source_fingerprint", "entities"):
+            told.append(f"{key} differs")
+        else:
+            told.append(f"{key} was {theirs.get(key)}, is {mine[key]}")
+    return "; ".join(told)

@@ -1,17 +1,15 @@
 """Running a function over many inputs, here or on a cluster, with the results in order."""
 
-import multiprocessing
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ovseg.errors import DataError, UsageError
+from ovseg.data.processes import worker_pool
+from ovseg.errors import UsageError
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -68,34 +66,11 @@ def _run_in_processes(
     function: Callable[[Input], Output], inputs: Iterable[Input], workers: int
 ) -> Iterator[Output]:
     """Like `map`, a few inputs ahead of what is taken."""
-    # A forked child of a process with threads (polars, arrow) may hang, so none is forked.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_leave_with_parent) as pool:
+    with worker_pool(workers) as pool:
         waiting: deque[Future[Output]] = deque()
-        try:
-            for item in inputs:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+        for item in inputs:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process was killed, perhaps for memory: run the same command again, "
-                "with fewer --workers"
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _leave_with_parent() -> None:
-    """End this worker when its parent dies; a killed parent cannot tell it to."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        while waiting:
+            yield waiting.popleft().result()

@@ -10,7 +10,6 @@ from typing import Any
 
 from ovseg.data.corpus.forms import fold, surface_forms
 from ovseg.errors import DataError, UsageError
-from ovseg.files import write_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,10 +38,14 @@ class Entity:
 
 @dataclass(frozen=True)
 class EntityList:
-    """The entities in the order of their identifiers; those not kept come with their reasons."""
+    """The entities in the order of their identifiers; those not kept come with their reasons.
+
+    `tagger` is the spaCy pipeline, with its version, that found them; empty for given ones.
+    """
 
     kept: tuple[Entity, ...]
     dropped: tuple[Entity, ...] = ()
+    tagger: str = ""
 
     def __iter__(self) -> Iterator[Entity]:
         return iter(self.kept)
@@ -59,21 +62,28 @@ def entity(name: str, synonyms: Iterable[str] = (), ambiguous: Iterable[str] = (
 
 
 def load_entities(source: str) -> EntityList:
-    """`paper100`, or a file: TOML as `save_entities` writes it, or text with one entity a line.
+    """`paper100`, or a file: TOML as `entities_toml` writes it, or text with one entity a line.
 
     A line of text is a name and, after commas, its synonyms. In TOML, `forms` may be left out.
     """
     if source == PAPER:
         text = files("ovseg.data.corpus").joinpath("paper100.toml").read_text(encoding="utf-8")
         return _parse_toml(text, source)
-    path = Path(source)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return parse_entities(Path(source).read_bytes(), source)
+    except OSError as error:
         raise DataError(
             f"cannot read the entities {source}: {error}; give a file or {PAPER}"
         ) from error
-    return _parse_toml(text, source) if path.suffix == ".toml" else _parse_lines(text, source)
+
+
+def parse_entities(content: bytes, source: str) -> EntityList:
+    """The entities of a file's bytes; `source` names the file, and tells TOML by its ending."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source} is not UTF-8: {error}") from error
+    return _parse_toml(text, source) if source.endswith(".toml") else _parse_lines(text, source)
 
 
 def _parse_lines(text: str, source: str) -> EntityList:
@@ -84,8 +94,9 @@ def _parse_lines(text: str, source: str) -> EntityList:
 
 def _parse_toml(text: str, source: str) -> EntityList:
     try:
-        rows = tomllib.loads(text).get("entity", [])
-        return _checked([_from_row(row) for row in rows], source)
+        content = tomllib.loads(text)
+        found = _checked([_from_row(row) for row in content.get("entity", [])], source)
+        return replace(found, tagger=str(content.get("tagger", "")))
     except (tomllib.TOMLDecodeError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{source} is no list of entities: {error}") from error
 
@@ -132,6 +143,10 @@ def entities_toml(entities: EntityList) -> str:
         "# Entities in the order of their numbers. Edit and pass with --entities FILE: set kept,\n"
         "# add synonyms, remove forms; forms named in ambiguous are confirmed by a tagger.\n"
     ]
+    if entities.tagger:
+        blocks.append(
+            f"# The spaCy pipeline that found the nouns.\ntagger = {_toml(entities.tagger)}\n"
+        )
     for item in (*entities.kept, *entities.dropped):
         blocks.append(
             "[[entity]]\n"
@@ -149,8 +164,3 @@ def entities_toml(entities: EntityList) -> str:
 def _toml(value: str | bool | tuple[str, ...]) -> str:
     # JSON's strings, lists and booleans are TOML's, but for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def save_entities(entities: EntityList, path: Path) -> None:
-    """Write `entities.toml`."""
-    write_text(path, entities_toml(entities))

@@ -20,7 +20,7 @@ def fetch_shards(
 
     img2dataset's downloader does it, with the guard installed in the process it runs in, our
     check and resizing in place of its own, and our writer. Local processes are ours; PySpark and
-    Ray are img2dataset's distributors (there the folder must be one that all machines see).
+    Ray are img2dataset's distributors (there the place must be one that all machines see).
 
     Raises `DataError` if shards are missing at the end; the same call fetches only those.
     """
@@ -36,11 +36,11 @@ def fetch_shards(
     numbers = [(job.number, "") for job in jobs]
     if engine.kind == LOCAL:
         for _, (number, _) in engine.run(downloader, numbers):
-            if stats := read_stats(jobs[0].folder, number):
-                yield stats
+            yield from read_stats(jobs[0].place, [number]).values()
     else:
         _distribute(downloader, numbers, engine)
-    missing = [job.number for job in jobs if read_stats(job.folder, job.number) is None]
+    here = read_stats(jobs[0].place, [job.number for job in jobs])
+    missing = [job.number for job in jobs if job.number not in here]
     if missing:
         raise DataError(
             f"{len(missing)} shards could not be built, the first is {missing[0]}: "
@@ -53,7 +53,7 @@ def _distribute(downloader: object, numbers: list[tuple[int, str]], engine: Engi
     from img2dataset.distributor import pyspark_distributor, ray_distributor
 
     if engine.kind == PYSPARK and find_spec("pyspark") is None:
-        raise MissingDependencyError("pyspark", "download", "the engine pyspark")
+        raise MissingDependencyError("pyspark", "spark", "the engine pyspark")
     distributor = pyspark_distributor if engine.kind == PYSPARK else ray_distributor
     with contextlib.redirect_stdout(sys.stderr):
         if engine.kind != PYSPARK:

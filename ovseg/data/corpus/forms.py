@@ -24,6 +24,8 @@ _IRREGULAR = {
     "men": ("man",),
     "women": ("woman",),
     "children": ("child",),
+    "gentleman": ("gentlemen",),
+    "police": (),
 }
 
 

@@ -70,7 +70,7 @@ class ShardWriter:
     def close(self) -> None:
         """Write the shard."""
         job = self._job
-        write_shard(job.folder, job.number, self._rows, self._images, job.names)
+        write_shard(job.place, job.number, self._rows, self._images, job.names)
 
 
 @contextmanager
@@ -112,8 +112,8 @@ class GuardedDownloader(Downloader):
     def __call__(self, row: tuple[int, str]) -> tuple[bool, tuple[int, str]]:
         """Build one shard; whether it went well, and `row` again, as distributors expect."""
         job = self._jobs[row[0]]
-        rows = plan_rows(read_shard_plan(job.plan, job.number))
-        writer = ShardWriter(job, rows, read_images(job.folder, job.number))
+        rows = plan_rows(read_shard_plan(job.place, job.number))
+        writer = ShardWriter(job, rows, read_images(job.place, job.number))
         # It is called with number, folder, format and schema: ours are in the job.
         self.sample_writer_class = lambda *_: writer
         with guarded(self._fetch_options), tempfile.TemporaryDirectory() as folder:

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ovseg.data.corpus.dataset import INDEX, Dataset, Summary
+from ovseg.data.corpus.dataset import DATASET, INDEX, Dataset, Summary
 from ovseg.data.corpus.partners import NOBODY
-from ovseg.data.corpus.plan import shard_count
-from ovseg.data.corpus.shards import read_stats, shard_name
+from ovseg.data.corpus.places import Address, Place
+from ovseg.data.corpus.shards import shard_name
 from ovseg.errors import DataError, UsageError
-from ovseg.files import sha256
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Inspection:
 
 
 def inspect_dataset(
-    folder: Path,
+    address: Address,
     samples: int = 5,
     verify: bool = True,
     seed: int = 0,
@@ -65,7 +64,7 @@ def inspect_dataset(
     """Counts, `samples` pairs drawn with `seed` and, if asked, every checksum compared."""
     if samples < 0:
         raise UsageError("the number of samples cannot be negative")
-    dataset = Dataset(folder)
+    dataset = Dataset(address)
     found = Inspection(dataset.summary())
     if not found.summary.complete:
         missing = found.summary.shards - found.summary.shards_complete
@@ -73,7 +72,7 @@ def inspect_dataset(
     if verify:
         _verify_shards(dataset, found, progress)
         _verify_files(dataset, found)
-    if samples and (folder / INDEX).is_file():
+    if samples and dataset.place.has(INDEX):
         found.samples = _draw_samples(dataset, samples, seed)
     return found
 
@@ -83,63 +82,66 @@ def _verify_shards(
     found: Inspection,
     progress: Callable[[str, int, int | None], None] | None,
 ) -> None:
-    total = shard_count(dataset.plan)
-    for number in range(total):
-        if (stats := read_stats(dataset.folder, number)) is not None:
-            found.shards_checked += 1
-            tar = dataset.folder / f"{shard_name(number)}.tar"
-            if sha256(tar) != stats.tar_sha256:
-                found.faults.append(
-                    f"{tar.name} does not match its checksum: "
-                    f"remove {shard_name(number)}_stats.json and build again"
-                )
+    shards = dataset.complete_shards()
+    for done, stats in enumerate(shards, 1):
+        name = shard_name(stats.shard)
+        if dataset.place.sha256(f"{name}.tar") != stats.tar_sha256:
+            found.faults.append(
+                f"{name}.tar does not match its checksum: remove {name}_stats.json and build again"
+            )
         if progress is not None:
-            progress("verifying shards", number + 1, total)
+            progress("verifying shards", done, len(shards))
+    found.shards_checked = len(shards)
 
 
 def _verify_files(dataset: Dataset, found: Inspection) -> None:
-    if not (dataset.folder / "dataset.json").is_file():
+    if not dataset.place.has(DATASET):
         return
     for name, expected in dataset.checksums().items():
-        path = dataset.folder / name
-        if not path.is_file():
+        if not dataset.place.has(name):
             found.faults.append(f"{name} is missing: build again")
-        elif sha256(path) != expected:
+        elif dataset.place.sha256(name) != expected:
             found.faults.append(f"{name} does not match its checksum: remove it and build again")
 
 
 def _draw_samples(dataset: Dataset, count: int, seed: int) -> list[Sample]:
-    index = pl.scan_parquet(dataset.folder / INDEX)
-    total = index.select(pl.len()).collect().item()
-    chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
-    partners = _load(dataset.folder / "partners.npy")[chosen] if total else np.empty((0, 0))
-    shared = _load(dataset.folder / "partner_entities.npy")[chosen] if total else partners
-    wanted = np.unique(np.concatenate([chosen, partners[partners != NOBODY].ravel()]))
-    rows = dict(
-        zip(
-            wanted.tolist(),
-            index.with_row_index("row").filter(pl.col("row").is_in(wanted.tolist()))
-            .select("key", "caption", "width", "height", "entities", "starts", "ends")
-            .collect().rows(),
-            strict=True,
-        )
-    )  # fmt: skip
+    with dataset.place.at_hand(INDEX) as path:
+        index = pl.scan_parquet(path)
+        total = index.select(pl.len()).collect().item()
+        chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
+        if not len(chosen):
+            return []
+        partners = _rows_of(dataset.place, "partners.npy", chosen)
+        shared = _rows_of(dataset.place, "partner_entities.npy", chosen)
+        wanted = np.unique(np.concatenate([chosen, partners[partners != NOBODY]]))
+        numbered = index.with_row_index("row").filter(pl.col("row").is_in(wanted.tolist()))
+        rows = {row["row"]: row for row in numbered.collect().iter_rows(named=True)}
     names = [entity.name for entity in dataset.entities()]
-    made = []
-    for row, others, entities in zip(chosen.tolist(), partners, shared, strict=True):
-        key, caption, width, height, *spans = rows[row]
-        pairs = [
-            Partner(rows[int(other)][0], rows[int(other)][1], names[entity])
-            for other, entity in zip(others, entities, strict=True)
-            if other != NOBODY
-        ]
-        found = [Span(names[n], start, end) for n, start, end in zip(*spans, strict=True)]
-        made.append(Sample(key, caption, width, height, found, pairs))
-    return made
+    return [
+        _sample(rows, row, list(zip(others, entities, strict=True)), names)
+        for row, others, entities in zip(chosen.tolist(), partners, shared, strict=True)
+    ]
 
 
-def _load(path: Path) -> np.ndarray:
+def _sample(
+    rows: dict[int, dict[str, Any]], number: int, partners: list[tuple[int, int]], names: list[str]
+) -> Sample:
+    """One pair of the index, with its partners as (row, shared entity)."""
+    row = rows[number]
+    spans = zip(row["entities"], row["starts"], row["ends"], strict=True)
+    others = [
+        Partner(rows[int(other)]["key"], rows[int(other)]["caption"], names[entity])
+        for other, entity in partners
+        if other != NOBODY
+    ]
+    found = [Span(names[entity], start, end) for entity, start, end in spans]
+    return Sample(row["key"], row["caption"], row["width"], row["height"], found, others)
+
+
+def _rows_of(place: Place, name: str, chosen: np.ndarray) -> np.ndarray:
+    """Some rows of an array file."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        with place.at_hand(name) as path:
+            return np.load(path, mmap_mode="r", allow_pickle=False)[chosen]
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): build again") from error
+        raise DataError(f"{place}/{name} cannot be read ({error}): build again") from error

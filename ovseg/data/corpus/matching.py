@@ -3,12 +3,16 @@
 All surface forms are searched at once (Aho-Corasick) over all captions of a chunk joined into one
 text; word boundaries and overlaps are then decided on arrays. Offsets count code points, so that
 `caption[start:end]` is the form as written.
+
+Captions of ASCII alone, nearly all there are, are searched as bytes; one caption with another
+letter among them would otherwise make Python widen, fold and index the text of all.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any, TypeAlias
 
 import ahocorasick_rs
 import numpy as np
@@ -16,6 +20,10 @@ import polars as pl
 
 from ovseg.data.corpus.entities import EntityList
 from ovseg.data.corpus.forms import fold
+
+# Beyond either end of a text there are line breaks: negative places wrap around into them.
+_PADDING = b"\n" * 4
+_Places: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -59,36 +67,69 @@ class Matcher:
         self.entity_of_form = np.array([number for _, number in pairs], np.uint16)
         ambiguous = {form for entity in entities for form in entity.ambiguous}
         self.ambiguous = np.array([form in ambiguous for form in self.forms], bool)
-        self._automaton = ahocorasick_rs.AhoCorasick(
-            self.forms, implementation=ahocorasick_rs.Implementation.DFA
-        )
+        self._in_text = _Automaton(self.forms, ahocorasick_rs.AhoCorasick)
+        self._in_bytes = _Automaton(self.forms, ahocorasick_rs.BytesAhoCorasick, str.encode)
 
     def match(self, captions: pl.Series) -> Matches:
         """All matches in a chunk of captions (String, no nulls, no line breaks)."""
-        joined = (captions + "\n").str.join("").item() if len(captions) else ""
-        joined = fold(joined)
-        found = self._automaton.find_matches_as_indexes(joined, overlapping=True)
-        flat = np.fromiter(chain.from_iterable(found), np.int64, 3 * len(found))
-        form, start, end = flat.reshape(-1, 3).T
-        whole = _is_whole(joined, start, end)
-        form, start, end = form[whole], start[whole], end[whole]
-        longest = _leftmost_longest(start, end)
-        form, start, end = form[longest], start[longest], end[longest]
-        line_ends = np.cumsum(captions.str.len_chars().to_numpy().astype(np.int64) + 1)
-        row = np.searchsorted(line_ends, start, side="right")
-        line_start = np.concatenate([[0], line_ends])[row]
+        plain = (captions.str.len_bytes() == captions.str.len_chars()).to_numpy()
+        groups = []
+        for rows in (np.flatnonzero(plain), np.flatnonzero(~plain)):
+            if len(rows):
+                group = captions if len(rows) == len(captions) else captions[rows]
+                groups.append(self._match_group(group, rows, bool(plain[rows[0]])))
+        columns = [np.concatenate(column) for column in zip(*groups, strict=True)]
+        row, form, start, end = columns or np.empty((4, 0), np.int64)
+        order = np.argsort(row, kind="stable")
         return Matches(
-            row,
-            self.entity_of_form[form],
-            form,
-            (start - line_start).astype(np.uint32),
-            (end - line_start).astype(np.uint32),
+            row[order],
+            self.entity_of_form[form[order]],
+            form[order],
+            start[order].astype(np.uint32),
+            end[order].astype(np.uint32),
         )
 
+    def _match_group(self, captions: pl.Series, rows: np.ndarray, plain: bool) -> _Places:
+        """Row, form, start and end of every match; `rows` numbers the captions of this group."""
+        joined = fold((captions + "\n").str.join("").item())
+        if plain:
+            data = joined.encode("ascii")
+            characters = _Characters(np.frombuffer(data + _PADDING, np.uint8))
+            form, start, end = self._in_bytes.find(data)
+        else:
+            codes = joined.encode("utf-32-le") + _PADDING.decode().encode("utf-32-le")
+            characters = _Characters(np.frombuffer(codes, np.uint32))
+            form, start, end = self._in_text.find(joined)
+        chosen = np.flatnonzero(_is_whole(characters, start, end))
+        chosen = chosen[_leftmost_longest(start[chosen], end[chosen])]
+        form, start, end = form[chosen], start[chosen], end[chosen]
+        line_ends = np.cumsum(captions.str.len_chars().to_numpy().astype(np.int64) + 1)
+        line = np.searchsorted(line_ends, start, side="right")
+        line_start = np.concatenate([[0], line_ends])[line]
+        return rows[line], form, start - line_start, end - line_start
 
-def _is_whole(text: str, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Which [start, end) are words of their own in folded `text`; bool [M]."""
-    kind = _Characters(text)
+
+class _Automaton:
+    """Searches for all forms at once, in text or in bytes."""
+
+    def __init__(
+        self,
+        forms: list[str],
+        kind: Callable[..., Any],
+        convert: Callable[[str], str | bytes] = str,
+    ) -> None:
+        self._search = kind(
+            [convert(form) for form in forms], implementation=ahocorasick_rs.Implementation.DFA
+        )
+
+    def find(self, text: str | bytes) -> np.ndarray:
+        """Form, start and end of every occurrence, overlapping or not; int64 [3, M]."""
+        found = self._search.find_matches_as_indexes(text, overlapping=True)
+        return np.fromiter(chain.from_iterable(found), np.int64, 3 * len(found)).reshape(-1, 3).T
+
+
+def _is_whole(kind: "_Characters", start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Which [start, end) are words of their own in folded text; bool [M]."""
     before, after = kind.at(start - 1), kind.at(end)
     beyond = kind.at(end + 1)
     open_left = ~before.word & ~(before.apostrophe & kind.at(start - 2).word)
@@ -107,14 +148,10 @@ class _Kinds:
 
 
 class _Characters:
-    """What kind of character stands at a place; beyond either end there is a line break."""
+    """What kind of character stands at a place, given the code points of a text and `_PADDING`."""
 
-    def __init__(self, text: str) -> None:
-        # Negative places wrap around into the padding.
-        padded = text + "\n\n\n\n"
-        ascii_only = padded.isascii()
-        codes = padded.encode("ascii" if ascii_only else "utf-32-le")
-        self._codes = np.frombuffer(codes, np.uint8 if ascii_only else np.uint32)
+    def __init__(self, codes: np.ndarray) -> None:
+        self._codes = codes
 
     def at(self, places: np.ndarray) -> _Kinds:
         codes = self._codes[places]

@@ -11,13 +11,11 @@ The draws are a hash of (seed, row, slot): the same on any machine, in any order
 of numpy.
 """
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
+from ovseg.data.corpus.places import Address, open_place
 from ovseg.errors import DataError
-from ovseg.files import replacing
 
 NOBODY = np.uint32(0xFFFFFFFF)
 NO_ENTITY = np.uint16(0xFFFF)
@@ -110,11 +108,12 @@ def _mix(word: np.ndarray) -> np.ndarray:
     return word ^ (word >> np.uint64(31))
 
 
-def write_partners(lists: EntityLists, folder: Path, slots: int, seed: int) -> None:
+def write_partners(lists: EntityLists, address: Address, slots: int, seed: int) -> None:
     """Draw all partners, block by block, into the two files; there must be a pair."""
+    place = open_place(address)
     with (
-        replacing(folder / "partners.npy") as rows_path,
-        replacing(folder / "partner_entities.npy") as shared_path,
+        place.writing("partners.npy") as rows_path,
+        place.writing("partner_entities.npy") as shared_path,
     ):
         shape = (len(lists), slots)
         rows = np.lib.format.open_memmap(rows_path, "w+", np.uint32, shape)

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from ovseg.data.corpus.encoding import BadImageError, ImageOptions, PreparedImage, prepare_image
+from ovseg.data.corpus.places import Place
 from ovseg.data.corpus.plan import read_shard_plan
 from ovseg.data.corpus.shards import PlanRow, ShardStats, plan_rows, write_shard
 
@@ -14,28 +15,26 @@ from ovseg.data.corpus.shards import PlanRow, ShardStats, plan_rows, write_shard
 class ShardJob:
     """All that another process or machine needs to build one shard.
 
-    `images` is the folder the plan's locators are relative to; `names` are the entities' names.
+    `images` is the folder the plan's locators are relative to (None: they are to be fetched);
+    `names` are the entities' names.
     """
 
-    folder: Path
+    place: Place
     number: int
-    images: Path
+    images: Path | None
     options: ImageOptions
     names: tuple[str, ...]
-
-    @property
-    def plan(self) -> Path:
-        """The plan that the shard is part of."""
-        return self.folder / "plan.parquet"
 
 
 def build_shard(job: ShardJob) -> ShardStats:
     """Read, check and encode the images of one shard and write it."""
-    rows = plan_rows(read_shard_plan(job.plan, job.number))
-    return write_shard(job.folder, job.number, rows, _prepared(job, rows), job.names)
+    rows = plan_rows(read_shard_plan(job.place, job.number))
+    return write_shard(job.place, job.number, rows, _prepared(job, rows), job.names)
 
 
 def _prepared(job: ShardJob, rows: list[PlanRow]) -> Iterator[PreparedImage | str]:
+    if job.images is None:
+        raise ValueError("images that are to be fetched are no files")
     root = job.images.resolve()
     for row in rows:
         try:

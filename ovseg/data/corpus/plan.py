@@ -5,9 +5,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -18,11 +18,12 @@ from ovseg.data.corpus.captions import Tally
 from ovseg.data.corpus.entities import EntityList
 from ovseg.data.corpus.lines import Part
 from ovseg.data.corpus.matching import Matcher, Matches
+from ovseg.data.corpus.places import Place
 from ovseg.data.corpus.sources import Source
 from ovseg.data.corpus.tagging import Tagger
 from ovseg.errors import DataError
-from ovseg.files import replacing
 
+PLAN = "plan.parquet"
 SCHEMA = pa.schema(
     [
         ("locator", pa.string()),
@@ -106,12 +107,12 @@ def _with_matches(chunk: pl.DataFrame, matches: Matches) -> pa.Table:
 
 
 def write_plan(
-    tables: Iterable[pa.Table], path: Path, rows_per_shard: int, summary: PlanSummary
+    tables: Iterable[pa.Table], place: Place, rows_per_shard: int, summary: PlanSummary
 ) -> None:
     """Write matched chunks, in order, as a plan; `summary` is filled in on the way."""
     with (
-        replacing(path) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+        place.writing(PLAN) as path,
+        pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer,
     ):
         for group in _regroup(_counted(tables, summary), rows_per_shard):
             writer.write_table(group, row_group_size=rows_per_shard)
@@ -141,18 +142,24 @@ def _regroup(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def shard_count(plan: Path) -> int:
-    """How many shards a plan has."""
-    return _open(plan).metadata.num_row_groups
+def shard_count(place: Place) -> int:
+    """How many shards the plan at a place has."""
+    with _open(place) as plan:
+        return plan.metadata.num_row_groups
 
 
-def read_shard_plan(plan: Path, number: int) -> pa.Table:
+def read_shard_plan(place: Place, number: int) -> pa.Table:
     """The rows of one shard, as `SCHEMA` has them."""
-    return _open(plan).read_row_group(number)
+    with _open(place) as plan:
+        return plan.read_row_group(number)
 
 
-def _open(plan: Path) -> pq.ParquetFile:
+@contextmanager
+def _open(place: Place) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.ParquetFile(plan)
+        with place.open(PLAN) as stream:
+            yield pq.ParquetFile(stream)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{plan} cannot be read ({error}): remove it and run again") from error
+        raise DataError(
+            f"{place}/{PLAN} cannot be read ({error}): remove it and run again"
+        ) from error

@@ -1,8 +1,10 @@
 """The same work as stages of Ray Data on a cluster: same functions, same bytes.
 
-The data set's folder and the images must lie where every machine sees them under the same path.
+Captions and the data set may be at any fsspec address; folders, that of the images among them,
+must lie where every machine sees them under the same path.
 """
 
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from ovseg.data.corpus.engines import Engine
-from ovseg.errors import DataError, MissingDependencyError
+from ovseg.errors import DataError, MissingDependencyError, OvsegError
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -55,13 +57,25 @@ def run_on_ray(
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
         # Pickled by us, so that Ray need not find an Arrow type for our objects.
         rows = [{"work": pickle.dumps((function, item))} for item in inputs]
         stage = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_work)
-        for row in stage.iter_rows():
-            yield pickle.loads(row["result"])  # from our own workers
+        try:
+            for row in stage.iter_rows():
+                result, error = pickle.loads(row["result"])  # from our own workers
+                if error is not None:
+                    raise error
+                yield result
+        except ray.exceptions.RayError as error:
+            last = str(error).strip().rsplit("\n", 1)[-1]
+            raise DataError(f"a Ray worker failed ({last}): run the same command again") from error
 
 
 def _work(row: dict[str, Any]) -> dict[str, bytes]:
+    """One piece of work; its result, or what it had to say to the user, goes back as bytes."""
     function, item = pickle.loads(row["work"])  # from our own driver
-    return {"result": pickle.dumps(function(item))}
+    try:
+        return {"result": pickle.dumps((function(item), None))}
+    except OvsegError as error:
+        return {"result": pickle.dumps((None, error))}

@@ -9,9 +9,8 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from ovseg.data.corpus.dataset import INDEX, Dataset, Summary
+from ovseg.data.corpus.dataset import INDEX, REPORT, Dataset, Summary
 from ovseg.downloads import show_size
-from ovseg.files import write_text
 
 SHOWN = 40  # entities listed by frequency
 CROSSED = 25  # entities in the table of co-occurrence
@@ -50,7 +49,7 @@ def write_report(dataset: Dataset, summary: Summary) -> None:
     planned = np.array(list(summary.entity_captions.values()))
     statistics = gather_statistics(dataset, np.argsort(-planned, kind="stable")[:CROSSED], planned)
     html = render_report(summary, list(summary.entity_captions), statistics)
-    write_text(dataset.folder / "report.html", html)
+    dataset.place.write_text(REPORT, html)
 
 
 def gather_statistics(dataset: Dataset, crossed: np.ndarray, planned: np.ndarray) -> Statistics:
@@ -62,10 +61,11 @@ def gather_statistics(dataset: Dataset, crossed: np.ndarray, planned: np.ndarray
         np.zeros((size, size), np.int64),
         np.zeros(len(_WORDS), np.int64),
     )
-    index = pq.ParquetFile(dataset.folder / INDEX)
-    for group in range(index.metadata.num_row_groups):
-        table = index.read_row_group(group, columns=["caption", "entities"])
-        _count(pl.DataFrame(pl.from_arrow(table)), found)
+    with dataset.place.open(INDEX) as stream:
+        index = pq.ParquetFile(stream)
+        for group in range(index.metadata.num_row_groups):
+            table = index.read_row_group(group, columns=["caption", "entities"])
+            _count(pl.DataFrame(pl.from_arrow(table)), found)
     return found
 
 

@@ -14,17 +14,18 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ovseg.data.corpus.encoding import PreparedImage
+from ovseg.data.corpus.places import Address, Place, open_place
 from ovseg.errors import DataError
-from ovseg.files import replacing, write_text
 
 OK = "ok"
+# What a shard consists of. The statistics are written last, so that they say: it is complete.
+SUFFIXES = (".tar", ".parquet", ".tar.sha256", "_stats.json")
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -85,23 +86,28 @@ def sample_key(shard: int, position: int) -> str:
     return f"{shard:06d}{position:05d}"
 
 
+def shard_files(number: int) -> tuple[str, ...]:
+    """The names of a shard's files, in the order in which they are written."""
+    return tuple(f"{shard_name(number)}{suffix}" for suffix in SUFFIXES)
+
+
 def write_shard(
-    folder: Path,
+    address: Address,
     number: int,
     rows: Sequence[PlanRow],
     images: Iterable[PreparedImage | str],
     names: Sequence[str],
 ) -> ShardStats:
-    """Write shard `number`: `images` has, per row, the image or the reason why there is none.
+    """Write shard `number` at a place.
 
-    `names` are the entities' names, for the `.json` members. Complete or absent: the statistics
-    are written last.
+    `images` has, per row, the image or the reason why there is none. `names` are the entities'
+    names, for the `.json` members. Complete or absent: the statistics are written last.
     """
+    place = open_place(address)
     stats = ShardStats(number, rows=len(rows))
     table: dict[str, list] = {name: [] for name in INDEX_SCHEMA.names}
     failures: Counter[str] = Counter()
-    tar_path = folder / f"{shard_name(number)}.tar"
-    with replacing(tar_path) as temporary, temporary.open("wb") as stream:
+    with place.writing(f"{shard_name(number)}.tar") as path, path.open("wb") as stream:
         tar = _Tar(stream)
         for position, (row, image) in enumerate(zip(rows, images, strict=True)):
             key, offset = sample_key(number, position), None
@@ -115,7 +121,7 @@ def write_shard(
         tar.close()
     stats.tar_sha256, stats.tar_size = tar.sha256(), tar.size
     stats.failures = dict(sorted(failures.items()))
-    _write_side_files(folder, table, stats)
+    _write_side_files(place, table, stats)
     return stats
 
 
@@ -129,12 +135,12 @@ def _add_sample(
     return offset
 
 
-def _write_side_files(folder: Path, table: dict[str, list], stats: ShardStats) -> None:
+def _write_side_files(place: Place, table: dict[str, list], stats: ShardStats) -> None:
     name = shard_name(stats.shard)
-    with replacing(folder / f"{name}.parquet") as temporary:
-        pq.write_table(pa.table(table, schema=INDEX_SCHEMA), temporary, compression="zstd")
-    write_text(folder / f"{name}.tar.sha256", f"{stats.tar_sha256}  {name}.tar\n")
-    write_text(folder / f"{name}_stats.json", json.dumps(asdict(stats), indent=2) + "\n")
+    with place.writing(f"{name}.parquet") as path:
+        pq.write_table(pa.table(table, schema=INDEX_SCHEMA), path, compression="zstd")
+    place.write_text(f"{name}.tar.sha256", f"{stats.tar_sha256}  {name}.tar\n")
+    place.write_text(f"{name}_stats.json", json.dumps(asdict(stats), indent=2) + "\n")
 
 
 def _append(
@@ -203,14 +209,19 @@ class _Tar:
         self.size += len(data)
 
 
-def read_images(folder: Path, number: int) -> dict[int, PreparedImage]:
+def read_shard_table(place: Place, number: int) -> pa.Table:
+    """The table of a shard that is complete, as `INDEX_SCHEMA` has it."""
+    with place.open(f"{shard_name(number)}.parquet") as stream:
+        return pq.read_table(stream)
+
+
+def read_images(place: Place, number: int) -> dict[int, PreparedImage]:
     """The images of a shard that is complete, by the row's place in the plan; else none."""
-    if read_stats(folder, number) is None:
+    if not read_stats(place, [number]):
         return {}
-    table = pq.read_table(folder / f"{shard_name(number)}.parquet").to_pylist()
-    with (folder / f"{shard_name(number)}.tar").open("rb") as stream:
+    with place.open(f"{shard_name(number)}.tar") as stream:
         found = {}
-        for position, row in enumerate(table):
+        for position, row in enumerate(read_shard_table(place, number).to_pylist()):
             if row["status"] == OK:
                 stream.seek(row["offset"])
                 data = stream.read(row["size"])
@@ -218,18 +229,24 @@ def read_images(folder: Path, number: int) -> dict[int, PreparedImage]:
     return found
 
 
-def read_stats(folder: Path, number: int) -> ShardStats | None:
-    """The statistics of a complete shard; None where it still has to be built."""
-    name = shard_name(number)
-    path = folder / f"{name}_stats.json"
+def read_stats(place: Place, numbers: Sequence[int]) -> dict[int, ShardStats]:
+    """The statistics of those of the shards that are complete; the others are still to be built."""
+    sizes = place.sizes([name for number in numbers for name in shard_files(number)])
+    begun = {n: names[-1] for n in numbers if set(names := shard_files(n)) <= set(sizes)}
+    contents = place.read_many(begun.values())
+    found = {}
+    for number, name in begun.items():
+        if name in contents:
+            stats = _parse_stats(contents[name], f"{place}/{name}")
+            if sizes[f"{shard_name(number)}.tar"] == stats.tar_size:
+                found[number] = stats
+    return found
+
+
+def _parse_stats(content: bytes, where: str) -> ShardStats:
     try:
-        stats = ShardStats(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
+        return ShardStats(**json.loads(content))
+    except (ValueError, TypeError) as error:
         raise DataError(
-            f"{path} is damaged ({error}): remove it to build the shard again"
+            f"{where} is damaged ({error}): remove it to build the shard again"
         ) from error
-    tar = folder / f"{name}.tar"
-    whole = tar.is_file() and tar.stat().st_size == stats.tar_size
-    return stats if whole and (folder / f"{name}.parquet").is_file() else None

@@ -1,6 +1,7 @@
 """Parts of speech from spaCy: which nouns captions hold, and whether a match is one."""
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,16 @@ class Tagger:
                 if advance is not None:
                     advance(1)
         return confirmed
+
+
+def identify(pipeline: str) -> str:
+    """Name and version of the pipeline that `Tagger` would load; empty if none is installed."""
+    for name in (pipeline,) if pipeline else PIPELINES:
+        try:
+            return f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return pipeline
 
 
 def _load(pipeline: str) -> Any:

@@ -12,38 +12,30 @@ While it is being built `OUT/.build` holds what is needed to go on after a stop.
 """
 
 import json
+import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ovseg.data.cutouts import annotations, backgrounds, library
-from ovseg.data.cutouts.backgrounds import Background, BackgroundChunk
+from ovseg.data.cutouts import annotations
 from ovseg.data.cutouts.compose import SceneChunk, Stock, make_chunk, write_stock
-from ovseg.data.cutouts.library import CutOut, LibraryChunk
+from ovseg.data.cutouts.library import CutOut
+from ovseg.data.cutouts.reading import Library, read_library
 from ovseg.data.cutouts.request import (
     CutoutsRequest,
-    Sources,
     find_sources,
     make_fingerprint,
     scene_counts,
 )
-from ovseg.data.cutouts.split import (
-    TEST,
-    TRAIN,
-    Split,
-    split_backgrounds,
-    split_cutouts,
-    well_drawn,
-)
+from ovseg.data.cutouts.split import TEST, TRAIN, Split, split_backgrounds, split_cutouts
 from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
 
-_FILES_PER_PIECE = 32
-_PHOTOGRAPHS_PER_PIECE = 4
+MOST_EVALUATED = 252  # 8-bit label maps also hold the background and two special values
+_log = logging.getLogger(__name__)
 _SCENES_PER_PIECE = 64
 
 
@@ -74,13 +66,6 @@ class CutoutsSummary:
     dropped: int
 
 
-@dataclass(frozen=True)
-class _Library:
-    cutouts: list[CutOut]
-    backgrounds: list[Background]
-    rejected: list[list[str]]
-
-
 def build_cutouts(
     request: CutoutsRequest, workers: int = 1, progress: Progress | None = None
 ) -> CutoutsSummary:
@@ -98,7 +83,7 @@ def build_cutouts(
     if finished is not None:
         return finished
     work = request.out / ".build"
-    found = _well_drawn(_read_library(request, sources, workers, progress), request.min_drawings)
+    found = read_library(request, sources, workers, progress)
     split = split_cutouts(found.cutouts, request.test_share, request.seed)
     stocks = _stocks(request, found, split)
     pieces: list[Piece[SceneChunk]] = []
@@ -118,6 +103,11 @@ def build_cutouts(
         for side in (TRAIN, TEST)
     }
     summary = _summarise(found, split, stocks, records)
+    if summary.test_entities > MOST_EVALUATED:
+        _log.warning(
+            f"the test set has {summary.test_entities} entities; `ovseg eval` can tell "
+            f"{MOST_EVALUATED} apart: build it with --top-entities to have it scored"
+        )
     _finish(request, found, split, stocks, records, summary)
     return summary
 
@@ -140,7 +130,7 @@ def _open_out(request: CutoutsRequest, fingerprint: dict[str, Any]) -> CutoutsSu
 
 
 def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
-    changed = sorted(key for key in asked | there if there.get(key) != asked.get(key))
+    changed = [key for key in asked if there.get(key) != asked[key]]
     if changed:
         raise UsageError(
             f"{out} holds a set built otherwise ({', '.join(changed)} differ): choose another "
@@ -148,69 +138,7 @@ def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> No
         )
 
 
-def _read_library(
-    request: CutoutsRequest, sources: Sources, workers: int, progress: Progress | None
-) -> _Library:
-    work = request.out / ".build"
-    chunks = [
-        LibraryChunk(
-            request.cutouts.resolve(),
-            tuple(sources.cutouts[first : first + _FILES_PER_PIECE]),
-            first,
-            work / "pixels" / "cutouts",
-            request.names,
-        )
-        for first in range(0, len(sources.cutouts), _FILES_PER_PIECE)
-    ]
-    pieces = [
-        Piece(work / f"cutouts-{chunk.first:07d}.json", chunk, len(chunk.sources))
-        for chunk in chunks
-    ]
-    read = run_pieces("reading cut-outs", pieces, library.read_chunk, workers, progress)
-    photographs = _read_backgrounds(request, sources.backgrounds, workers, progress)
-    return _Library(
-        [CutOut(**item) for result in read for item in result["cutouts"]],
-        [
-            Background(**{**item, "shows": tuple(item["shows"])})
-            for result in photographs
-            for item in result["backgrounds"]
-        ],
-        [item for result in (*read, *photographs) for item in result["rejected"]],
-    )
-
-
-def _well_drawn(found: _Library, least: int) -> _Library:
-    """Without the entities that have fewer than `least` drawings, which are listed as rejected."""
-    if least == 1:
-        return found
-    kept = well_drawn(found.cutouts, least)
-    few = [
-        [cutout.source, "too few drawings of its entity", cutout.words]
-        for cutout, keep in zip(found.cutouts, kept, strict=True)
-        if not keep
-    ]
-    cutouts = [cutout for cutout, keep in zip(found.cutouts, kept, strict=True) if keep]
-    return _Library(cutouts, found.backgrounds, [*found.rejected, *few])
-
-
-def _read_backgrounds(
-    request: CutoutsRequest, sources: Sequence[str], workers: int, progress: Progress | None
-) -> list[dict[str, Any]]:
-    work = request.out / ".build"
-    pieces = []
-    for first in range(0, len(sources), _PHOTOGRAPHS_PER_PIECE):
-        chunk = BackgroundChunk(
-            request.backgrounds.resolve(),
-            tuple(sources[first : first + _PHOTOGRAPHS_PER_PIECE]),
-            first,
-            work / "pixels" / "backgrounds",
-            request.names,
-        )
-        pieces.append(Piece(work / f"backgrounds-{first:07d}.json", chunk, len(chunk.sources)))
-    return run_pieces("reading photographs", pieces, backgrounds.read_chunk, workers, progress)
-
-
-def _stocks(request: CutoutsRequest, found: _Library, split: Split) -> dict[str, Stock]:
+def _stocks(request: CutoutsRequest, found: Library, split: Split) -> dict[str, Stock]:
     names = sorted({cutout.name for cutout in found.cutouts})
     category_of = {name: number for number, name in enumerate(names, start=1)}
     grounds = split_backgrounds(len(found.backgrounds), request.test_share, request.seed)
@@ -224,7 +152,7 @@ def _stocks(request: CutoutsRequest, found: _Library, split: Split) -> dict[str,
     return stocks
 
 
-def _require_stock(request: CutoutsRequest, found: _Library, stock: Stock, side: str) -> None:
+def _require_stock(request: CutoutsRequest, found: Library, stock: Stock, side: str) -> None:
     """Give up, leaving nothing behind, where a side has nothing to make scenes from."""
     if stock.backgrounds and stock.cutouts:
         return
@@ -261,7 +189,7 @@ def _scene_pieces(request: CutoutsRequest, side: str, count: int) -> list[Piece[
 
 
 def _summarise(
-    found: _Library,
+    found: Library,
     split: Split,
     stocks: dict[str, Stock],
     records: dict[str, list[dict[str, Any]]],
@@ -284,7 +212,7 @@ def _summarise(
 
 def _finish(
     request: CutoutsRequest,
-    found: _Library,
+    found: Library,
     split: Split,
     stocks: dict[str, Stock],
     records: dict[str, list[dict[str, Any]]],

@@ -104,8 +104,9 @@ def noun_phrase(rng: Generator, subject: Subject, table: NameTable) -> str:
     words = []
     if subject.size and not uncounted and rng.random() < 0.3:
         words.append(subject.size)
-    # "an orange orange" is no sentence for people.
-    if subject.colour and subject.colour != subject.name and rng.random() < 0.75:
+    # "an orange orange" is no sentence for people, nor is "a blue nurse".
+    telling = subject.colour and subject.colour != subject.name and last not in table.colourless
+    if telling and rng.random() < 0.75:
         words.append(subject.colour)
     if uncounted:
         plural = noun if last in table.mass else table.plural(noun)
@@ -160,9 +161,9 @@ def _relations(first: Subject, second: Subject) -> list[str]:
         return ["in front of"]
     found = []
     if max(first.columns) + _APART < min(second.columns):
-        found += ["left of", "to the left of"]
+        found += ["to the left of", "on the left of"]
     if max(second.columns) + _APART < min(first.columns):
-        found += ["right of", "to the right of"]
+        found += ["to the right of", "on the right of"]
     if max(first.rows) + 2 * _APART < min(second.rows):
         found.append("above")
     if max(second.rows) + 2 * _APART < min(first.rows):

@@ -75,17 +75,12 @@ class LibraryChunk:
 
 
 def find_cutouts(folder: Path) -> list[str]:
-    """Paths of all pictures under `folder`, sorted; links are not followed out of it."""
-    root = folder.resolve()
-    found = []
-    for path in folder.rglob("*"):
-        if (
-            path.suffix.lower() in SUFFIXES
-            and path.is_file()
-            and path.resolve().is_relative_to(root)
-        ):
-            found.append(path.relative_to(folder).as_posix())
-    return sorted(found)
+    """Paths of all pictures under `folder`, sorted; links among them, wherever they lead."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
+    )
 
 
 def read_chunk(chunk: LibraryChunk) -> dict[str, Any]:
@@ -98,6 +93,8 @@ def read_chunk(chunk: LibraryChunk) -> dict[str, Any]:
             description = Description("")
             try:
                 path = chunk.folder / source
+                if not (path.is_file() and path.resolve().is_relative_to(chunk.folder)):
+                    raise Rejected("a link to nothing, or out of the folder")
                 data = _bytes(path)
                 description = _describe(path, data, renderer)
                 stored = chunk.store / f"{number:06d}.png"

@@ -76,6 +76,7 @@ class NameTable:
         self.mass = _words(table, "mass", source)
         self.unique = _words(table, "unique", source)
         self.singular_s = _words(table, "singular_s", source)
+        self.colourless = _words(table, "colourless", source)
         self.plurals = {str(k): str(v) for k, v in _section(table, "plurals", source).items()}
         self.names = _section(table, "names", source)
         self._name_of: dict[str, str] = {}

@@ -25,7 +25,7 @@ class CutoutsRequest:
         size: longer side of a scene, in pixels.
         test_share: share of scenes, and of every entity's cut-outs, kept for testing, 0..0.9.
         names: name table, or None for the built-in one.
-        min_drawings: entities with fewer different drawings are left out.
+        top_entities: how many entities to keep, those with most drawings; None keeps all.
     """
 
     cutouts: Path
@@ -36,7 +36,7 @@ class CutoutsRequest:
     size: int = 384
     test_share: float = 0.1
     names: Path | None = None
-    min_drawings: int = 1
+    top_entities: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,13 @@ def find_sources(request: CutoutsRequest) -> Sources:
         raise UsageError(f"a scene of {request.size} pixels: --size must be 64 to 4096")
     if not 0 <= request.test_share <= 0.9:
         raise UsageError(f"--test-share {request.test_share} must be between 0 and 0.9")
-    if request.min_drawings < 1:
-        raise UsageError(f"--min-drawings {request.min_drawings} must be 1 or more")
+    if request.count == 1 and request.test_share > 0:
+        raise UsageError(
+            "one scene cannot be divided into training and test: pass --test-share 0, or a "
+            "--count of 2 or more"
+        )
+    if request.top_entities is not None and request.top_entities < 1:
+        raise UsageError("--top-entities must be 1 or more")
     for folder in (request.cutouts, request.backgrounds):
         if not folder.is_dir():
             raise DataError(f"no such folder: {folder}")
@@ -103,8 +108,10 @@ def find_sources(request: CutoutsRequest) -> Sources:
 
 
 def scene_counts(request: CutoutsRequest) -> tuple[int, int]:
-    """Scenes for training and for test."""
+    """Scenes for training and for test; where a share is for testing, at least one each."""
     test = round(request.count * request.test_share)
+    if request.test_share > 0:
+        test = min(max(test, 1), request.count - 1)
     return request.count - test, test
 
 
@@ -116,14 +123,15 @@ def make_fingerprint(request: CutoutsRequest, sources: Sources) -> dict[str, Any
         (request.backgrounds, sources.backgrounds),
     ):
         for path in paths:
-            digest.update(f"{path}\0{(folder / path).stat().st_size}\0".encode())
+            size = (folder / path).stat().st_size if (folder / path).is_file() else -1
+            digest.update(f"{path}\0{size}\0".encode())
     table = request.names.read_bytes() if request.names else b""
-    return {
+    top = {} if request.top_entities is None else {"top_entities": request.top_entities}
+    return top | {
         "count": request.count,
         "seed": request.seed,
         "size": request.size,
         "test_share": request.test_share,
         "files": digest.hexdigest(),
         "names": hashlib.sha256(table).hexdigest() if table else "built in",
-        **({"min_drawings": request.min_drawings} if request.min_drawings > 1 else {}),
     }

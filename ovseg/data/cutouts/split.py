@@ -49,14 +49,6 @@ def split_cutouts(cutouts: Sequence[CutOut], share: float, seed: int) -> Split:
     return Split(tuple(groups), tuple(side_of[group] for group in groups))
 
 
-def well_drawn(cutouts: Sequence[CutOut], least: int) -> list[bool]:
-    """Whether each cut-out's entity has `least` different drawings; duplicates count once."""
-    drawings: dict[str, set[int]] = {}
-    for cutout, group in zip(cutouts, _groups(cutouts), strict=True):
-        drawings.setdefault(cutout.name, set()).add(group)
-    return [len(drawings[cutout.name]) >= least for cutout in cutouts]
-
-
 def _assign(groups: Sequence[int], share: float, side_of: dict[int, str]) -> None:
     wanted = max(1, round(share * len(groups))) if share > 0 and len(groups) > 1 else 0
     wanted -= sum(side_of.get(group) == TEST for group in groups)

@@ -5,15 +5,13 @@ know of each other, so that neither their order nor the number of processes show
 """
 
 import json
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ovseg.errors import DataError
+from ovseg.data.processes import worker_pool
 from ovseg.files import write_text
 
 Arguments = TypeVar("Arguments")
@@ -78,22 +76,13 @@ def _run_parallel(
     workers: int,
     report: Callable[[Piece[Arguments]], None],
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(pieces)), mp_context=context)
-    try:
+    with worker_pool(min(workers, len(pieces))) as pool:
         futures: dict[Future[None], Piece[Arguments]] = {
             pool.submit(_run, function, piece): piece for piece in pieces
         }
         for future in as_completed(futures):
             future.result()
             report(futures[future])
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died, perhaps for want of memory: run the same command again to "
-            "continue, with fewer --workers if it happens again"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _run(function: Callable[[Arguments], Any], piece: Piece[Arguments]) -> None:

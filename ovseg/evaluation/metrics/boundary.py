@@ -10,21 +10,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg.evaluation.metrics.confusion import IGNORED
+from ovseg.evaluation.metrics.confusion import ignored_label
 from ovseg.evaluation.metrics.scores import Counts
 
 WIDTH = 0.02
 """Width of the band as a share of the image diagonal, the paper's value."""
 
 
-def boundary_band(labels: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
+def boundary_band(labels: NDArray[np.unsignedinteger], width: int) -> NDArray[np.bool_]:
     """Pixels within `width` pixels (chessboard distance) of another label or of the image edge.
 
     For each class alone this is its mask without the mask eroded `width` times by a 3x3 square
     with zeros around the image; the least and the greatest label near a pixel give all at once.
 
     Args:
-        labels: uint8 [H, W].
+        labels: uint8 or uint16 [H, W].
         width: pixels, at least 1.
 
     Returns:
@@ -38,7 +38,7 @@ def boundary_band(labels: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
 
 
 def boundary_counts(
-    target: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
+    target: NDArray[np.unsignedinteger], prediction: NDArray[np.unsignedinteger], classes: int
 ) -> Counts:
     """Pixels of every class's band: common to both, of the target, of the prediction.
 
@@ -46,15 +46,15 @@ def boundary_counts(
     does not know of them: its band is that of the whole map.
 
     Args:
-        target: true labels, 255 where ignored, uint8 [H, W].
-        prediction: predicted labels, uint8 [H, W].
+        target: true labels, `ignored_label` where ignored, uint8 or uint16 [H, W].
+        prediction: predicted labels, of the same type, [H, W].
         classes: K.
 
     Returns:
         int64 [K, 3]; boundary IoU of a class is `common / (target + prediction - common)`.
     """
     width = max(1, round(WIDTH * float(np.hypot(*target.shape))))
-    counted = target != IGNORED
+    counted = target != ignored_label(classes)
     true = boundary_band(target, width) & counted
     predicted = boundary_band(prediction, width) & counted
     common = true & predicted & (target == prediction)

@@ -3,18 +3,32 @@
 Letters: H W image, K class.
 """
 
+from typing import Any
+
 import numpy as np
-from array_api_compat import is_torch_array
+from array_api_compat import array_namespace, is_torch_array
 
 from ovseg.errors import DataError
 from ovseg.model.interface import Array
 
 IGNORED = 255
-"""Label of pixels that no metric counts."""
+"""Label of pixels that no metric counts, in maps of 8 bits."""
+
+_NARROW = 253  # classes that fit into 8 bits: 254 and 255 have meanings of their own
+
+
+def label_type(classes: int) -> type[np.uint8] | type[np.uint16]:
+    """The type of label maps of this many classes: 8 bits where they suffice, else 16."""
+    return np.uint8 if classes <= _NARROW else np.uint16
+
+
+def ignored_label(classes: int) -> int:
+    """The label of pixels that are not counted: the largest of `label_type`."""
+    return int(np.iinfo(label_type(classes)).max)
 
 
 def confusion_matrix(
-    target: Array, prediction: Array, classes: int, ignored: int = IGNORED
+    target: Array, prediction: Array, classes: int, ignored: int | None = None
 ) -> Array:
     """Pixels of every true class that were given every predicted class.
 
@@ -25,7 +39,8 @@ def confusion_matrix(
         target: true labels in 0..classes-1 or `ignored`, integer [H, W], NumPy or torch.
         prediction: predicted labels in 0..classes-1, integer [H, W], same library and device.
         classes: K, background included where it is a class.
-        ignored: label of pixels that are not counted, at least K.
+        ignored: label of pixels that are not counted, at least K; that of `ignored_label` by
+            default.
 
     Returns:
         int64 [K, K], rows are true classes, columns predicted ones.
@@ -38,6 +53,9 @@ def confusion_matrix(
             f"label maps differ in size: {tuple(target.shape)} is true, "
             f"{tuple(prediction.shape)} predicted"
         )
+    ignored = ignored_label(classes) if ignored is None else ignored
+    if ignored > IGNORED:  # a row for every label up to it would be thousands
+        target, ignored = _folded(target, classes, ignored), classes + 1
     rows = ignored + 1
     count = _torch_counts if is_torch_array(target) else _numpy_counts
     table = count(target.reshape(-1), prediction.reshape(-1), rows, classes)  # [ignored + 1, K]
@@ -45,6 +63,16 @@ def confusion_matrix(
         stray = int(table[classes:ignored].sum(1).argmax()) + classes
         raise DataError(f"label {stray} is not among the {classes} classes of this set")
     return table[:classes]
+
+
+def _folded(target: Array, classes: int, ignored: int) -> Array:
+    """The same labels with ignored ones as `classes + 1`."""
+    xp: Any = array_namespace(target)
+    folded = xp.astype(target, xp.int32)
+    folded = xp.where(folded == ignored, classes + 1, folded)
+    if bool((folded > classes + 1).any()):
+        raise DataError(f"label {int(folded.max())} is not among the {classes} classes of this set")
+    return folded
 
 
 def _numpy_counts(target: Array, prediction: Array, rows: int, classes: int) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ovseg.evaluation.metrics.confusion import confusion_matrix
+from ovseg.evaluation.metrics.confusion import confusion_matrix, ignored_label
 from ovseg.evaluation.metrics.scores import Counts, mean_of_present, ratio
 from ovseg.model.interface import Array
 
@@ -64,7 +64,7 @@ def no_groups(classes: int) -> GroupingCounts:
 
 
 def grouping_counts(
-    target: Array, regions: Array, region_count: int, classes: int, ignored: int = 255
+    target: Array, regions: Array, region_count: int, classes: int, ignored: int | None = None
 ) -> GroupingCounts:
     """Compare unnamed regions with the true label map.
 
@@ -73,10 +73,11 @@ def grouping_counts(
         regions: region of every pixel in 0..R-1, integer [H, W], same library and device.
         region_count: R.
         classes: K.
-        ignored: label of pixels that are not counted.
+        ignored: label of pixels that are not counted; that of `ignored_label` by default.
     """
     # Regions may outnumber the labels: then `ignored` is a row like any other, and cut off.
     size = max(region_count, classes)
+    ignored = ignored_label(classes) if ignored is None else ignored
     square = confusion_matrix(target, regions, size, ignored=max(ignored, size))
     table = np.asarray(square.tolist(), np.int64)[:classes, :region_count]  # [K, R]
     area = table.sum(0)  # [R]

@@ -45,7 +45,8 @@ def class_bars(result: Result) -> str:
             f'<rect x="{_LABEL_WIDTH}" y="{top + 3}" width="{max(iou * scale, 1):.1f}" height="14" '
             f'fill="{ACCENT}"/>'
             + _tick(edge, top, scale)
-            + f'<text x="{_LABEL_WIDTH + iou * scale + 6:.1f}" y="{top + 14}">{percent(iou)}</text>'
+            + f'<text x="{_LABEL_WIDTH + np.fmax(iou, edge) * scale + 6:.1f}" y="{top + 14}">'
+            f"{percent(iou)}</text>"
             "</g>"
         )
     return _svg(width, max(len(order), 1) * _ROW + 4, parts, "IoU by class")
@@ -122,7 +123,7 @@ def sweep_line(points: Sequence[Swept], chosen: float | None) -> str:
         parts.append(
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{height - bottom + 8}" '
             f'stroke="{ACCENT_2}" stroke-dasharray="5 4"/>'
-            f'<text x="{x + 5:.1f}" y="20" fill="{ACCENT_2}">in use: {chosen:g}</text>'
+            f'<text x="{x + 5:.1f}" y="{height - bottom}">in use: {chosen:g}</text>'
         )
     return _svg(width, height + 20, parts, "mIoU by background threshold")
 
@@ -162,6 +163,9 @@ def histogram(values: Sequence[float], bins: int = 20) -> str:
             f"<title>{count} images between {100 * index / bins:.0f} and "
             f"{100 * (index + 1) / bins:.0f}</title></rect>"
         )
+        if count:
+            x, y = (index + 0.5) * step, height - bottom - tall - 4
+            parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{count}</text>')
     for tick in (0, 25, 50, 75, 100):
         x = min(max(tick * width / 100, 2), width - 24)
         parts.append(f'<text x="{x:.0f}" y="{height - 6}">{tick}</text>')

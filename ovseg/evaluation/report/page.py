@@ -66,7 +66,7 @@ def html_page(result: Result, best: Sequence[Shown], worst: Sequence[Shown]) -> 
         f'<p class="note">{escape(result.model["description"])}</p>',
         '<div class="columns"><div>',
         f'<div class="big">{percent(result.scores.mean_iou)}</div>',
-        f"mIoU, {percent(low)} to {percent(high)} (95 %)</div>",
+        f"mIoU in percent, {percent(low)} to {percent(high)} (95 %)</div>",
         _rows([(name, value) for name, value in summary_rows(result)[1:]]),
         _rows(provenance(result), number=False),
         "</div>",
@@ -74,7 +74,7 @@ def html_page(result: Result, best: Sequence[Shown], worst: Sequence[Shown]) -> 
         f'<p class="note">{_diagnosis(result)}</p>',
         _confusions(result),
         "<h2>Classes</h2>",
-        '<p class="note">Bars are IoU, orange ticks boundary IoU.</p>',
+        '<p class="note">Bars are IoU in percent, orange ticks boundary IoU.</p>',
         class_bars(result),
         _lost(result),
         "<h2>Confusion</h2>",
@@ -82,10 +82,15 @@ def html_page(result: Result, best: Sequence[Shown], worst: Sequence[Shown]) -> 
         f'<div class="scroll">{confusion_map(result)}</div>',
     ]
     if result.sweep:
-        parts += ["<h2>Background threshold</h2>", sweep_line(result.sweep, result.threshold)]
+        parts += [
+            "<h2>Background threshold</h2>",
+            f'<p class="note">{_sweep_note(result)}</p>',
+            sweep_line(result.sweep, result.threshold),
+        ]
     parts += [
         "<h2>Images</h2>",
-        '<p class="note">How many images have which mIoU of their own, in percent.</p>',
+        '<p class="note">Number of images by their own mIoU in percent, over the classes that '
+        "occur in them.</p>",
         histogram(result.image_mean_iou),
         "<h2>Best images</h2>",
         _pictures(best),
@@ -126,6 +131,17 @@ def _matrix_note(result: Result) -> str:
     return note
 
 
+def _sweep_note(result: Result) -> str:
+    measured = [point for point in result.sweep if point.mean_iou == point.mean_iou]
+    if not measured:
+        return "Nothing to measure."
+    best = max(measured, key=lambda point: point.mean_iou)
+    return (
+        f"mIoU in percent by threshold, from one pass; best at {best.threshold:g} with "
+        f"{percent(best.mean_iou)}. A threshold chosen on the images it is scored on flatters."
+    )
+
+
 def _rows(rows: Sequence[tuple[str, ...]], *, number: bool = True) -> str:
     kind = ' class="number"' if number else ""
     cells = (f"<tr><td>{escape(row[0])}</td><td{kind}>{escape(row[1])}</td></tr>" for row in rows)
@@ -155,7 +171,8 @@ def _pictures(shown: Sequence[Shown]) -> str:
             f'<figure><div class="triple"><img src="{image.photo}" alt="{name}">'
             f'<img src="{image.truth}" alt="truth of {name}">'
             f'<img src="{image.prediction}" alt="prediction for {name}"></div>'
-            f"<figcaption>{name}: {percent(image.mean_iou)} · photo, truth, prediction {swatches}"
+            f"<figcaption>{name}: mIoU {percent(image.mean_iou)} · photo, truth, prediction "
+            f"{swatches}"
             "</figcaption></figure>"
         )
     return "".join(figures) or '<p class="note">none</p>'

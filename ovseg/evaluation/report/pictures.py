@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from ovseg.data.images import Pixels
-from ovseg.evaluation.metrics.confusion import IGNORED
+from ovseg.evaluation.metrics.confusion import ignored_label
 from ovseg.evaluation.result import Result
 from ovseg.evaluation.run import Run, predictions
 from ovseg.evaluation.sets.base import Labels
@@ -56,26 +57,26 @@ def _pictures(run: Run, result: Result, indices: Sequence[int]) -> Iterator[tupl
     samples = [run.evaluated.samples[index] for index in indices]
     for index, (loaded, predicted) in zip(indices, predictions(run, samples), strict=True):
         first = 0 if result.background else 1
+        ignored = ignored_label(len(result.classes))
+        labels = np.union1d(loaded.labels, predicted)
         yield (
             index,
             Shown(
                 name=loaded.sample.name,
                 mean_iou=result.image_mean_iou[index],
                 photo=data_uri(_small(loaded.image)),
-                truth=data_uri(_overlay(loaded.image, loaded.labels, first)),
-                prediction=data_uri(_overlay(loaded.image, predicted, first)),
-                legend=_legend(result.classes, loaded.labels, predicted, first),
+                truth=data_uri(_overlay(loaded.image, loaded.labels, first, ignored)),
+                prediction=data_uri(_overlay(loaded.image, predicted, first, ignored)),
+                legend=_legend(result.classes, labels[labels != ignored], first),
             ),
         )
 
 
-def _overlay(image: Pixels, labels: Labels, first: int) -> Pixels:
+def _overlay(image: Pixels, labels: Labels, first: int, ignored_as: int) -> Pixels:
     """Colours over the photo, outlines in white, stripes where pixels are ignored."""
     photo = _small(image)
-    small = np.asarray(
-        Image.fromarray(labels).resize((photo.shape[1], photo.shape[0]), Image.Resampling.NEAREST)
-    )
-    ignored = small == IGNORED
+    small = cv2.resize(labels, photo.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    ignored = small == ignored_as
     shifted = np.where(ignored, 0, small.astype(np.int64) + first)  # colour 0 is the background's
     blended = photo.astype(np.float32)
     named = shifted > 0
@@ -100,12 +101,9 @@ def _small(image: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def _legend(
-    classes: tuple[str, ...], truth: Labels, predicted: Labels, first: int
-) -> tuple[tuple[str, str], ...]:
-    present = np.union1d(truth, predicted)
+def _legend(classes: tuple[str, ...], present: Labels, first: int) -> tuple[tuple[str, str], ...]:
     entries = []
-    for label in present[present != IGNORED]:
+    for label in present:
         red, green, blue = colours(np.array(int(label) + first))
         if int(label) + first > 0:
             entries.append((f"#{red:02x}{green:02x}{blue:02x}", classes[label]))

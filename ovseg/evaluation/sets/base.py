@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.errors import DataError, UsageError
 
-Labels = NDArray[np.uint8]  # [H, W], 0..K-1 or 255
+Labels = NDArray[np.unsignedinteger]
+"""Labels 0..K-1 or `ignored_label(K)`, uint8 or, with many classes, uint16, [H, W]."""
 
-
-MOST_CLASSES = 253  # 254 and 255 have meanings of their own
+MOST_CLASSES = 65_000
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a set: `name` is unique in the set, `key` tells the label reader which one."""
+    """One image of a set: `name` is unique in the set, `key` tells the label reader which one.
+
+    The key is the path of the label file where every image has one of its own.
+    """
 
     name: str
     image: Path
@@ -39,8 +42,9 @@ class EvaluationSet:
             background.
         background: whether label 0 is a background class.
         samples: the images, in a fixed order.
-        read_labels: reads the true labels of a sample, uint8 [H, W], 255 where ignored.
+        read_labels: reads the true labels of a sample.
         labels_from: what the labels were read from, for the record.
+        annotations: files that the labels of all images depend on.
     """
 
     name: str
@@ -50,12 +54,13 @@ class EvaluationSet:
     samples: tuple[Sample, ...]
     read_labels: Callable[[Sample], Labels] = field(repr=False)
     labels_from: str = ""
+    annotations: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) > MOST_CLASSES:
             raise DataError(
-                f"{self.root}: {len(self.classes)} classes; at most {MOST_CLASSES} can be told "
-                "apart in 8-bit label maps"
+                f"{self.root}: {len(self.classes)} classes; at most {MOST_CLASSES:,} can be told "
+                "apart in 16-bit label maps"
             )
 
     @property
@@ -145,12 +150,12 @@ def choose_split(split: str | None, there: Sequence[str], default: str, layout: 
     Raises:
         UsageError: that split is not there, though others are.
     """
-    wanted = split or default
+    wanted = split or default.rstrip("0123456789")
     matches = [name for name in there if name == wanted or name.rstrip("0123456789") == wanted]
     if matches:
         return matches[0]
     if not there:
-        return wanted  # the reader will say which file is missing
+        return split or default  # the reader will say which file is missing
     raise UsageError(
         f"{layout.title}: there is no split {wanted} in this folder: choose --split "
         f"{' or '.join(there)}"

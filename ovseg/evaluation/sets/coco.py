@@ -70,12 +70,19 @@ def open_coco_object(data: Path, split: str | None, source: str | None = None) -
         raise UsageError(f"unknown label source {source}: choose {', '.join(SOURCES)}")
     found = {name: _splits(data, name) for name in SOURCES if source in (None, name)}
     there = sorted({split for splits in found.values() for split in splits})
-    split = choose_split(split, there, "val", LAYOUT)
+    split = choose_split(split, there, "val2017", LAYOUT)
     for name, splits in found.items():
         if split in splits:
             samples, read_labels = _OPENERS[name](data, split)
             return EvaluationSet(
-                "coco-object", data, things(), True, samples, read_labels, f"{name}, {split}"
+                name="coco-object",
+                root=data,
+                words=things(),
+                background=True,
+                samples=samples,
+                read_labels=read_labels,
+                labels_from=f"{name}, {split}",
+                annotations=_annotations(data, name, split),
             )
     raise LAYOUT.missing(data, _expected(source or "stuffthingmaps", split))
 
@@ -88,7 +95,7 @@ def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
         UsageError: there is no such split.
     """
     _check_folder(data, STUFF_LAYOUT)
-    split = choose_split(split, _splits(data, "stuffthingmaps"), "val", STUFF_LAYOUT)
+    split = choose_split(split, _splits(data, "stuffthingmaps"), "val2017", STUFF_LAYOUT)
     folder = _map_folder(data, split)
     if folder is None:
         raise STUFF_LAYOUT.missing(data, _expected("stuffthingmaps", split))
@@ -128,6 +135,13 @@ def _map_folder(data: Path, split: str) -> Path | None:
         if folder.is_dir() and any(folder.glob("*.png")):
             return folder
     return None
+
+
+def _annotations(data: Path, source: str, split: str) -> tuple[Path, ...]:
+    """The file that all labels of a split are in, where there is one."""
+    if source == "stuffthingmaps":
+        return ()
+    return (data / "annotations" / f"{source}_{split}.json",)
 
 
 def _expected(source: str, split: str) -> str:

@@ -78,6 +78,7 @@ def open_context(data: Path, split: str | None, *, background: bool) -> Evaluati
         samples=paired_files(LAYOUT, root, pairs),
         read_labels=_reader(folder, background=background),
         labels_from=f"{folder.name}, {names.relative_to(root)}",
+        annotations=tuple(folder.parent.glob("59_labels.txt")),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import SUFFIXES
 from ovseg.errors import DataError
-from ovseg.evaluation.metrics.confusion import IGNORED
+from ovseg.evaluation.metrics.confusion import IGNORED, ignored_label, label_type
 from ovseg.evaluation.sets.base import (
     EvaluationSet,
     Labels,
@@ -126,6 +126,7 @@ def open_folder(data: Path, split: str | None) -> EvaluationSet:
         samples=paired_files(LAYOUT, data, pairs),
         read_labels=_Reader(classes, class_path).read_labels,
         labels_from=f"{labels.relative_to(data)}, {class_path.name}",
+        annotations=(class_path,),
     )
 
 
@@ -172,11 +173,15 @@ class _Reader:
     def __init__(self, classes: ClassFile, path: Path) -> None:
         self._path = path
         label_of: Mapping[int, int] = {stored: label for label, stored in enumerate(classes.kept)}
-        self._table = lookup_table({**label_of, IGNORED: IGNORED}, other=IGNORED)
+        self._ignored = ignored_label(len(classes.kept))
+        kind = label_type(len(classes.kept))
+        self._table = lookup_table(label_of, 1 << 16, self._ignored, kind)
         self._known = len(classes.entries)
+        # 16-bit files use either to say that a pixel is not counted, unless it is a class.
+        self._uncounted = [n for n in (IGNORED, ignored_label(1 << 8)) if n >= self._known]
         colours = classes.colours
         self._by_colour = colours and {
-            colour: label_of.get(stored, IGNORED) for stored, colour in enumerate(colours)
+            colour: label_of.get(stored, self._ignored) for stored, colour in enumerate(colours)
         }
 
     def read_labels(self, sample: Sample) -> Labels:
@@ -184,7 +189,7 @@ class _Reader:
         if self._by_colour:
             return self._from_colours(path)
         values = read_index_png(path)
-        counted = values[values != IGNORED]
+        counted = values[~np.isin(values, self._uncounted)]
         if counted.size and int(counted.max()) >= self._known:
             raise DataError(
                 f"{path}: label {int(counted.max())} has no line in {self._path.name}, which "
@@ -199,5 +204,6 @@ class _Reader:
         if strange := [int(c) for c in colours if int(c) not in self._by_colour]:
             red, green, blue = strange[0] % 256, strange[0] // 256 % 256, strange[0] // 65536
             raise DataError(f"{path}: colour {red} {green} {blue} is not in {self._path.name}")
-        labels = np.array([self._by_colour[int(colour)] for colour in colours], np.uint8)
-        return labels[where].reshape(values.shape)
+        found = [self._by_colour[int(colour)] for colour in colours]
+        labels: Labels = np.array(found, self._table.dtype)[where].reshape(values.shape)
+        return labels

@@ -60,9 +60,14 @@ def read_mat(path: Path, name: str) -> NDArray[Any]:
         raise DataError(f"{path}: not a readable .mat file ({error})") from error
 
 
-def lookup_table(mapping: Mapping[int, int], size: int = 256, other: int = IGNORED) -> Labels:
+def lookup_table(
+    mapping: Mapping[int, int],
+    size: int = 256,
+    other: int = IGNORED,
+    kind: type[np.uint8] | type[np.uint16] = np.uint8,
+) -> Labels:
     """Table from stored values 0..size-1 to labels; values without an entry become `other`."""
-    table = np.full(size, other, np.uint8)
+    table = np.full(size, other, kind)
     for value, label in mapping.items():
         table[value] = label
     return table

@@ -14,7 +14,7 @@ import numpy as np
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError
-from ovseg.evaluation.metrics.confusion import IGNORED
+from ovseg.evaluation.metrics.confusion import label_type
 from ovseg.evaluation.sets.base import (
     EvaluationSet,
     Labels,
@@ -33,13 +33,10 @@ LAYOUT = Layout(
 )
 SCENES_LAYOUT = Layout(
     "cut-out scenes",
-    "images/*.jpg, annotations/panoptic_test.json, annotations/panoptic_test/*.png",
+    "images/test/*.jpg, annotations/panoptic_test.json, annotations/panoptic_test/*.png",
     "`ovseg build-dataset cutouts`",
     "as large as you make it",
 )
-
-
-_STRAY = 254  # stands for a colour that is no segment
 
 
 @dataclass(frozen=True)
@@ -68,30 +65,32 @@ class PanopticFile:
     def samples(self, images: Path, layout: Layout) -> tuple[Sample, ...]:
         """All annotated images, in the order of their ids; DataError where files are missing."""
         samples = tuple(
-            Sample(Path(self.images[number]).stem, images / self.images[number], str(number))
-            for number in sorted(self.pngs)
+            Sample(Path(self.images[n]).stem, images / self.images[n], str(self.folder / name))
+            for n, name in sorted(self.pngs.items())
         )
-        check_files(layout, self.path.parent.parent, (sample.image for sample in samples))
-        maps = (self.folder / name for name in self.pngs.values())
-        check_files(layout, self.path.parent.parent, maps)
+        files = [sample.image for sample in samples] + [Path(sample.key) for sample in samples]
+        check_files(layout, self.path.parent.parent, files)
         return samples
 
     def label_reader(
-        self, label_of_category: Mapping[int, int], unlabelled: int
+        self, label_of_category: Mapping[int, int], unlabelled: int | None
     ) -> Callable[[Sample], Labels]:
-        """A reader of semantic labels; other categories count as unlabelled."""
+        """A reader of semantic labels; other categories count as unlabelled (None: ignored)."""
+        kind = label_type(len(label_of_category) + 1)
+        rest = np.iinfo(kind).max if unlabelled is None else unlabelled
+        unknown = np.iinfo(kind).max - 1  # stands for a colour that is no segment
+        numbers = {str(self.folder / name): number for number, name in self.pngs.items()}
 
         def read_labels(sample: Sample) -> Labels:
-            number = int(sample.key)
-            path = self.folder / self.pngs[number]
+            number, path = numbers[sample.key], Path(sample.key)
             colours = read_colour_png(path)
-            table = np.full(1 << 24, _STRAY, np.uint8)  # one entry per colour beats sorting pixels
-            table[0] = unlabelled
+            table = np.full(1 << 24, unknown, kind)  # one entry per colour beats sorting pixels
+            table[0] = rest
             for segment, category in self.segments[number].items():
-                table[segment] = label_of_category.get(category, unlabelled)
+                table[segment] = label_of_category.get(category, rest)
             labels: Labels = table[colours]
-            if (labels == _STRAY).any():
-                stray = int(colours[labels == _STRAY][0])
+            if (labels == unknown).any():
+                stray = int(colours[labels == unknown][0])
                 raise DataError(f"{path}: segment {stray} is not in {self.path.name}")
             return labels
 
@@ -139,7 +138,7 @@ def open_panoptic(data: Path, split: str | None) -> EvaluationSet:
         DataError: files are missing or unreadable.
         UsageError: there is no such split.
     """
-    return _open(data, split, "coco-panoptic", LAYOUT, "val", background=False)
+    return _open(data, split, "coco-panoptic", LAYOUT, "val2017", background=False)
 
 
 def _open(
@@ -160,8 +159,9 @@ def _open(
         words=ClassList.of(_words(name) for name in panoptic.categories.values()),
         background=background,
         samples=panoptic.samples(_images(data, split), layout),
-        read_labels=panoptic.label_reader(label_of, unlabelled=0 if background else IGNORED),
+        read_labels=panoptic.label_reader(label_of, unlabelled=0 if background else None),
         labels_from=panoptic.path.name,
+        annotations=(panoptic.path,),
     )
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a dense classifier.
+"""EfficientNet-Lite as a dense classifier.
 
 Letters: B image, H W pixels, h w grid rows and columns, D channels.
 
@@ -6,6 +6,7 @@ Written out here instead of taken from timm because importing timm alone takes l
 mask may; a test compares the two. Batch normalisation is folded into the convolutions.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 
 class Stage(NamedTuple):
-    """One row of the architecture's table (EfficientNet, Tan and Le 2019, Lite variant)."""
+    """One row of an architecture's table (EfficientNet, Tan and Le 2019, Lite variants)."""
 
     blocks: int
     kernel: int
@@ -24,7 +25,7 @@ class Stage(NamedTuple):
 
 
 STEM_WIDTH = 32
-STAGES = (
+LITE0 = (
     Stage(1, 3, 1, 1, 16),
     Stage(2, 3, 2, 6, 24),
     Stage(2, 5, 2, 6, 40),
@@ -33,9 +34,18 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
+LITE2 = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(3, 3, 2, 6, 24),
+    Stage(3, 5, 2, 6, 48),
+    Stage(4, 3, 2, 6, 88),
+    Stage(4, 5, 1, 6, 120),
+    Stage(5, 5, 2, 6, 208),
+    Stage(1, 3, 1, 6, 352),
+)
 HEAD_WIDTH = 1280
 CLASSES = 1000
-STRIDE = 32
+STRIDE = 16
 
 
 class SameConv(nn.Conv2d):
@@ -49,7 +59,12 @@ class SameConv(nn.Conv2d):
         height, width = x.shape[-2:]
         top, bottom = self._padding(height)
         left, right = self._padding(width)
-        return super().forward(functional.pad(x, (left, right, top, bottom)))
+        if top != bottom or left != right:
+            x, top, left = functional.pad(x, (left, right, top, bottom)), 0, 0
+        # Even margins are left to the convolution, which needs no copy for them.
+        return functional.conv2d(
+            x, self.weight, self.bias, self.stride, (top, left), self.dilation, self.groups
+        )
 
     def _padding(self, side: int) -> tuple[int, int]:
         kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
@@ -61,11 +76,19 @@ class SameConv(nn.Conv2d):
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; added to the input where the shape is kept."""
 
-    def __init__(self, width_in: int, width_out: int, kernel: int, stride: int, expansion: int):
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        kernel: int,
+        stride: int,
+        expansion: int,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
         width = width_in * expansion
         self.expand = SameConv(width_in, width, 1) if expansion > 1 else nn.Identity()
-        self.filter = SameConv(width, width, kernel, stride, groups=width)
+        self.filter = SameConv(width, width, kernel, stride, groups=width, dilation=dilation)
         self.project = SameConv(width, width_out, 1)
         self.residual = stride == 1 and width_in == width_out
 
@@ -75,30 +98,54 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """ImageNet classifier applied at every position of its last feature map."""
+class EfficientNetLite(nn.Module):
+    """ImageNet classifier applied at every position of its last feature map.
 
-    def __init__(self) -> None:
+    Args:
+        stages: the architecture, `LITE0` or `LITE2`.
+        stride: pixels from one position to the next, 32 as trained, or 16: then the last stage does
+            not step, and its filters are dilated instead, so that the same weights see the same
+            surroundings from four times as many places (Chen et al., DeepLab, 2015).
+    """
+
+    def __init__(self, stages: Sequence[Stage] = LITE2, stride: int = STRIDE) -> None:
         super().__init__()
         self.stem = SameConv(3, STEM_WIDTH, 3, 2)
-        blocks: list[nn.Module] = []
-        width = STEM_WIDTH
-        for stage in STAGES:
-            for index in range(stage.blocks):
-                stride = stage.stride if index == 0 else 1
-                blocks.append(
-                    InvertedResidual(width, stage.width, stage.kernel, stride, stage.expansion)
-                )
-                width = stage.width
-        self.blocks = nn.Sequential(*blocks)
-        self.head = SameConv(width, HEAD_WIDTH, 1)
+        self.blocks = nn.Sequential(*_blocks(stages, stride))
+        self.head = SameConv(stages[-1].width, HEAD_WIDTH, 1)
         self.classifier = nn.Linear(HEAD_WIDTH, CLASSES)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """Feature map before pooling, float [B, 1280, ceil(H/32), ceil(W/32)]."""
+        """Feature map before pooling, float [B, 1280, ceil(H/stride), ceil(W/stride)]."""
         return functional.relu6(self.head(self.blocks(functional.relu6(self.stem(pixels)))))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Class logits at every position, float [B, 1000, ceil(H/32), ceil(W/32)]."""
-        features = torch.movedim(self.features(pixels), 1, -1)  # [B, h, w, D]
-        return torch.movedim(self.classifier(features), -1, 1)
+        """Class logits at every position, float [B, 1000, ceil(H/stride), ceil(W/stride)]."""
+        return self.classify(self.features(pixels))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Class logits from a feature map, float [B, 1280, h, w] to [B, 1000, h, w]."""
+        return torch.movedim(self.classifier(torch.movedim(features, 1, -1)), -1, 1)
+
+
+def _blocks(stages: Sequence[Stage], stride: int) -> list[nn.Module]:
+    """All blocks of the stages; steps beyond the wanted stride become dilation after them."""
+    blocks: list[nn.Module] = []
+    width, reached, dilation = STEM_WIDTH, 2, 1
+    for stage in stages:
+        step = stage.stride if reached * stage.stride <= stride else 1
+        reached *= step
+        for index in range(stage.blocks):
+            block = InvertedResidual(
+                width,
+                stage.width,
+                stage.kernel,
+                step if index == 0 else 1,
+                stage.expansion,
+                dilation,
+            )
+            if index == 0 and stage.stride > step:
+                dilation *= stage.stride
+            blocks.append(block)
+            width = stage.width
+    return blocks

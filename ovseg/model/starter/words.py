@@ -1,9 +1,10 @@
 """From words to ImageNet classes, by WordNet.
 
-Letters: Q phrase, C ImageNet class (1,000).
+Letters: Q phrase, C class (1,000 of ImageNet, and kinds of surroundings behind them).
 
-A word means the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
-`vehicle` everything from ambulance to yawl. `tools/make_starter_words.py` makes the tables.
+A word means what `groundings.toml` says, written by hand (`cow` the ox and the water buffalo), and
+otherwise the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
+`vehicle` everything from ambulance to yawl. `tools/make_starter_words.py` makes the tables of both.
 """
 
 import difflib
@@ -41,6 +42,11 @@ class WordTable:
     def _words(self) -> dict[str, Any]:
         return self._table("words.json.gz")
 
+    @property
+    def _groundings(self) -> dict[str, list[tuple[int, float]]]:
+        """Classes and shares by word, written by hand; tables of older exports have none."""
+        return self._words.get("groundings", {})
+
     @cached_property
     def _neighbours(self) -> dict[str, Any]:
         return self._table("neighbours.json.gz")
@@ -50,23 +56,34 @@ class WordTable:
 
     @property
     def classes(self) -> list[str]:
-        """The first name of each ImageNet class, in the order of the classifier."""
+        """The first name of each class in the order of the classifier, then the surroundings."""
         return self._words["classes"]
+
+    @property
+    def surroundings(self) -> dict[str, dict[str, list[float]]]:
+        """Mean and spread of every measure of each kind of surroundings; see surroundings.toml."""
+        return self._words["surroundings"]
 
     @property
     def words(self) -> list[str]:
         """Every word that can be grounded, in alphabetical order."""
-        return list(self._words["words"])
+        by_hand = (word for word, shares in self._groundings.items() if shares)
+        return sorted([*self._words["words"], *by_hand])
 
     def weights(self, phrase: str) -> npt.NDArray[np.float32]:
         """Share with which each ImageNet class counts for a phrase, float32 [C], at most 1.
 
-        A class counts as much as the most used of the phrase's senses above it, relative to the
-        phrase's most used groundable sense. All zero if the phrase cannot be grounded.
+        By WordNet, a class counts as much as the most used of the phrase's senses above it,
+        relative to the phrase's most used groundable sense. All zero if the phrase cannot be
+        grounded.
         """
         result = np.zeros(len(self.classes), dtype=np.float32)
         word = self.resolve(phrase)
         if word is None:
+            return result
+        if shares := self._groundings.get(word):
+            for index, share in shares:
+                result[index] = share
             return result
         senses = self._words["words"][word]
         # Half a use for senses that WordNet's texts never use, so that a lone one still counts.
@@ -79,12 +96,16 @@ class WordTable:
     def resolve(self, phrase: str) -> str | None:
         """The table's word for a phrase: as it is, in the singular, or its last words (its head).
 
-        `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits.
+        `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits,
+        or if it is known by hand that ImageNet has nothing of the kind (`fire hydrant`).
         """
+        groundings = self._groundings
         spelled = phrase.lower().replace("_", " ")
         for words in (spelled.split(), spelled.replace("-", " ").split()):
             for start in range(len(words)):
                 for form in self._singulars(" ".join(words[start:])):
+                    if form in groundings:
+                        return form if groundings[form] else None
                     if form in self._words["words"]:
                         return form
         return None
@@ -94,7 +115,7 @@ class WordTable:
         forms = [noun]
         if irregular := self._words["singular"].get(noun.replace(" ", "_")):
             forms.append(irregular.replace("_", " "))
-        for ending, replacement in (("ies", "y"), ("es", ""), ("s", "")):
+        for ending, replacement in (("ies", "y"), ("es", ""), ("s", ""), ("men", "man")):
             if noun.endswith(ending) and len(noun) > len(ending) + 1:
                 forms.append(noun.removesuffix(ending) + replacement)
         return forms

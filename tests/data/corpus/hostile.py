@@ -50,6 +50,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer_good(self) -> None:
         self._send(PICTURE)
 
+    def answer_slow(self) -> None:
+        time.sleep(0.03)
+        self._send(PICTURE)
+
     def answer_missing(self) -> None:
         self._send(b"gone", 404)
 

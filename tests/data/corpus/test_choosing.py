@@ -7,14 +7,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ovseg.data.corpus import build
 from ovseg.data.corpus.agreement import measure_agreement
+from ovseg.data.corpus.build import BuildOptions, EntityOptions, build_dataset
 from ovseg.data.corpus.choosing import NounCounts, choose_entities, count_nouns, sample_captions
+from ovseg.data.corpus.engines import Engine
 from ovseg.data.corpus.entities import load_entities
 from ovseg.data.corpus.matching import Matcher
 from ovseg.data.corpus.plan import match_chunk
+from ovseg.data.corpus.sources import Columns, resolve_source
 from ovseg.data.corpus.tagging import Tagger
 from ovseg.data.corpus.visual import load_visual_nouns
 from ovseg.errors import DataError, UsageError
+from tests.data.corpus.pictures import picture
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,10 @@ def test_what_can_be_pointed_at() -> None:
     for entity in load_entities("paper100"):
         assert visual.shared[entity.name] == entity.name
     assert visual.shared["couch"] == "sofa" and visual.shared["bride"] == "people"
+    for noun in ("tiger", "ostrich", "printer", "hanger"):
+        assert visual.shared[noun] == noun  # WordNet's first sense of each is a person
+    assert visual.shared["cooky"] == "cookie"  # what the tagger makes of "cookies"
+    assert "edit" in visual.why_not("offspring")
 
 
 def test_your_own_edits_come_last(tmp_path: Path) -> None:
@@ -64,9 +73,9 @@ def test_your_own_edits_come_last(tmp_path: Path) -> None:
 
 def test_the_most_frequent_are_kept_and_the_rest_says_why() -> None:
     counts = NounCounts(
-        Counter(dog=9, view=50, sofa=4, couch=4, cat=3, light=8),
-        as_noun=Counter(light=60, dog=90),
-        otherwise=Counter(light=40, dog=1),
+        Counter(dog=9, view=50, sofa=4, couch=4, cat=3, light=8, modern=2),
+        as_noun=Counter(light=60, dog=90, modern=2),
+        otherwise=Counter(light=40, dog=1, modern=70),
     )
     made = choose_entities(counts, load_visual_nouns(), top=3)
     assert [(item.name, item.count) for item in made] == [("dog", 9), ("light", 8), ("sofa", 8)]
@@ -76,7 +85,29 @@ def test_the_most_frequent_are_kept_and_the_rest_says_why() -> None:
     assert reasons == {
         "view": "not among the visible nouns",
         "cat": "not among the 3 most frequent",
+        "modern": "a noun in 2 of 72 places only",
     }
+
+
+def test_the_tagger_is_recorded_and_another_one_is_noticed(
+    tagger: Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / f"photos/{number}.jpg").write_bytes(picture(number))
+        (tmp_path / f"photos/{number}.txt").write_text("a dog on a sofa")
+    source = resolve_source(str(tmp_path / "photos"), "", Columns(), None)
+    options = BuildOptions(EntityOptions(top=2), engine=Engine(workers=1), partners=1)
+    build_dataset(source, tmp_path / "data", options)
+    used = load_entities(str(tmp_path / "data/entities.toml")).tagger
+    name, version = used.split()
+    assert name.startswith("en_core_web_sm") and version[0].isdigit()
+    monkeypatch.setattr(build, "identify", lambda _: "en_core_web_sm 9.9")
+    with pytest.raises(UsageError, match=f"tagger was {used}, is en_core_web_sm 9.9"):
+        build_dataset(source, tmp_path / "data", options)
+    # Without any tagger the finished data set can still be asked for.
+    monkeypatch.setattr(build, "identify", lambda _: "")
+    assert build_dataset(source, tmp_path / "data", options).complete
 
 
 def test_nouns_are_counted_once_a_caption(tagger: Tagger) -> None:

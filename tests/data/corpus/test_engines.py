@@ -1,11 +1,12 @@
 """Engines run functions in order and say what went wrong."""
 
 import os
+import pickle
 
 import pytest
 
 from ovseg.data.corpus.engines import Engine
-from ovseg.errors import DataError, UsageError
+from ovseg.errors import DataError, MissingDependencyError, UsageError
 
 
 def _double(number: int) -> int:
@@ -25,6 +26,12 @@ def test_processes_keep_the_order() -> None:
 def test_a_worker_that_is_killed() -> None:
     with pytest.raises(DataError, match="fewer --workers"):
         list(Engine(workers=2).run(_die, [9, 9]))
+
+
+def test_errors_come_back_from_workers() -> None:
+    for error in (MissingDependencyError("spacy", "data", "tagging"), DataError("no rows")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
 
 
 def test_bad_engines() -> None:

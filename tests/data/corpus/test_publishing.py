@@ -52,5 +52,5 @@ def test_where_nobody_can_write(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write to"):
         publish_dataset(folder, str(tmp_path / "file" / "below"))
-    with pytest.raises(DataError, match="cannot write to nosuch://"):
+    with pytest.raises(DataError, match="cannot read from nosuch://place: Protocol not known"):
         publish_dataset(folder, "nosuch://place")

@@ -8,8 +8,9 @@ from ovseg.data.corpus import tables
 from ovseg.data.corpus.build import BuildOptions, EntityOptions, build_dataset
 from ovseg.data.corpus.encoding import ImageOptions
 from ovseg.data.corpus.engines import Engine
+from ovseg.data.corpus.places import open_place
 from ovseg.data.corpus.sources import Columns, resolve_source
-from ovseg.files import sha256
+from ovseg.errors import DataError
 from tests.data.corpus.pictures import picture
 
 pytest.importorskip("ray.data")
@@ -28,13 +29,28 @@ def test_ray_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     columns = Columns(locator="0", captions=("1",))
     source = resolve_source(table.as_uri(), "", columns, photos)
     assert len(source.parts()) > 2
-    built = {}
-    for engine in (Engine(workers=1), Engine("ray", workers=2)):
-        folder = tmp_path / engine.kind
-        options = BuildOptions(
-            EntityOptions("paper100"), ImageOptions(32), engine=engine, rows_per_shard=8, partners=2
-        )
-        assert build_dataset(source, folder, options).pairs == 30
-        files = (path for path in sorted(folder.iterdir()) if path.name != ".lock")
-        built[engine.kind] = {path.name: sha256(path) for path in files}
-    assert built["ray"] == built["local"]
+    ray = Engine("ray", workers=2)
+    built = []
+    with ray.session():
+        # The last goes through fsspec, which nobody takes for a folder that all machines see.
+        for name, engine in (("local", Engine(workers=1)), ("ray", ray), ("remote", ray)):
+            address = f"dir::file://{tmp_path}/{name}" if name == "remote" else tmp_path / name
+            options = BuildOptions(
+                EntityOptions("paper100"),
+                ImageOptions(32),
+                engine=engine,
+                rows_per_shard=8,
+                partners=2,
+            )
+            assert build_dataset(source, address, options).pairs == 30
+            place = open_place(address)
+            built.append(place.read_many(place.names()))
+        with pytest.raises(DataError, match="nothing at 3"):
+            list(ray.run(_refuse, [1, 2, 3]))
+    assert built[0] == built[1] == built[2] and len(built[0]) > 20
+
+
+def _refuse(number: int) -> int:
+    if number == 3:
+        raise DataError("nothing at 3")
+    return number

@@ -72,27 +72,16 @@ def test_pictures_captions_and_masks_agree(request_: CutoutsRequest) -> None:
     assert not (out / ".build").exists()
 
 
-def test_words_with_too_few_drawings_are_left_out(request_: CutoutsRequest) -> None:
-    """A copy of a drawing is no second one."""
-    kite = request_.cutouts / "kite.png"
-    (kite.parent / "copy.png").write_bytes(kite.read_bytes())
-    (kite.parent / "copy.txt").write_bytes(kite.with_suffix(".txt").read_bytes())
-    request = dataclasses.replace(request_, count=10, min_drawings=2)
-    summary = build_cutouts(request)
-    assert (request.out / "classes.txt").read_text().split() == ["cat", "dog"]
-    assert summary.rejected["too few drawings of its entity"] == 4
-    with pytest.raises(UsageError, match=r"built otherwise \(min_drawings differ\)"):
-        build_cutouts(dataclasses.replace(request, min_drawings=1))
-    with pytest.raises(UsageError, match="--min-drawings 0 must be 1 or more"):
-        build_cutouts(dataclasses.replace(request, min_drawings=0))
-
-
 def test_no_cutout_is_on_both_sides_and_every_file_is_accounted_for(
     request_: CutoutsRequest,
 ) -> None:
     save(request_.cutouts / "cat-copy.png", polygon(SHAPES["triangle"], (9, 200, 9)), "A cat.")
+    (request_.cutouts / "dangling.png").symlink_to("nowhere.png")
+    (request_.cutouts / "outside.svg").symlink_to(request_.backgrounds / "0.jpg")
     build_cutouts(request_)
     rows = table(request_.out)
+    links = {row["file"]: row["reason"] for row in rows if "link" in row["reason"]}
+    assert sorted(links) == ["dangling.png", "outside.svg"]
     sides: dict[str, set[str]] = {}
     for row in rows:
         sides.setdefault(row["duplicate_group"], set()).add(row["side"])
@@ -100,7 +89,7 @@ def test_no_cutout_is_on_both_sides_and_every_file_is_accounted_for(
     by_file = {row["file"]: row for row in rows}
     assert by_file["cat-copy.png"]["side"] == by_file["animals/cat.png"]["side"]
     assert by_file["clip/house.svg"]["entity"] == "house"
-    assert len(rows) == 8
+    assert len(rows) == 10
 
 
 def test_the_same_seed_gives_the_same_bytes_at_any_number_of_workers(

@@ -24,6 +24,9 @@ TABLE = NameTable()
         ("A glass of water.", "glass"),
         ("A bus.", "bus"),
         ("A pair of skis.", "skis"),
+        ("The baby of a gnu.", "gnu"),
+        ("A baby.", "baby"),
+        ("A speech balloon.", "speech bubble"),
     ],
 )
 def test_a_description_names_its_head_noun(text: str, name: str) -> None:

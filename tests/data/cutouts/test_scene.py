@@ -110,8 +110,8 @@ def test_two_colours_are_said_and_many_are_not() -> None:
 def test_positions_are_said_as_the_viewer_sees_them() -> None:
     said = captions(flat_scene(("cat", (40, 5, 60, 25), RED), ("umbrella", (40, 70, 60, 90), BLUE)))
     assert "A red cat to the left of a blue umbrella." in said
-    assert any("umbrella right of a" in text for text in said)
-    assert not any("cat right of" in text or "umbrella left of" in text for text in said)
+    assert any("umbrella on the right of a" in text for text in said)
+    assert not any("cat on the right of" in text or "umbrella on the left" in text for text in said)
     assert not any("cat to the right" in text or "above" in text for text in said)
 
 
@@ -121,6 +121,12 @@ def test_counts_plurals_and_shared_colours() -> None:
     mixed = captions(flat_scene(("cat", (40, 5, 60, 25), RED), ("cat", (40, 70, 60, 90), BLUE)))
     assert "Two cats." in mixed
     assert not any("red" in text or "blue" in text for text in mixed)
+
+
+def test_the_colour_of_clothes_is_not_said() -> None:
+    said = captions(flat_scene(("police officer", (20, 20, 80, 80), BLUE)))
+    assert "A police officer." in said
+    assert not any("blue" in text and "background" not in text for text in said)
 
 
 def test_what_hides_is_in_front() -> None:

@@ -37,7 +37,7 @@ def write_panoptic(root: Path) -> None:
 
 
 def write_instances(root: Path, *, rle: str = "compressed") -> None:
-    tiny.photo(root / "val2017/000000000009.jpg")
+    tiny.photo(root / "val2017/000000000009.jpg", np.full((12, 16, 3), 90, np.uint8))
     annotations = []
     for category in (1, 17, 90):
         mask = category == CATEGORIES
@@ -160,7 +160,7 @@ def test_a_segment_that_the_json_does_not_know(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"stuffthingmaps/val/.*is missing.*val2017.zip"):
+    with pytest.raises(DataError, match=r"stuffthingmaps/val2017/.*is missing.*val2017.zip"):
         open_set("coco-object", tmp_path)
     write_instances(tmp_path)
     with pytest.raises(UsageError, match=r"no split train in this folder: choose --split val2017"):

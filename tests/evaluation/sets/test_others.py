@@ -114,6 +114,6 @@ def test_folder_faults(tmp_path: Path) -> None:
 def test_more_classes_than_labels_can_tell_apart(tmp_path: Path) -> None:
     tiny.photo(tmp_path / "images/a.png")
     tiny.index_png(tmp_path / "labels/a.png", np.zeros((8, 10)))
-    tiny.text(tmp_path / "classes.txt", "\n".join(f"class {index}" for index in range(254)))
-    with pytest.raises(DataError, match="254 classes; at most 253"):
+    tiny.text(tmp_path / "classes.txt", "\n".join(f"class {index}" for index in range(65_001)))
+    with pytest.raises(DataError, match="65001 classes; at most 65,000"):
         open_set("folder", tmp_path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ovseg.config.loading import load_recipe
-from ovseg.config.schema import ImageEncoderConfig
+from ovseg.config.model import ImageEncoderConfig
 from ovseg.errors import RecipeError
 from ovseg.model.build import build_image_encoder, build_ovsegmentor
 from ovseg.model.clip.groups import ClipGroupEncoder

@@ -1,6 +1,8 @@
 """The built-in model: its network, its words, its scores."""
 
 import importlib.util
+import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -9,11 +11,20 @@ import pytest
 import timm
 import torch
 
+from ovseg.data.class_list import ClassList
 from ovseg.model.starter.model import StarterModel
-from ovseg.model.starter.network import EfficientNetLite0
+from ovseg.model.starter.network import CLASSES, EfficientNetLite
+from ovseg.model.starter.reading import SHARPNESS, affinity
+from ovseg.model.starter.surroundings import MEASURES, Surroundings, probability
 from ovseg.model.starter.words import WordTable
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 TOOLS = Path(__file__).parents[3] / "tools"
+FOLDER = Path(__file__).parents[3] / "ovseg/model/starter"
 
 
 def load_tool(name: str) -> ModuleType:
@@ -36,15 +47,16 @@ def model() -> StarterModel:
     return StarterModel()
 
 
-def test_network_with_folded_weights_equals_timm() -> None:
+@pytest.mark.parametrize("stride", [16, 32])
+def test_network_with_folded_weights_equals_timm(stride: int) -> None:
     torch.manual_seed(0)
-    theirs = timm.create_model("tf_efficientnet_lite0").eval()
+    theirs = timm.create_model("tf_efficientnet_lite2", output_stride=stride).eval()
     for name, buffer in theirs.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(std=0.1)
         if name.endswith("running_var"):
             buffer.uniform_(0.5, 1.5)
-    ours = EfficientNetLite0().eval()
+    ours = EfficientNetLite(stride=stride).eval()
     folded = load_tool("make_starter_weights").folded(list(theirs.state_dict().values()))
     ours.load_state_dict(dict(zip(ours.state_dict(), folded, strict=True)))
     pixels = torch.randn(2, 3, 96, 127)
@@ -75,12 +87,50 @@ def test_a_word_is_the_classes_below_it(words: WordTable) -> None:
         ("bus", "bus"),
         ("very old sports_car", "sports car"),
         ("pocket-stopwatch", "stopwatch"),
+        ("an old woman", "woman"),
+        ("women", "woman"),
+        ("mobile phone", "mobile phone"),
         ("frisbee", None),
+        ("fire hydrant", None),
         ("", None),
     ],
 )
 def test_resolving_phrases(words: WordTable, phrase: str, word: str | None) -> None:
     assert words.resolve(phrase) == word
+
+
+def test_words_without_a_class_mean_what_the_table_by_hand_says(words: WordTable) -> None:
+    entries = tomllib.loads((FOLDER / "groundings.toml").read_text(encoding="utf-8"))
+    cow = words.weights("cow")
+    assert {words.classes[i]: float(cow[i]) for i in np.flatnonzero(cow)} == pytest.approx(
+        entries["cow"]
+    )
+    assert (words.weights("smartphone") == words.weights("cell phone")).all()
+    assert (words.weights("women") == words.weights("person")).all()
+    assert not words.weights("fire hydrant").any()
+
+
+def test_the_table_by_hand_is_the_shipped_one(words: WordTable) -> None:
+    groundings = load_tool("make_starter_words").read_groundings(
+        FOLDER / "groundings.toml", words.classes
+    )
+    for word, shares in groundings.items():
+        weights = words.weights(word)
+        assert {i: float(weights[i]) for i in np.flatnonzero(weights)} == pytest.approx(
+            dict(shares)
+        )
+
+
+def test_an_entry_that_names_no_class_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "groundings.toml"
+    path.write_text('[aliases]\n[cow]\n"oxx" = 1\n')
+    with pytest.raises(SystemExit, match=r"cow: oxx = 1: no class"):
+        load_tool("make_starter_words").read_groundings(path, ["ox"])
+
+
+@pytest.mark.parametrize("word", ["guitar", "volcano", "strawberry", "violin", "castle", "parrot"])
+def test_words_beyond_any_benchmark_are_known(words: WordTable, word: str) -> None:
+    assert words.weights(word).max() == 1
 
 
 def test_unknown_words_come_with_the_nearest(words: WordTable) -> None:
@@ -96,9 +146,10 @@ def test_every_listed_word_can_be_grounded(words: WordTable) -> None:
 
 def test_scores_are_summed_probabilities(model: StarterModel) -> None:
     grouped = model.encode_image(torch.zeros(2, 3, 64, 96))
-    assert grouped.grid == (2, 3)
-    assert grouped.embedding.shape == (2, 6, 1000)
-    assert torch.allclose(grouped.embedding.sum(dim=-1), torch.ones(2, 6), atol=1e-5)
+    assert grouped.grid == (4, 6)
+    assert grouped.embedding.shape == (2, 24, len(model.words.classes))
+    objects = grouped.embedding[..., :CLASSES]
+    assert torch.allclose(objects.sum(dim=-1), torch.ones(2, 24), atol=1e-5)
     text = model.encode_text(["cat", "frisbee"], model.templates)
     scores = model.score(grouped, text, threshold=0.25)
     expected = (grouped.embedding * text[0]).sum(dim=-1)
@@ -108,9 +159,70 @@ def test_scores_are_summed_probabilities(model: StarterModel) -> None:
     assert model.score(grouped, text, None)[0, 0, 0] == float("-inf")
 
 
-def test_weights_are_small(model: StarterModel) -> None:
-    folder = Path(__file__).parents[3] / "ovseg/model/starter"
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    assert size < 10e6
+def test_images_of_a_batch_do_not_meet(model: StarterModel) -> None:
+    pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    together = model.encode_image(pixels).embedding
+    alone = torch.cat([model.encode_image(pixels[i : i + 1]).embedding for i in range(2)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_positions_take_from_those_that_look_alike() -> None:
+    looks = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])  # [N, D]
+    shares = affinity(looks.T.reshape(1, 2, 2, 2))[0]
+    # Without their mean the two looks are opposite: cosines of 1 and -1.
+    near = 1 / (2 + 2 * np.exp(-2 * SHARPNESS))
+    assert torch.allclose(shares.sum(dim=1), torch.ones(4))
+    assert shares[0].tolist() == pytest.approx([near, near, 0.5 - near, 0.5 - near], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("colour", "rows", "kind"),
+    [
+        ((150, 190, 235), slice(0, 2), "sky"),
+        ((90, 125, 50), slice(6, 8), "grass"),
+        ((235, 238, 245), slice(6, 8), "snow"),
+        ((110, 110, 112), slice(6, 8), "road"),
+    ],
+)
+def test_surroundings_are_told_by_colour_and_place(
+    words: WordTable, colour: tuple[int, int, int], rows: slice, kind: str
+) -> None:
+    pixels = (torch.tensor(colour).reshape(1, 3, 1, 1) / 127.5 - 1).expand(1, 3, 128, 64)
+    found = probability(Surroundings(words.surroundings, 16)(pixels)).reshape(8, 4, -1)[rows]
+    kinds = list(words.surroundings)
+    assert {kinds[index] for index in found.argmax(dim=-1).flatten().tolist()} == {kind}
+    assert found.max() > 0.3
+
+
+def test_measures_of_a_cell() -> None:
+    pixels = torch.zeros(1, 3, 32, 16)
+    pixels[:, 0, 16:, :8] = 1.0  # red, 0.5 and 1 in equal parts, in the lower cell
+    look = {"any": {name: [0.0, 1.0] for name in MEASURES}}
+    upper, lower = Surroundings(look, 16).measure(pixels)[0].tolist()
+    assert upper == pytest.approx([0.5, 0, 0, 0, 0.25], abs=1e-6)
+    assert lower == pytest.approx([1.75 / 3, -0.125, -0.125, 0.25 / 3, 0.75], abs=1e-6)
+    fits = Surroundings(look, 16)(pixels)[0, 0]
+    assert fits.tolist() == pytest.approx([-(0.25 + 0.0625) / 2])
+
+
+def test_everything_it_needs_is_small(model: StarterModel) -> None:
+    size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
+    assert size < 60e6
     assert model.card.kind == "starter"
     assert "not an OVSegmentor" in model.card.description
+
+
+def test_the_card_tells_what_is_true() -> None:
+    card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"\]\((pictures/[^)]+)\)", card)
+    assert sorted(pictures) == sorted(f"pictures/{p.name}" for p in (FOLDER / "pictures").iterdir())
+    words = WordTable()
+    for heading in ("Training data", "licence", "Scores", "Failures"):
+        assert heading in card
+    missing = re.search(r"\*\*No class at all\*\*: ([^.]+)\.", card)
+    assert missing is not None
+    nothing = re.split(r",\s+", missing.group(1))
+    assert len(nothing) == 9
+    assert [word for word in nothing if words.resolve(word) is not None] == []
+    coco = ClassList.vocabulary("coco").names
+    assert {entry.phrase for entry in words.unknown(coco)} <= set(nothing)

@@ -1,0 +1,42 @@
+"""Make the built-in model's graph for ONNX Runtime from its weights.
+
+    pip install "ovseg[export]"
+    python tools/make_starter_graph.py
+
+Run it whenever the starter's network, weights or words change; a test says so if it was forgotten.
+Writes graph.onnx and export.json beside weights.safetensors, which the graph points into, so that
+the package carries the weights once. With them `pip install "ovseg[onnx]"` segments without torch.
+"""
+
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from ovseg.export.description import describe, write_description
+from ovseg.export.layout import Layout
+from ovseg.export.onnx_files import save_checked, write_image_onnx
+from ovseg.export.shared_weights import share_weights
+from ovseg.export.source import source_of
+from ovseg.model.starter.model import StarterModel
+
+FOLDER = Path(__file__).parent.parent / "ovseg/model/starter"
+GRAPH = "graph.onnx"
+
+
+def main(folder: Path = FOLDER) -> None:
+    """Write the two files into a folder that holds the weights."""
+    source = source_of(StarterModel())
+    with tempfile.TemporaryDirectory() as scratch:
+        write_image_onnx(source, Path(scratch) / GRAPH)
+        graph = onnx.load(Path(scratch) / GRAPH)
+    share_weights(graph, folder / "weights.safetensors")
+    save_checked(graph, folder / GRAPH)
+    names = (GRAPH, "weights.safetensors", *source.tables)
+    described = describe(source, "onnx", Layout(GRAPH, "", None), folder, names)
+    write_description(described, folder)
+    print(f"{folder / GRAPH}: {(folder / GRAPH).stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

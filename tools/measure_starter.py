@@ -1,0 +1,270 @@
+"""Measure the starter on COCO photos: the table of docs/starter.md.
+
+    pip install "ovseg[eval]"
+    python tools/measure_starter.py --data ../shared/data/coco-train100
+
+`--data` is a COCO folder with a panoptic split. Printed are mIoU of COCO-Object with all 80 things
+asked for, with the things of each photo alone, and of the panoptic set's stuff classes; 95 %
+bootstrap intervals; the mIoU of every other photo and of the others; boundary IoU; false alarms;
+milliseconds for a photo of 640x480; and the size of the model's files.
+
+Letters: I photo, K class.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+
+from ovseg.data.class_list import ClassList
+from ovseg.data.images import read_image
+from ovseg.evaluation.encoding import EncodedView, encode_views
+from ovseg.evaluation.loading import LoadedSample, load_chunks
+from ovseg.evaluation.metrics.bootstrap import Interval, mean_iou_interval
+from ovseg.evaluation.metrics.boundary import boundary_counts
+from ovseg.evaluation.metrics.confusion import IGNORED, confusion_matrix
+from ovseg.evaluation.metrics.scores import Counts, mean_of_present, ratio
+from ovseg.evaluation.protocol import load_protocol
+from ovseg.evaluation.records import areas
+from ovseg.evaluation.sets.base import EvaluationSet, Labels
+from ovseg.evaluation.sets.catalogue import open_set
+from ovseg.evaluation.sets.panoptic import read_panoptic
+from ovseg.model.interface import SegmentationModel, to_numpy
+from ovseg.model.loading import load_model
+from ovseg.zeroshot.masks import label_map
+from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.zeroshot.synonyms import best_synonym
+
+REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; shares in percent.
+
+    Attributes:
+        what: the question.
+        mean_iou, low, high: mIoU and its 95 % interval.
+        even, odd: mIoU of the photos at even and at odd places.
+        boundary_iou: mean over the classes that occur.
+        photos: how many were measured.
+    """
+
+    what: str
+    mean_iou: float
+    low: float
+    high: float
+    even: float
+    odd: float
+    boundary_iou: float
+    photos: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """What `show` prints: shares in percent, decimal megabytes."""
+
+    rows: tuple[Row, ...]
+    false_alarms: float
+    milliseconds: float
+    megabytes: float
+
+
+def row(what: str, per_photo: list[tuple[Counts, Counts]]) -> Row:
+    """A line from areas and boundary counts, int64 [K, 3] each, of every photo."""
+    regions, bands = (np.stack(part) for part in zip(*per_photo, strict=True))  # [I, K, 3]
+    interval: Interval = mean_iou_interval(regions)
+    return Row(
+        what,
+        *(100 * value for value in (mean_iou(regions), interval.low, interval.high)),
+        *(100 * mean_iou(part) for part in (regions[::2], regions[1::2], bands)),
+        len(regions),
+    )
+
+
+def mean_iou(counts: Counts) -> float:
+    """mIoU of summed counts, int64 [I, K, 3] of common, true and predicted pixels."""
+    common, true, predicted = counts.sum(axis=0).T
+    return mean_of_present(ratio(common, true + predicted - common))
+
+
+@dataclass
+class Question:
+    """What is asked of every photo, and the counts so far.
+
+    Attributes:
+        what: as the table says it.
+        evaluated: the classes, and where the true labels come from.
+        present_only: ask for the classes of each photo alone; a photo without any is background.
+        counts: areas and boundary counts of every photo, int64 [K, 3] each.
+    """
+
+    what: str
+    evaluated: EvaluationSet
+    present_only: bool = False
+    counts: list[tuple[Counts, Counts]] = field(default_factory=list)
+
+    def ask(self, model: SegmentationModel, sample: LoadedSample, view: EncodedView) -> None:
+        """Label an encoded photo and compare."""
+        target = self.evaluated.read_labels(sample.sample)
+        count = len(self.evaluated.classes)
+        asked = (
+            present(self.evaluated, target)
+            if self.present_only
+            else range(len(self.evaluated.words.names))
+        )
+        found = labels_of(model, self.evaluated, view, list(asked), target.shape)
+        confusion = confusion_matrix(target, found, count)
+        self.counts.append((areas(confusion), boundary_counts(target, found, count)))
+
+
+def present(evaluated: EvaluationSet, target: Labels) -> list[int]:
+    """Indices of the classes that a label map, uint8 [H, W], holds."""
+    labels = np.unique(target[target != IGNORED]).astype(int) - int(evaluated.background)
+    return [int(label) for label in labels if label >= 0]
+
+
+def labels_of(
+    model: SegmentationModel,
+    evaluated: EvaluationSet,
+    view: EncodedView,
+    asked: list[int],
+    shape: tuple[int, ...],
+) -> Labels:
+    """Label map of an encoded photo when some classes are asked for, uint8 of `shape`."""
+    if not asked:
+        return np.zeros(shape, np.uint8)
+    words = ClassList(tuple(evaluated.words.synonyms[index] for index in asked))
+    threshold = model.threshold if evaluated.background else None
+    embeddings = model.encode_text(words.phrases, model.templates)
+    scores = best_synonym(model.score(view.grouped, embeddings, threshold), words)[0]
+    found = label_map(scores, view.grouped.grid, (shape[0], shape[1])).labels
+    first = int(evaluated.background)
+    return np.array([0, *(index + first for index in asked)], np.uint8)[to_numpy(found)]
+
+
+def stuff(data: Path, split: str) -> EvaluationSet:
+    """The panoptic set's stuff classes without background; pixels of things are ignored."""
+    whole = open_set("coco-panoptic", data, split, None)
+    path = data / "annotations" / f"panoptic_{split}.json"
+    kinds = json.loads(path.read_text(encoding="utf-8"))["categories"]
+    wanted = [place for place, kind in enumerate(kinds) if not kind["isthing"]]
+    numbers = {kinds[place]["id"]: label for label, place in enumerate(wanted)}
+    return replace(
+        whole,
+        words=ClassList(tuple(whole.words.synonyms[place] for place in wanted)),
+        read_labels=read_panoptic(path).label_reader(numbers, IGNORED),
+    )
+
+
+def false_alarms(
+    model: SegmentationModel, view: EncodedView, evaluated: EvaluationSet, here: list[int]
+) -> float:
+    """Mean share of a photo given to a class that it lacks, asked for alone.
+
+    All classes are scored at once, and each is compared with the background as if it were the only
+    one, at the positions, which are of equal size.
+    """
+    words = evaluated.words
+    embeddings = model.encode_text(words.phrases, model.templates)
+    scores = best_synonym(model.score(view.grouped, embeddings, model.threshold), words)[0]
+    absent = np.ones(len(words.names), bool)
+    absent[here] = False
+    shares = to_numpy(scores[:, 1:] > scores[:, :1]).mean(axis=0)
+    return float(shares[absent].mean())
+
+
+def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progress: bool) -> float:
+    """Encode every photo once and ask all questions; the mean share of false alarms."""
+    evaluated = questions[0].evaluated
+    protocol = load_protocol("own", evaluated).for_model(model, background=True)
+    shares = []
+    for loaded in load_chunks(
+        evaluated, [[s] for s in evaluated.samples], protocol, model.preprocessing
+    ):
+        for sample in loaded:
+            (view,) = encode_views(model, sample.views, 1)
+            for question in questions:
+                question.ask(model, sample, view)
+            here = present(evaluated, sample.labels)
+            shares.append(false_alarms(model, view, evaluated, here))
+            if show_progress:
+                print(f"\r{len(shares)}/{len(evaluated.samples)}", end="", file=sys.stderr)
+    return float(np.mean(shares))
+
+
+def milliseconds(segmenter: Segmenter, evaluated: EvaluationSet) -> float:
+    """Median time for a decoded photo of 640x480 with all classes."""
+    photo = cv2.resize(read_image(evaluated.samples[0].image), (640, 480))
+    taken = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        segmenter.segment(photo, evaluated.words)
+        taken.append(time.perf_counter() - start)
+    return 1000 * median(taken[2:])  # the first ones warm up
+
+
+def megabytes() -> float:
+    """Size of the starter's folder."""
+    folder = Path(str(files("ovseg.model.starter")))
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def show(table: Table) -> str:
+    """The table as Markdown."""
+    lines = [
+        "| asked for | mIoU | 95 % interval | even, odd photos | boundary IoU |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.what} | {r.mean_iou:.1f} | {r.low:.1f} to {r.high:.1f} | {r.even:.1f}, {r.odd:.1f} "
+        f"| {r.boundary_iou:.1f} |"
+        for r in table.rows
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"False alarms: {table.false_alarms:.2f} % of the pixels. Time: "
+            f"{table.milliseconds:.0f} ms for 640x480. Size: {table.megabytes:.1f} MB.",
+        ]
+    )
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a COCO folder")
+    parser.add_argument("--split", default="train2017")
+    parser.add_argument("--limit", type=int, help="only the first N photos")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)  # of unknown words, once a photo
+    model = load_model("starter", "cpu")
+    objects = open_set("coco-object", options.data, options.split, "panoptic").first(options.limit)
+    questions = (
+        Question("80 things", objects),
+        Question("things of the photo", objects, present_only=True),
+        Question("53 kinds of stuff", stuff(options.data, options.split)),
+    )
+    alarms = ask_all(model, questions, sys.stderr.isatty())
+    table = Table(
+        tuple(row(question.what, question.counts) for question in questions),
+        100 * alarms,
+        milliseconds(Segmenter(model), objects),
+        megabytes(),
+    )
+    print(json.dumps(asdict(table), indent=2) if options.json else show(table))
+
+
+if __name__ == "__main__":
+    main()

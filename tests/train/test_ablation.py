@@ -11,7 +11,7 @@ from ovseg.data.cutouts.build import build_cutouts
 from ovseg.data.cutouts.request import CutoutsRequest
 from ovseg_cli.__main__ import run
 from tests.data.cutouts.conftest import SHAPES, polygon, save
-from tools import ablation
+from tools import ablation, diagnose_losses
 
 TINY = (
     "model.image.width=16",
@@ -80,6 +80,13 @@ def test_the_table_is_made_once(
     assert all(0 <= row[ablation.PRESENCE] <= 1 for row in table)
     shown = capsys.readouterr().out
     assert "| mask | slot |" in shown
+
+    path = tmp_path / "mask-slot-0" / "last.safetensors"
+    monkeypatch.setattr(sys, "argv", ["diagnose_losses.py", str(path)])
+    monkeypatch.setattr(diagnose_losses, "STEPS", 1)
+    assert diagnose_losses.main() == 0
+    assert "their targets on at 100.0% of the pixels" in capsys.readouterr().out  # as good as new
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *folders, *more])
 
     def never(*arguments: object, **more: object) -> None:
         raise AssertionError("trained again")

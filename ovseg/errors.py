@@ -9,6 +9,18 @@ class OvsegError(Exception):
     """Base of every error of ours."""
 
     exit_code = 1
+    shared = False
+    """Whether all processes of a run end with it, so that nobody waits for this one."""
+
+
+class PeerError(OvsegError):
+    """Another process of the run has failed; its own error, with this message, tells why."""
+
+    shared = True
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class UsageError(OvsegError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ovseg.errors import MissingDependencyError
+from ovseg.errors import MissingDependencyError, OvsegError, PeerError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -263,6 +263,43 @@ class HostChannel:
         found = torch.tensor(value)
         distributed.all_reduce(found, distributed.ReduceOp.MAX, group=self._group)
         return int(found)
+
+    def together(self, act: Callable[[], T]) -> T:
+        """Do something in every process; if it fails in one, it fails in all of them.
+
+        Raises:
+            OvsegError: what went wrong in this process.
+            PeerError: what went wrong in another one.
+        """
+        results: list[T] = []
+        problem = None
+        try:
+            results.append(act())
+        except OvsegError as error:
+            problem = error
+        self.agree(problem)
+        return results[0]
+
+    def agree(self, problem: OvsegError | None) -> None:
+        """Go on if no process has a problem; the first that has one raises it, the others its text.
+
+        Raises:
+            OvsegError, PeerError: as `together`.
+        """
+        told = self.gather(None if problem is None else (str(problem), problem.exit_code))
+        failed = [(rank, text) for rank, text in enumerate(told) if text is not None]
+        if not failed:
+            return
+        rank, (message, code) = failed[0]
+        if problem is not None and (self._group is None or rank == self._rank()):
+            problem.shared = True
+            raise problem
+        raise PeerError(message, code)
+
+    def _rank(self) -> int:
+        from torch import distributed
+
+        return int(distributed.get_rank())
 
 
 def leave_processes() -> None:

@@ -3,8 +3,9 @@
 import os
 import sys
 
-from ovseg.errors import OvsegError, RecipeError
+from ovseg.errors import OvsegError, PeerError, RecipeError
 from ovseg_cli.console import print_error
+from ovseg_cli.launching import leave
 
 
 def main() -> None:
@@ -35,9 +36,10 @@ def run(arguments: list[str]) -> int:
     except OvsegError as error:
         if debug:
             raise
-        for problem in error.problems if isinstance(error, RecipeError) else [str(error)]:
-            print_error(problem)
-        return error.exit_code
+        if not isinstance(error, PeerError):  # the process that failed says it
+            for problem in error.problems if isinstance(error, RecipeError) else [str(error)]:
+                print_error(problem)
+        return leave(error.exit_code, agreed=error.shared)
     except Exception as error:
         if debug:
             raise

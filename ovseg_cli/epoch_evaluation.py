@@ -1,5 +1,6 @@
 """Scoring a model between epochs, on any set that `ovseg eval` knows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ from ovseg.model.predictor import Predictor
 
 if TYPE_CHECKING:
     from ovseg.evaluation.result import Result
-    from ovseg.train.run import Evaluate
+    from ovseg.train.observer import Evaluate
 
 _PAPER_SIZE = 224
 
@@ -31,10 +32,13 @@ def evaluation_of(name: str, data: Path) -> "Evaluate":
     return evaluate
 
 
-def result_of(model: Predictor, name: str, data: Path) -> "Result":
+def result_of(
+    model: Predictor, name: str, data: Path, split: str | None = None, most: int | None = None
+) -> "Result":
     """The `groupvit` protocol, its lengths in proportion to the size that the model trains at.
 
-    At the paper's 224 pixels that is the protocol itself: a shorter side and windows of 448.
+    At the paper's 224 pixels that is the protocol itself: a shorter side and windows of 448. Of
+    the set's images the first `most` count.
     """
     from ovseg.evaluation.protocol import load_protocol
     from ovseg.evaluation.result import summarise
@@ -44,7 +48,8 @@ def result_of(model: Predictor, name: str, data: Path) -> "Result":
     encoder = model.model.image_encoder
     size = encoder.stored_grid[0] * encoder.patch
     changes = {"short_side": 2 * size, "window": 2 * size, "stride": size}
-    evaluated = open_set(name, data)
+    evaluated = open_set(name, data, split)
+    evaluated = replace(evaluated, samples=evaluated.samples[:most])
     protocol = load_protocol("groupvit", evaluated, changes if size != _PAPER_SIZE else None)
     protocol = protocol.for_model(model, background=evaluated.background)
     run = Run(model, evaluated, protocol, (), 16)

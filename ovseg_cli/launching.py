@@ -5,12 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from types import FrameType
 
 from ovseg.errors import MissingDependencyError
 
 LAUNCHED = "OVSEG_LAUNCHED"
-"""Set for processes that were started here: they leave it to this one to end with code 143."""
+"""Set for processes that were started here: a file for the exit code that all of them agree on.
+
+They themselves end with 0 then: of anything else the launcher makes a page of its own errors.
+"""
 
 _FORWARDED = ("SIGTERM", "SIGUSR1")
 STOPPED = 143
@@ -27,15 +32,38 @@ def launch(num_processes: int, arguments: list[str]) -> int:
     if importlib.util.find_spec("accelerate") is None:
         raise MissingDependencyError("accelerate", "train", "--num-processes")
     command = [*_launcher(num_processes), "-m", "ovseg_cli", *arguments]
-    with subprocess.Popen(command, env={**os.environ, LAUNCHED: "1"}) as child:
+    with tempfile.TemporaryDirectory() as folder:
+        agreed = Path(folder) / "code"
+        code = _run(command, {**os.environ, LAUNCHED: str(agreed)})
+        return int(agreed.read_text()) if code == 0 and agreed.is_file() else code
+
+
+def leave(code: int, agreed: bool) -> int:
+    """The exit code of this process, which should end with `code`.
+
+    Args:
+        agreed: whether all processes of the run end with it.
+    """
+    told = os.environ.get(LAUNCHED)
+    if told is None or not agreed:
+        return code
+    path = Path(told)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(str(code))
+    temporary.replace(path)
+    return 0
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command, handing signals on to it."""
+    with subprocess.Popen(command, env=environment) as child:
         forward = _Forward(child)
         before = [signal.signal(getattr(signal, name), forward) for name in _FORWARDED]
         try:
-            code = child.wait()
+            return child.wait()
         finally:
             for name, handler in zip(_FORWARDED, before, strict=True):
                 signal.signal(getattr(signal, name), handler)
-    return STOPPED if forward.asked and code == 0 else code
 
 
 def _launcher(num_processes: int) -> list[str]:
@@ -51,12 +79,10 @@ class _Forward:
 
     def __init__(self, child: "subprocess.Popen[bytes]") -> None:
         self.child = child
-        self.asked = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del frame
         import psutil
 
-        self.asked = True
         for process in psutil.Process(self.child.pid).children(recursive=True):
             process.send_signal(number)

@@ -12,8 +12,8 @@ from ovseg_cli.console import stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.config.schema import Recipe
+    from ovseg.train.observer import Evaluate, Outcome
     from ovseg.train.plan import Plan
-    from ovseg.train.run import Evaluate, Outcome
 
 EXAMPLES = """
 Train a model on image-caption pairs, as a recipe says.
@@ -58,6 +58,7 @@ def pretrain(
 ) -> None:
     """See EXAMPLES, which typer shows."""
     from ovseg.config.loading import load_recipe
+    from ovseg_cli.launching import STOPPED, leave
 
     loaded = load_recipe(recipe, set_ or [])
     folder = output or Path("runs") / Path(recipe).stem
@@ -71,7 +72,7 @@ def pretrain(
     if int(os.environ.get("RANK", "0")) == 0:
         _show_outcome(outcome, as_json)
     if outcome.signal:
-        raise typer.Exit(0 if "OVSEG_LAUNCHED" in os.environ else 143)
+        raise typer.Exit(leave(STOPPED, agreed=True))
 
 
 def _check_before_launch(recipe: "Recipe", num_processes: int, data_root: Path | None) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from rich.console import Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,8 +15,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
-from ovseg.train.run import Observer
+from ovseg.train.observer import Observer
 from ovseg_cli.console import stderr
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class TrainingView(Observer):
-    """Shows a run on stderr."""
+    """Shows a run on stderr: on a terminal a bar with the newest numbers below it."""
 
     def __init__(self) -> None:
         self.console = stderr()
@@ -31,15 +34,16 @@ class TrainingView(Observer):
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
         )
         self._task: TaskID | None = None
+        # The bar has a line of its own: beside it the numbers would leave it no room.
+        self._live = Live(self._bars, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> "TrainingView":
-        self._bars.start()
+        if self.console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -48,10 +52,10 @@ class TrainingView(Observer):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        self._live.stop()
 
     def started(self, first: int, last: int) -> None:
-        self._task = self._bars.add_task("train", total=last, completed=first, state="")
+        self._task = self._bars.add_task("train", total=last, completed=first)
         if first:
             self._say(f"going on after step {first}")
 
@@ -60,11 +64,10 @@ class TrainingView(Observer):
             self._bars.update(self._task, completed=step)
 
     def logged(self, record: "Record") -> None:
-        text = line_of(record)
-        if self._bars.disable:
-            self._say(text)
-        elif self._task is not None:
-            self._bars.update(self._task, state=text)
+        if self.console.is_terminal:
+            self._live.update(Group(self._bars, Text(line_of(record))))
+        else:
+            self._say(line_of(record))
 
     def saved(self, path: Path) -> None:
         self._say(f"saved {path}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ovseg.model.image_encoder import EncodedImage
-from ovseg.train.step import Losses
+from ovseg.train.objective import Losses
 
 
 @dataclass

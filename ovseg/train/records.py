@@ -87,7 +87,11 @@ def _kept_lines(path: Path, keep_to: int) -> list[str]:
 
 
 class Tracker:
-    """TensorBoard or Weights & Biases, through accelerate; "none" is neither."""
+    """TensorBoard or Weights & Biases, through accelerate; "none" is neither.
+
+    Args:
+        folder: of the run; each writes into a folder of its own in it.
+    """
 
     def __init__(self, kind: str, folder: Path, name: str, settings: dict[str, Any]) -> None:
         self._tracker = _make_tracker(kind, folder, name)
@@ -122,7 +126,11 @@ def _make_tracker(kind: str, folder: Path, name: str) -> Any:
         raise MissingDependencyError("accelerate", "train", "train.tracker") from error
     PartialState()  # the trackers ask it which process they are in
     try:
-        made = TensorBoardTracker(name, folder) if kind == "tensorboard" else WandBTracker(name)
+        if kind == "tensorboard":
+            made = TensorBoardTracker(name, folder / kind)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            made = WandBTracker(name, dir=str(folder))
         if hasattr(made, "start"):
             made.start()
     except ImportError as error:

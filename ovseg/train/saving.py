@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from ovseg.config.dump import to_values
-from ovseg.errors import DataError, ModelError, UsageError
+from ovseg.errors import DataError, ModelError, OvsegError, UsageError
 from ovseg.model.checkpoint import load_state, write_checkpoint
+from ovseg.parallel import HostChannel
 from ovseg.train.checkpoints import (
     CheckpointFolder,
     RunState,
@@ -20,11 +20,11 @@ from ovseg.train.checkpoints import (
     written,
 )
 from ovseg.train.noise import NoiseState, noise_state, set_noise_state
+from ovseg.train.observer import Observer
 from ovseg.train.optimizer_state import load_optimizer, optimizer_tensors
 from ovseg.train.resuming import check_same_run
-
-if TYPE_CHECKING:
-    from ovseg.train.run import Run
+from ovseg.train.trainee import Trainee
+from ovseg.train.troubles import Troubles
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +35,24 @@ class Saver:
     All processes take part; if one of them cannot write, all of them end with its message.
     """
 
-    def __init__(self, run: "Run") -> None:
-        self.run = run
-        self.folder = CheckpointFolder(run.output / "checkpoints", run.recipe.train.keep_last)
+    def __init__(
+        self,
+        trainee: Trainee,
+        output: Path,
+        channel: HostChannel,
+        troubles: Troubles,
+        observer: Observer,
+    ) -> None:
+        self.trainee = trainee
+        self.output = output
+        self.channel = channel
+        self.troubles = troubles
+        self.observer = observer
+        self.rank = trainee.group.rank
+        self.folder = CheckpointFolder(output / "checkpoints", trainee.recipe.train.keep_last)
         self.best: float | None = None
         self.best_step = 0
+        self.saved_step = 0
         self._noise: NoiseState | None = None
 
     def resume(self, mode: str) -> int:
@@ -50,17 +63,17 @@ class Saver:
             RecipeError: it belongs to another recipe or other data.
             DataError: it is damaged, or the folder cannot be written.
         """
-        if self.run.group.rank == 0:
-            _make_writable(self.run.output)
-        found = self.run.channel.gather(self.folder.complete()[:1])[0]
+        self.channel.together(lambda: self._only_first(lambda: _make_writable(self.output)))
+        found = self.channel.gather(self.folder.complete()[:1])[0]
         if not found:
             return 0
         if mode == "never":
             raise UsageError(
-                f"{self.run.output} already holds a run: go on with --resume auto, or give another "
+                f"{self.output} already holds a run: go on with --resume auto, or give another "
                 "--output"
             )
-        return self._load(found[0])
+        self.saved_step = self.channel.together(lambda: self._load(found[0]))
+        return self.saved_step
 
     def save(self, step: int) -> None:
         """Write a checkpoint.
@@ -68,85 +81,100 @@ class Saver:
         Raises:
             DataError: it cannot be written; earlier ones are untouched.
         """
-        rank, path = self.run.group.rank, self.folder.path_of(step)
-        self._together(path, lambda: self._begin(step) if rank == 0 else None)
+        path = self.folder.path_of(step)
+        self._writing(path, lambda: self._only_first(lambda: self._begin(step)))
         temporary = self.folder.folder / f".step-{step:08d}.tmp"
-        counts = self.run.channel.gather(self.run.troubles.unreadable_in_a_row)
-        self._together(path, lambda: self._write(temporary, step, counts))
-        self._together(path, lambda: self._finish(step, temporary) if rank == 0 else None)
+        counts = self.channel.gather(self.troubles.unreadable_in_a_row)
+        self._writing(path, lambda: self._write(temporary, step, counts))
+        self._writing(path, lambda: self._only_first(lambda: self._finish(step, temporary)))
+        self.saved_step = step
 
     def keep_best(self, step: int, score: float) -> None:
         """Write `best.safetensors` if no earlier model scored as high."""
         if self.best is not None and score <= self.best:
             return
         self.best, self.best_step = score, step
-        path = self.run.output / "best.safetensors"
-        self._together(path, lambda: self.write_model(path) if self.run.group.rank == 0 else None)
+        self._write_for_all("best.safetensors")
 
-    def write_model(self, path: Path) -> None:
+    def write_last(self) -> None:
+        """Write `last.safetensors`, the model at the run's end."""
+        self._write_for_all("last.safetensors")
+
+    def _write_for_all(self, name: str) -> None:
+        path = self.output / name
+        self._writing(path, lambda: self._only_first(lambda: self._write_model(path)))
+
+    def _write_model(self, path: Path) -> None:
         """Write the model as a checkpoint that `ovseg segment` takes."""
-        run = self.run
+        trainee = self.trainee
         write_checkpoint(
             path,
-            run.model.state_dict(),
-            run.recipe,
-            tokenizer=run.texts.files,
+            trainee.model.state_dict(),
+            trainee.recipe,
+            tokenizer=trainee.texts.files,
             description="OVSegmentor, trained by ovseg pretrain",
         )
 
     def restore_noise(self) -> None:
         """Let random numbers go on where the checkpoint left them."""
         if self._noise is not None:
-            set_noise_state(self.run.device, self._noise)
+            set_noise_state(self.trainee.device, self._noise)
 
     def _begin(self, step: int) -> None:
         self.folder.begin(step)
 
     def _write(self, folder: Path, step: int, counts: list[int]) -> None:
-        run = self.run
-        noise = noise_state(run.device)
+        trainee = self.trainee
+        noise = noise_state(trainee.device)
         own = {
             "host": noise.host,
-            **{f"loss_scale.{k}": v for k, v in run.loss_scale.state().items()},
+            **{f"loss_scale.{k}": v for k, v in trainee.loss_scale.state().items()},
         }
         if noise.device is not None:
             own["device"] = noise.device
-        write_tensors(folder / f"process-{run.group.rank}.safetensors", own)
-        if run.group.rank != 0:
+        write_tensors(folder / f"process-{self.rank}.safetensors", own)
+        if self.rank != 0:
             return
-        self.write_model(folder / "model.safetensors")
-        moments = optimizer_tensors(run.model, run.updater.optimizer)
+        self._write_model(folder / "model.safetensors")
+        moments = optimizer_tensors(trainee.model, trainee.updater.optimizer)
         write_tensors(folder / "optimizer.safetensors", moments)
-        if run.momentum is not None:
-            write_tensors(folder / "momentum.safetensors", run.momentum.encoder.state_dict())
+        if trainee.momentum is not None:
+            write_tensors(folder / "momentum.safetensors", trainee.momentum.encoder.state_dict())
         write_state(folder, self._state(step, counts))
 
     def _finish(self, step: int, temporary: Path) -> None:
-        self.run.observer.saved(self.folder.finish(step, temporary))
+        self.observer.saved(self.folder.finish(step, temporary))
 
-    def _together(self, path: Path, act: Callable[[], None]) -> None:
-        """Do something in every process, and fail in all of them if it fails in one."""
-        problem: str | None = None
-        try:
+    def _only_first(self, act: Callable[[], None]) -> None:
+        if self.rank == 0:
             act()
-        except (OSError, ModelError, SafetensorError) as error:
-            problem = str(written(path, error))
-        problems = [text for text in self.run.channel.gather(problem) if text]
-        if problems:
+
+    def _writing(self, path: Path, act: Callable[[], None]) -> None:
+        """Write something in every process, and fail in all of them if it fails in one."""
+
+        def attempt() -> None:
+            try:
+                act()
+            except (OSError, ModelError, SafetensorError) as error:
+                raise written(path, error) from error
+
+        try:
+            self.channel.together(attempt)
+        except OvsegError:
             self.folder.discard(int(path.name[-8:]) if path.name.startswith("step-") else 0)
-            raise DataError(problems[0])
+            raise
 
     def _state(self, step: int, counts: list[int]) -> RunState:
-        run, troubles = self.run, self.run.troubles
+        trainee, troubles = self.trainee, self.troubles
         return RunState(
             step=step,
-            epoch=step // run.epoch_steps,
-            position=step % run.epoch_steps * run.share.total,
-            seed=run.recipe.train.seed,
-            world_size=run.group.size,
-            global_batch=run.share.total,
-            fingerprint=run.source.fingerprint,
-            recipe=to_values(run.recipe),
+            epoch=step // trainee.epoch_steps,
+            position=step % trainee.epoch_steps * trainee.share.total,
+            seed=trainee.recipe.train.seed,
+            world_size=trainee.group.size,
+            global_batch=trainee.share.total,
+            fingerprint=trainee.source.fingerprint,
+            recipe=to_values(trainee.recipe),
             best=self.best,
             best_step=self.best_step,
             skipped=troubles.skipped,
@@ -156,42 +184,45 @@ class Saver:
         )
 
     def _load(self, path: Path) -> int:
-        run = self.run
+        trainee = self.trainee
         state = read_state(path)
-        check_same_run(state, run.recipe, run.share.total, run.source.fingerprint, str(path))
-        load_state(run.model, read_tensors(path / "model.safetensors"), str(path))
+        check_same_run(
+            state, trainee.recipe, trainee.share.total, trainee.source.fingerprint, str(path)
+        )
+        load_state(trainee.model, read_tensors(path / "model.safetensors"), str(path))
         moments = path / "optimizer.safetensors"
-        load_optimizer(run.model, run.updater.optimizer, read_tensors(moments), str(moments))
-        if run.momentum is not None:
+        load_optimizer(
+            trainee.model, trainee.updater.optimizer, read_tensors(moments), str(moments)
+        )
+        if trainee.momentum is not None:
             tensors = read_tensors(path / "momentum.safetensors")
-            load_state(run.momentum.encoder, tensors, str(path))
+            load_state(trainee.momentum.encoder, tensors, str(path))
         self._load_own(path, state)
         self.best, self.best_step = state.best, state.best_step
-        troubles = run.troubles
+        troubles = self.troubles
         troubles.skipped, troubles.skipped_in_a_row = state.skipped, state.skipped_in_a_row
-        if run.group.rank == 0:
+        if self.rank == 0:
             troubles.unreadable.update(state.unreadable)
         return state.step
 
     def _load_own(self, path: Path, state: RunState) -> None:
         """What each process has of its own."""
-        run = self.run
-        rank = run.group.rank
-        if state.world_size != run.group.size:
+        trainee, rank = self.trainee, self.rank
+        if state.world_size != trainee.group.size:
             _log.warning(
                 "%s was written by %d processes, now there are %d: the order of the data stays, "
                 "the noise of drop path and dropout does not",
                 path,
                 state.world_size,
-                run.group.size,
+                trainee.group.size,
             )
         if rank < state.world_size:
             own = read_tensors(path / f"process-{rank}.safetensors")
             scale = {k.removeprefix("loss_scale."): v for k, v in own.items() if "." in k}
-            run.loss_scale.load(scale)
-            if state.world_size == run.group.size:
+            trainee.loss_scale.load(scale)
+            if state.world_size == trainee.group.size:
                 self._noise = NoiseState(own["host"], own.get("device"))
-                run.troubles.unreadable_in_a_row = state.unreadable_in_a_row[rank]
+                self.troubles.unreadable_in_a_row = state.unreadable_in_a_row[rank]
 
 
 def _make_writable(folder: Path) -> None:

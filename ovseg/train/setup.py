@@ -30,7 +30,7 @@ from ovseg.train.feed.pairs import Draw
 from ovseg.train.feed.sampler import IndexSampler, Share, steps_per_epoch
 from ovseg.train.feed.vocabulary import learn_tokenizer
 from ovseg.train.feed.webdataset import StreamSampler, expand
-from ovseg.train.step import Objective
+from ovseg.train.objective import Objective
 
 _log = logging.getLogger(__name__)
 

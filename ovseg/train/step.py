@@ -12,7 +12,6 @@ F width of the entity decoder, C embedding width.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -25,93 +24,9 @@ from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.predictor import IMAGENET_MEAN, IMAGENET_STD
 from ovseg.parallel import mean_over_processes
 from ovseg.train.batch import Batch
+from ovseg.train.features import EncodedPart, Features, features_of
 from ovseg.train.noise import noise_state, set_noise_state
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Which losses train the model, by their weights; a weight of 0 switches one off.
-
-    Attributes:
-        mask_images: the number of images whose summed mask loss `mask` is the weight of. The
-            reference sums over a device's batch of 128; here the mean over the whole batch is
-            multiplied by it, so that the loss does not depend on how a batch is spread.
-        threshold, trained_groups, smoothing, resolution: of `mask_consistency_loss`.
-    """
-
-    contrastive: float = 1.0
-    entity: float = 1.0
-    mask: float = 0.0
-    mask_images: int = 128
-    threshold: float = 0.6
-    trained_groups: float = 0.5
-    smoothing: float = 1.0
-    resolution: int = 224
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The losses of a step, float [] each, without gradients; the mean over processes is the
-    batch's. Those that are switched off are 0."""
-
-    total: Tensor
-    contrastive: Tensor
-    entity: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the losses of the whole batch need of each pair; None where they do not need it.
-
-    Attributes:
-        groups: float [A, G, D].
-        caption: sentence feature, float [A, E].
-        answer: the entity decoder's first token, float [A, F].
-        prompt: sentence feature of the prompt, float [A, E].
-    """
-
-    groups: Tensor
-    caption: Tensor | None
-    answer: Tensor | None
-    prompt: Tensor | None
-
-    def tensors(self) -> list[Tensor]:
-        """Those that are there, in the order of the attributes."""
-        found = (getattr(self, field.name) for field in fields(self))
-        return [tensor for tensor in found if tensor is not None]
-
-    def detached(self) -> "Features":
-        """Copies without a graph that collect gradients."""
-        return _features([None if x is None else x.detach().requires_grad_() for x in self._all()])
-
-    def _all(self) -> list[Tensor | None]:
-        return [getattr(self, field.name) for field in fields(self)]
-
-    @staticmethod
-    def joined(parts: Sequence["Features"]) -> "Features":
-        """The features of all parts, one after the other."""
-        columns = zip(*(part._all() for part in parts), strict=True)
-        return _features([_concatenate(column) for column in columns])
-
-
-def _features(columns: Sequence[Tensor | None]) -> Features:
-    groups, caption, answer, prompt = columns
-    assert groups is not None
-    return Features(groups, caption, answer, prompt)
-
-
-def _concatenate(column: Sequence[Tensor | None]) -> Tensor | None:
-    present = [tensor for tensor in column if tensor is not None]
-    return torch.cat(present) if present else None
-
-
-@dataclass(frozen=True)
-class EncodedPart:
-    """A part after the encoders."""
-
-    image: EncodedImage
-    features: Features
+from ovseg.train.objective import Losses, Objective
 
 
 class TrainingStep:
@@ -206,7 +121,7 @@ class TrainingStep:
         columns = [
             None if x is None else _precise(x) for x in (image.groups, caption, answer, prompt)
         ]
-        return EncodedPart(image, _features(columns))
+        return EncodedPart(image, features_of(columns))
 
     def _batch_losses(self, features: Features, parts: Sequence[Batch]) -> Losses:
         """The losses that compare all pairs of the batch with each other."""

@@ -24,8 +24,9 @@ from ovseg.model.tokenizer import Tokens
 from ovseg.train.batch import Batch, CrossImages, Questions
 from ovseg.train.flops import batch_lengths, pair_cost, peak_flops
 from ovseg.train.momentum import MomentumEncoder
+from ovseg.train.objective import Objective
 from ovseg.train.optimizer import Updater, build_optimizer
-from ovseg.train.step import Objective, TrainingStep, normalised
+from ovseg.train.step import TrainingStep, normalised
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALF = DEVICE.type == "cuda"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ovseg.train.feed.order import shuffled_order
 from ovseg_cli.__main__ import run
 from tests.train.runs import SMALL, log_of, steps_logged, wait_for
 from tests.train.scenes import make_scenes
@@ -92,3 +93,19 @@ def test_two_processes_stop_on_sigterm_and_go_on(data: Path, tmp_path: Path) -> 
     saved = sorted(path.name for path in (output / "checkpoints").iterdir())
     assert saved[-1] == f"step-{done:08d}"
     assert len(log_of(output)) == done and (output / "log.jsonl").is_file()
+
+
+@pytest.mark.slow
+def test_what_fails_in_one_process_is_one_line_and_ends_all(tmp_path: Path) -> None:
+    """Images that only the second process is dealt cannot be read."""
+    first_step = shuffled_order(64, epoch=0, seed=0).rows[:4]
+    data = make_scenes(tmp_path / "data", bad=tuple(int(row) for row in first_step[2:]))
+    changes = ("loss.mask.enabled=false", "data.batch_size=2", "data.max_bad_samples=2")
+    more = [part for change in changes for part in ("--set", change)]
+    command = arguments(data, *more, "--output", str(tmp_path / "run"))
+    child = start(["-m", "ovseg_cli", *command, "--num-processes", "2"])
+    error = child.communicate(timeout=200)[1]
+    assert child.returncode == 1, error
+    told = [line for line in error.splitlines() if "error" in line.lower()]
+    assert len(told) == 1 and "2 samples in a row could not be read" in told[0], error
+    assert "Traceback" not in error

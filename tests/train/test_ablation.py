@@ -4,13 +4,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ovseg.data.cutouts.build import build_cutouts
 from ovseg.data.cutouts.request import CutoutsRequest
 from ovseg_cli.__main__ import run
 from tests.data.cutouts.conftest import SHAPES, polygon, save
-from tools import ablation
+from tools import ablation, diagnose_losses
 
 TINY = (
     "model.image.width=16",
@@ -37,7 +38,6 @@ TINY = (
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`scenes` with ground truth, and `shards` made of their training half."""
     import cv2
-    import numpy as np
 
     folder = tmp_path_factory.mktemp("made")
     for number, (name, corners) in enumerate(SHAPES.items()):
@@ -67,15 +67,26 @@ def test_the_table_is_made_once(
     settings = [part for change in TINY for part in ("--set", change)]
     folders = ["--shards", str(made / "shards"), "--scenes", str(made / "scenes")]
     more = ["--output", str(tmp_path), "--seeds", "0", *settings]
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *folders, *more, "--part", "2/2"])
+    assert ablation.main() == 0
+    assert "4 of 8 runs are done" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["ablation.py", *folders, *more])
     assert ablation.main() == 0
     table = json.loads((tmp_path / "table.json").read_text())
     assert [(row["losses"], row["binding"]) for row in table] == [
         (losses, binding) for losses in ablation.LOSSES for binding in ablation.BINDINGS
     ]
-    assert all(0 <= row["cutouts"] <= 1 and row["seeds"] == 1 for row in table)
+    assert all(0 <= row["cutouts-objects"] <= 1 and row["seeds"] == 1 for row in table)
+    assert all(0 <= row[ablation.PRESENCE] <= 1 for row in table)
     shown = capsys.readouterr().out
     assert "| mask | slot |" in shown
+
+    path = tmp_path / "mask-slot-0" / "last.safetensors"
+    monkeypatch.setattr(sys, "argv", ["diagnose_losses.py", str(path)])
+    monkeypatch.setattr(diagnose_losses, "STEPS", 1)
+    assert diagnose_losses.main() == 0
+    assert "their targets on at 100.0% of the pixels" in capsys.readouterr().out  # as good as new
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *folders, *more])
 
     def never(*arguments: object, **more: object) -> None:
         raise AssertionError("trained again")
@@ -83,6 +94,12 @@ def test_the_table_is_made_once(
     monkeypatch.setattr(ablation, "train", never)
     assert ablation.main() == 0
     assert capsys.readouterr().out == shown
+
+
+def test_area_under_roc_by_hand() -> None:
+    """Of the pairs (3, 2), (3, 0), (1, 2), (1, 0) three have the larger value first."""
+    there = np.array([True, False, True, False])
+    assert ablation.area_under_roc(np.array([3.0, 2.0, 1.0, 0.0]), there) == 0.75
 
 
 def test_epochs_are_scored_and_the_best_is_kept(

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 
 from ovseg.config.schema import OptimizerConfig
+from ovseg.errors import OvsegError, PeerError, UsageError
 from ovseg.model.ovsegmentor import OVSegmentor
-from ovseg.parallel import average_gradients, mean_over_processes
+from ovseg.parallel import HostChannel, average_gradients, mean_over_processes
 from ovseg.train import step as step_module
+from ovseg.train.objective import Objective
 from ovseg.train.optimizer import Updater, build_optimizer
-from ovseg.train.step import Objective, TrainingStep
+from ovseg.train.step import TrainingStep
 from ovseg.train.synchronised import synchronise_batch_norm
 from tests.train.processes import in_processes, save
 from tests.train.tiny import rows_of, tiny_batch, tiny_model
@@ -85,3 +87,24 @@ def test_all_processes_skip_a_step_that_is_bad_in_one(tmp_path: Path) -> None:
     for rank in range(2):
         found = load_file(tmp_path / f"{rank}.safetensors")
         assert not found["norm"].isfinite() and found["same"]
+
+
+def failing_child(rank: int, folder: Path) -> None:
+    channel = HostChannel(2)
+    assert channel.together(lambda: rank) == rank
+
+    def fail() -> None:
+        if rank == 1:
+            raise UsageError("the second one cannot")
+
+    with pytest.raises(OvsegError, match="the second one cannot") as caught:
+        channel.together(fail)
+    found = caught.value
+    assert (type(found) is UsageError) == (rank == 1) and (type(found) is PeerError) == (rank == 0)
+    assert found.shared and found.exit_code == 2
+    save(folder / f"{rank}.safetensors", {"done": torch.ones(1)})
+
+
+def test_what_fails_in_one_process_fails_in_all(tmp_path: Path) -> None:
+    in_processes(2, failing_child, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2

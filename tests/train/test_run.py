@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from ovseg.errors import DataError, MissingDependencyError, RecipeError
 from ovseg.model.predictor import Predictor
+from ovseg.train.observer import Observer
 from ovseg.train.plan import plan_run
-from ovseg.train.run import Observer, train
+from ovseg.train.run import train
 from ovseg.train.step import TrainingStep
 from ovseg.train.troubles import DivergedError
 from tests.train.runs import log_of, recipe
@@ -193,6 +194,20 @@ def test_wandb_that_is_not_installed(scenes: Path, tmp_path: Path) -> None:
         pytest.skip("wandb is installed")
     with pytest.raises(MissingDependencyError, match="wandb"):
         train(recipe(scenes, "train.tracker=wandb"), tmp_path)
+
+
+@pytest.mark.slow
+def test_wandb_writes_without_a_network(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = tmp_path / "run"
+    train(recipe(scenes, "train.tracker=wandb", "schedule.max_steps=2"), run)
+    (written,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    data = written.read_bytes()
+    assert b"assignment_entropy" in data and b"optimizer.weight_decay" in data
 
 
 def test_a_stream_trains_and_goes_on(tmp_path: Path) -> None:

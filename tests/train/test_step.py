@@ -9,8 +9,9 @@ from torch import Tensor
 from ovseg.config.schema import OptimizerConfig
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.train.momentum import MomentumEncoder
+from ovseg.train.objective import Losses, Objective
 from ovseg.train.optimizer import Updater, build_optimizer
-from ovseg.train.step import Losses, Objective, TrainingStep
+from ovseg.train.step import TrainingStep
 from tests.train.tiny import rows_of, tiny_batch, tiny_model
 
 ALL = Objective(mask=0.1, resolution=32)

@@ -170,3 +170,22 @@ def test_no_space_left_keeps_what_is_there(
         train(recipe(scenes), tmp_path, resume="auto")
     saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert saved == ["step-00000003"]
+
+
+def test_a_log_that_cannot_grow_ends_the_run_with_one_line(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovseg.train.records import JsonLines
+
+    real = JsonLines.append
+
+    def full(self: JsonLines, values: dict) -> None:
+        if values["step"] == 5:
+            raise OSError(28, "No space left on device", str(self.path))
+        real(self, values)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError) as caught:
+        patch.setattr(JsonLines, "append", full)
+        train(recipe(scenes), tmp_path)
+    assert "log.jsonl: cannot be written: No space left on device; go on" in str(caught.value)
+    assert train(recipe(scenes), tmp_path, resume="auto").steps == 8

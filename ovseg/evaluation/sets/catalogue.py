@@ -34,10 +34,9 @@ SETS: Mapping[str, Entry] = {
     "ade20k": Entry("150", ade20k.LAYOUT, ade20k.open_ade20k),
     "cityscapes": Entry("19", cityscapes.LAYOUT, cityscapes.open_cityscapes),
     "coco-panoptic": Entry("133, by its JSON", panoptic.LAYOUT, panoptic.open_panoptic),
-    "cutouts": Entry(
-        "by its JSON + background",
-        panoptic.SCENES_LAYOUT,
-        partial(panoptic.open_panoptic, scenes=True),
+    "cutouts": Entry("by its JSON + background", panoptic.SCENES_LAYOUT, panoptic.open_scenes),
+    "cutouts-objects": Entry(
+        "by its JSON", panoptic.SCENES_LAYOUT, partial(panoptic.open_scenes, background=False)
     ),
     "folder": Entry("by its class file", folder.LAYOUT, folder.open_folder),
 }

@@ -120,30 +120,46 @@ def read_panoptic(path: Path) -> PanopticFile:
         raise DataError(f"{path}: not a COCO panoptic file ({error!r})") from error
 
 
-def open_panoptic(data: Path, split: str | None, *, scenes: bool = False) -> EvaluationSet:
-    """Open a panoptic set; with `scenes`, unlabelled pixels are a background class.
+def open_scenes(data: Path, split: str | None, *, background: bool = True) -> EvaluationSet:
+    """Open composed scenes, their unlabelled pixels a background class or, without, ignored.
 
     Raises:
         DataError: files are missing or unreadable.
         UsageError: there is no such split.
     """
-    layout = SCENES_LAYOUT if scenes else LAYOUT
+    name = "cutouts" if background else "cutouts-objects"
+    return _open(data, split, name, SCENES_LAYOUT, "test", background)
+
+
+def open_panoptic(data: Path, split: str | None) -> EvaluationSet:
+    """Open a panoptic set of COCO's; unlabelled pixels are ignored.
+
+    Raises:
+        DataError: files are missing or unreadable.
+        UsageError: there is no such split.
+    """
+    return _open(data, split, "coco-panoptic", LAYOUT, "val2017", background=False)
+
+
+def _open(
+    data: Path, split: str | None, name: str, layout: Layout, default: str, background: bool
+) -> EvaluationSet:
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; {layout.title} come from {layout.source}")
     annotations = data / "annotations" if (data / "annotations").is_dir() else data
     there = sorted(p.stem.removeprefix("panoptic_") for p in annotations.glob("panoptic_*.json"))
-    split = choose_split(split, there, "test" if scenes else "val2017", layout)
+    split = choose_split(split, there, default, layout)
     if not there:
         raise layout.missing(data, f"annotations/panoptic_{split}.json")
     panoptic = read_panoptic(annotations / f"panoptic_{split}.json")
-    label_of = {number: label for label, number in enumerate(panoptic.categories, int(scenes))}
+    label_of = {number: label for label, number in enumerate(panoptic.categories, int(background))}
     return EvaluationSet(
-        name="cutouts" if scenes else "coco-panoptic",
+        name=name,
         root=data,
         words=ClassList.of(_words(name) for name in panoptic.categories.values()),
-        background=scenes,
+        background=background,
         samples=panoptic.samples(_images(data, split), layout),
-        read_labels=panoptic.label_reader(label_of, unlabelled=0 if scenes else None),
+        read_labels=panoptic.label_reader(label_of, unlabelled=0 if background else None),
         labels_from=panoptic.path.name,
         annotations=(panoptic.path,),
     )

@@ -6,7 +6,7 @@ import warnings
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ovseg.data.images import FORMATS, MAX_PIXELS, to_rgb
 
@@ -44,5 +44,7 @@ def decode(data: bytes) -> npt.NDArray[np.uint8]:
                 return to_rgb(ImageOps.exif_transpose(image))
     except UndecodableError:
         raise
+    except UnidentifiedImageError as error:  # its message names an object in memory
+        raise UndecodableError("not an image of a known format") from error
     except Exception as error:  # decoders fail in many ways on damaged files
         raise UndecodableError(str(error).splitlines()[0] if str(error) else "damaged") from error

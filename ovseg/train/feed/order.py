@@ -4,6 +4,7 @@ Letters: M pair, T mention.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,12 @@ class Order:
     """Rows of an epoch.
 
     Attributes:
-        rows: of the index, int64 [M].
-        shared: entity that rows 2k and 2k + 1 share, -1 where they share none, int64 [M].
+        rows: of the index, int32 or int64 [M].
+        shared: entity that rows 2k and 2k + 1 share, -1 where they share none, likewise [M].
     """
 
-    rows: Numbers
-    shared: Numbers
+    rows: Numbers | npt.NDArray[np.int32]
+    shared: Numbers | npt.NDArray[np.int32]
 
 
 def shuffled_order(count: int, epoch: int, seed: int) -> Order:
@@ -41,17 +42,17 @@ def paired_order(index: PairIndex, epoch: int, seed: int) -> Order:
     per entity and those without any, is paired with each other and shares nothing.
     """
     random = np.random.default_rng([seed, epoch])
-    drawn = _draw_entities(index, random)  # [M]
-    shuffled = random.permutation(len(index))
-    # Of 16-bit numbers numpy's stable sort is a radix sort, which takes a tenth of the time.
-    small = len(index.entity_names) < np.iinfo(np.uint16).max
-    numbers = (drawn[shuffled] + 1).astype(np.uint16 if small else np.int64)
-    by_entity = shuffled[np.argsort(numbers, kind="stable")]
-    pairs, shared, alone = _neighbours(by_entity, drawn[by_entity])
+    # Small numbers throughout: of 16-bit ones numpy's stable sort is a radix sort, which takes a
+    # tenth of the time, and what is gathered at random places should fit the cache.
+    small = np.uint16 if len(index.entity_names) < np.iinfo(np.uint16).max else np.int64
+    drawn = (_draw_entities(index, random) + 1).astype(small)  # [M], 0 for none
+    shuffled = random.permutation(len(index)).astype(np.int32)
+    by_entity = shuffled[np.argsort(drawn[shuffled], kind="stable")]
+    pairs, shared, alone = _neighbours(by_entity, np.bincount(drawn))
     random.shuffle(alone)
     rest = alone[: len(alone) // 2 * 2].reshape(-1, 2)
     units = np.concatenate([pairs, rest])
-    entity = np.concatenate([shared, np.full(len(rest), NOTHING)])
+    entity = np.concatenate([shared, np.full(len(rest), NOTHING, np.int32)])
     order = random.permutation(len(units))
     return Order(units[order].reshape(-1), np.repeat(entity[order], 2))
 
@@ -59,26 +60,39 @@ def paired_order(index: PairIndex, epoch: int, seed: int) -> Order:
 def _draw_entities(index: PairIndex, random: np.random.Generator) -> Numbers:
     """One of each row's entities, with probability inverse to its count; -1 without any; [M]."""
     counts = np.bincount(index.entities, minlength=len(index.entity_names))
+    begins, lengths = index.offsets[:-1], np.diff(index.offsets)
     # A race: of exponential times with these rates, the first comes with the wanted probability.
-    times = random.standard_exponential(len(index.entities)) * counts[index.entities]  # [T]
-    lengths = np.diff(index.offsets)
-    some = np.flatnonzero(lengths)
+    times = random.standard_exponential(len(index.entities))  # [T]
     drawn = np.full(len(index), NOTHING)
-    if len(some):
-        first = np.minimum.reduceat(times, index.offsets[some])
-        winners = np.flatnonzero(times == np.repeat(first, lengths[some]))
-        drawn[np.repeat(some, lengths[some])[winners]] = index.entities[winners]
+    # Rows with as many mentions as each other at a time: a table, and for most rows no race at all.
+    for length in np.flatnonzero(np.bincount(lengths)):
+        if length == 0:
+            continue
+        rows = np.flatnonzero(lengths == length)
+        places = begins[rows, None] + np.arange(length)  # [R, length]
+        found = index.entities[places]
+        first = (times[places] * counts[found]).argmin(axis=1) if length > 1 else 0
+        drawn[rows] = found[np.arange(len(rows)), first]
     return drawn
 
 
-def _neighbours(rows: Numbers, entity: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Pairs [P, 2] of neighbours with one entity, that entity [P], and the rows left over."""
-    begins = np.flatnonzero(np.r_[True, entity[1:] != entity[:-1]])
-    lengths = np.diff(np.r_[begins, len(rows)])
-    place = np.arange(len(rows)) - np.repeat(begins, lengths)
-    whole = place < np.repeat(lengths // 2 * 2, lengths)
-    paired = whole & (entity != NOTHING)
-    return rows[paired].reshape(-1, 2), entity[paired][::2], rows[~paired]
+def _neighbours(
+    rows: npt.NDArray[np.int32], counts: Numbers
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Pairs [P, 2] of neighbours with one entity, that entity [P], and the rows left over.
+
+    Args:
+        rows: those without an entity, then those of each entity in turn, [M].
+        counts: how many of each.
+    """
+    ends = np.cumsum(counts)
+    paired, alone = [rows[:0]], [rows[: ends[0]]]
+    for begin, end in pairwise(ends):
+        middle = end - (end - begin) % 2
+        paired.append(rows[begin:middle])
+        alone.append(rows[middle:end])
+    shared = np.repeat(np.arange(len(counts) - 1, dtype=np.int32), counts[1:] // 2)
+    return np.concatenate(paired).reshape(-1, 2), shared, np.concatenate(alone)
 
 
 def sample_seed(seed: int, epoch: int, position: int) -> int:

@@ -144,6 +144,9 @@ def test_in_scenes_the_unlabelled_is_background(tmp_path: Path) -> None:
     scenes = open_set("cutouts", tmp_path)
     assert scenes.classes == ("background", "owl", "cat")
     assert np.unique(scenes.read_labels(scenes.samples[0])).tolist() == [0, 2]
+    objects = open_set("cutouts-objects", tmp_path)
+    assert objects.classes == ("owl", "cat") and not objects.background
+    assert np.unique(objects.read_labels(objects.samples[0])).tolist() == [1, 255]
 
 
 def test_a_segment_that_the_json_does_not_know(tmp_path: Path) -> None:

@@ -99,10 +99,10 @@ def test_one_line_says_what_is_wrong(
 def test_sets_are_listed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "sets"]) == 0
     out = capsys.readouterr().out
-    for name in ("voc20", "context59", "coco-stuff", "cityscapes", "cutouts", "folder"):
+    for name in ("voc20", "context59", "coco-stuff", "cityscapes", "cutouts-objects", "folder"):
         assert name in out
     assert run(["eval", "sets", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 11
+    assert len(json.loads(capsys.readouterr().out)) == 12
 
 
 def test_help_shows_sets_and_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import NamedTuple
 
 import numpy as np
@@ -203,8 +203,19 @@ def cost(command: list[str]) -> Cost:
     """Run Python with these arguments."""
     start = perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
+    peak = 0.0
+    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        peak = high_water(process.pid) or peak  # the last word: before exec it is the parent's
+        sleep(0.005)
     wall = perf_counter() - start
+    _, status, used = ended
     assert os.waitstatus_to_exitcode(status) == 0
     process.returncode = 0
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Cost(wall, used.ru_utime + used.ru_stime, peak)
+
+
+def high_water(process: int) -> float:
+    """Most memory a running process has held, MB; wait4's figure counts the parent's too."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) / 1024 if found else 0.0

@@ -1,10 +1,7 @@
 """The one place that knows of several processes."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 def cpu_count() -> int:
@@ -23,43 +19,6 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def map_chunks(
-    pool: Executor, work: Callable[[T], R], chunks: Iterable[Sequence[T]], ahead: int
-) -> Iterator[list[R]]:
-    """The results of chunk after chunk, in order, with `ahead` further chunks under way."""
-    pending: deque[list[Future[R]]] = deque()
-    for chunk in chunks:
-        pending.append([pool.submit(work, item) for item in chunk])
-        if len(pending) > ahead:
-            yield [future.result() for future in pending.popleft()]
-    while pending:
-        yield [future.result() for future in pending.popleft()]
-
-
-def compute_threads() -> int:
-    """How many threads torch computes one operation with on the CPU."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-@contextmanager
-def shared_by(workers: int) -> Iterator[None]:
-    """Share torch's computing threads among worker threads that are started within.
-
-    Several operations at once, on a thread each, finish sooner than one after the other on all
-    threads: nobody waits for the slowest share of each.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(before // workers, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def gather_rows(rows: "Tensor", world_size: int) -> "Tensor":

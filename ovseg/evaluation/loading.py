@@ -14,8 +14,9 @@ from ovseg.data.images import Pixels, read_image, resize, resized_shape
 from ovseg.errors import DataError
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
+from ovseg.evaluation.threads import map_chunks
 from ovseg.model.interface import Preprocessing
-from ovseg.parallel import cpu_count, map_chunks
+from ovseg.parallel import cpu_count
 from ovseg.zeroshot.score_maps import Box
 from ovseg.zeroshot.windows import SlidingWindow, boxes_of
 

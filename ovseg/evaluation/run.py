@@ -28,9 +28,10 @@ from ovseg.evaluation.metrics.scores import Counts
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.records import ImageRecord, RecordStore, areas
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
+from ovseg.evaluation.threads import compute_threads, map_chunks, shared_by
 from ovseg.files import cache_folder
 from ovseg.model.interface import Array, SegmentationModel, to_numpy
-from ovseg.parallel import Processes, compute_threads, map_chunks, processes, shared_by
+from ovseg.parallel import Processes, processes
 from ovseg.version import __version__
 
 _log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.model import ImageEncoderConfig, ModelConfig
 from ovseg.export.comparison import compare
 from ovseg.export.exporting import ExportOptions, export_loaded
 from ovseg.export.gate import Gate
@@ -34,7 +34,7 @@ from ovseg.export.source import Source, source_of
 from ovseg.model.build import build_ovsegmentor
 from ovseg.model.starter.model import StarterModel
 from tests.conftest import ROOT
-from tests.export.models import tiny_predictor
+from tests.export.models import TINY_TEXT, tiny_predictor
 
 ROUNDS = 5
 PHOTO = ROOT / "examples" / "chelsea.png"
@@ -48,17 +48,7 @@ def vit_b16() -> Source:
     """OVSegmentor's image encoder at its full size, random weights."""
     torch.manual_seed(0)
     predictor = tiny_predictor()
-    text = TextEncoderConfig(
-        encoder="",
-        architecture="bert",
-        width=48,
-        depth=2,
-        heads=4,
-        mlp_width=96,
-        vocab_size=64,
-        max_positions=80,
-    )
-    config = ModelConfig(image=ImageEncoderConfig(backbone=""), text=text)
+    config = ModelConfig(image=ImageEncoderConfig(backbone=""), text=TINY_TEXT)
     predictor.model = build_ovsegmentor(config).eval()
     for parameter in predictor.model.parameters():
         if parameter.ndim > 1:

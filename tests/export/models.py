@@ -31,6 +31,19 @@ def voc_tokenizer() -> Any:
     )
 
 
+TINY_TEXT = TextEncoderConfig(
+    encoder="",
+    architecture="bert",
+    width=48,
+    depth=2,
+    heads=4,
+    mlp_width=96,
+    vocab_size=64,
+    max_positions=80,
+)
+"""A text encoder for tests in which the text does not matter."""
+
+
 def tiny_predictor(seed: int = 0) -> Predictor:
     """An OVSegmentor with two and two blocks, whose scores are spread as a trained one's are."""
     torch.manual_seed(seed)
@@ -39,16 +52,7 @@ def tiny_predictor(seed: int = 0) -> Predictor:
             image=ImageEncoderConfig(
                 backbone="", width=64, depths=(2, 2), heads=4, group_tokens=16, image_size=64
             ),
-            text=TextEncoderConfig(
-                encoder="",
-                architecture="bert",
-                width=48,
-                depth=2,
-                heads=4,
-                mlp_width=96,
-                vocab_size=64,
-                max_positions=80,
-            ),
+            text=TINY_TEXT,
             embedding_width=32,
             projector_width=64,
         )

@@ -25,15 +25,6 @@ class Stage(NamedTuple):
 
 
 STEM_WIDTH = 32
-LITE0 = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
-)
 LITE2 = (
     Stage(1, 3, 1, 1, 16),
     Stage(3, 3, 2, 6, 24),
@@ -102,7 +93,7 @@ class EfficientNetLite(nn.Module):
     """ImageNet classifier applied at every position of its last feature map.
 
     Args:
-        stages: the architecture, `LITE0` or `LITE2`.
+        stages: the architecture, as `LITE2`.
         stride: pixels from one position to the next, 32 as trained, or 16: then the last stage does
             not step, and its filters are dilated instead, so that the same weights see the same
             surroundings from four times as many places (Chen et al., DeepLab, 2015).

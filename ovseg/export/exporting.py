@@ -106,7 +106,7 @@ def export_model(
     options = options or ExportOptions()
     _check(output, options)
     on_step(f"loading {name}")
-    return export_loaded(load_model(name, "cpu"), output, options, on_step)
+    return export_loaded(load_model(name, "cpu", in_torch=True), output, options, on_step)
 
 
 def export_loaded(

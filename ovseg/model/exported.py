@@ -172,7 +172,7 @@ class ExportedDenseModel(ExportedModel):
 
 
 class BuiltInModel(ExportedModel):
-    """The starter without torch: a graph beside its weights, which both runtimes share.
+    """The starter in ONNX Runtime: a graph beside its weights, which both runtimes share.
 
     Raises:
         UsageError: the device is not one that ONNX Runtime has here.

@@ -10,10 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 
+from ovseg.errors import MissingDependencyError, UsageError
 from ovseg.export.shared_weights import read_stored, share_weights
 from ovseg.files import sha256
+from ovseg.model import loading
 from ovseg.model.export_description import read_description
 from ovseg.model.exported import BuiltInModel
+from ovseg.model.loading import load_model
 from ovseg.model.starter.model import StarterModel
 from ovseg.zeroshot.segmenter import Segmenter
 from tests.conftest import ROOT
@@ -36,6 +39,60 @@ def test_both_runtimes_give_the_same_label_map(chelsea: Path, background: bool, 
     found = Segmenter(BuiltInModel()).segment(chelsea, "cat,dog;wolf,table", **options)
     assert (found.labels == wanted.labels).mean() > 0.9999, REMAKE
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("photo", ["astronaut", "china", "flower", "rocket"])
+def test_both_runtimes_label_photos_alike(photo: str) -> None:
+    image, classes = FOLDER / "pictures" / f"{photo}.jpg", "person,flower,rocket,building,sky,tree"
+    wanted = Segmenter(load_model("starter", "cpu", in_torch=True)).segment(image, classes)
+    found = Segmenter(load_model("starter", "cpu")).segment(image, classes)
+    assert len(np.unique(wanted.labels)) > 1  # something is found
+    assert (found.labels == wanted.labels).mean() > 0.9999, REMAKE
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_onnx_runtime_is_the_first_choice_on_a_cpu(device: str) -> None:
+    assert isinstance(load_model("starter", device), BuiltInModel)
+    assert isinstance(load_model("starter", device, in_torch=True), StarterModel)
+
+
+def test_a_named_accelerator_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(loading, "choose_device", lambda device: asked.append(device) or "cpu")
+    assert isinstance(load_model("starter", "cuda:1"), StarterModel)
+    assert asked == ["cuda:1"]
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Have packages that cannot be imported: a name bound to None in sys.modules raises."""
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_without_onnx_runtime_it_runs_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "onnxruntime")
+    assert isinstance(load_model("starter", "auto"), StarterModel)
+
+
+def test_without_torch_it_runs_in_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "torch")
+    assert isinstance(load_model("starter"), BuiltInModel)
+    with pytest.raises(UsageError, match="onnxruntime-gpu"):
+        load_model("starter", "cuda").encode_image(np.zeros((1, 3, 32, 32), np.float32))
+    with pytest.raises(MissingDependencyError, match=r"ovseg\[torch\]"):
+        load_model("starter", in_torch=True)
+
+
+def test_segmenting_does_not_import_torch(chelsea: Path) -> None:
+    """Torch takes longer to import than the first mask may take."""
+    program = (
+        "import sys\n"
+        "from ovseg_cli.__main__ import run\n"
+        f"code = run(['segment', {str(chelsea)!r}, '--classes', 'cat,dog'])\n"
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or "torch was imported"
 
 
 def test_both_runtimes_say_the_same_of_the_model() -> None:

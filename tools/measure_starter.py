@@ -41,6 +41,7 @@ from ovseg.evaluation.sets.panoptic import read_panoptic
 from ovseg.model.interface import SegmentationModel, to_numpy
 from ovseg.model.loading import load_model
 from ovseg.zeroshot.masks import label_map
+from ovseg.zeroshot.resize import resize_bilinear
 from ovseg.zeroshot.segmenter import Segmenter
 from ovseg.zeroshot.synonyms import best_synonym
 
@@ -167,20 +168,28 @@ def stuff(data: Path, split: str) -> EvaluationSet:
 
 
 def false_alarms(
-    model: SegmentationModel, view: EncodedView, evaluated: EvaluationSet, here: list[int]
+    model: SegmentationModel,
+    view: EncodedView,
+    evaluated: EvaluationSet,
+    here: list[int],
+    shape: tuple[int, ...],
 ) -> float:
-    """Mean share of a photo given to a class that it lacks, asked for alone.
+    """Mean share of a photo's pixels given to a class that it lacks, asked for alone.
 
-    All classes are scored at once, and each is compared with the background as if it were the only
-    one, at the positions, which are of equal size.
+    All classes are scored at once, and at the pixels, `shape` [H, W], each is compared with the
+    background as if it were the only one.
     """
     words = evaluated.words
     embeddings = model.encode_text(words.phrases, model.templates)
-    scores = best_synonym(model.score(view.grouped, embeddings, model.threshold), words)[0]
-    absent = np.ones(len(words.names), bool)
-    absent[here] = False
-    shares = to_numpy(scores[:, 1:] > scores[:, :1]).mean(axis=0)
-    return float(shares[absent].mean())
+    scored = model.score(view.grouped, embeddings, model.threshold)
+    scores = to_numpy(best_synonym(scored, words)[0]).astype(np.float32)  # [h*w, 1 + K]
+    background = scores[0, 0]  # the same everywhere
+    wrong = np.zeros(len(words.names))
+    # Between positions no score is above those at the positions.
+    for index in np.flatnonzero((scores[:, 1:] > background).any(axis=0)):
+        grid = scores[:, 1 + index].reshape(1, *view.grouped.grid)
+        wrong[index] = (resize_bilinear(grid, (shape[0], shape[1])) > background).mean()
+    return float(np.delete(wrong, here).mean())
 
 
 def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progress: bool) -> float:
@@ -196,7 +205,7 @@ def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progre
             for question in questions:
                 question.ask(model, sample, view)
             here = present(evaluated, sample.labels)
-            shares.append(false_alarms(model, view, evaluated, here))
+            shares.append(false_alarms(model, view, evaluated, here, sample.labels.shape))
             if show_progress:
                 print(f"\r{len(shares)}/{len(evaluated.samples)}", end="", file=sys.stderr)
     return float(np.mean(shares))

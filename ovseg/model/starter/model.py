@@ -40,7 +40,7 @@ class StarterModel:
     """
 
     templates = ("{}",)
-    threshold = 0.2
+    threshold = 0.035
     preprocessing = Preprocessing(
         mean=(127.5, 127.5, 127.5),
         std=(127.5, 127.5, 127.5),

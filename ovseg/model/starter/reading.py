@@ -1,7 +1,7 @@
 """How the classifier is read at every position of an image.
 
-Letters: B image, H W pixels, h w grid rows and columns, N = h*w position, D feature, C class,
-S kind of surroundings.
+Letters: B image, H W pixels, h w grid rows and columns, N = h*w position, M = KEYS*KEYS key, D
+feature, C class, S kind of surroundings.
 
 Written as a module of plain tensor operations, without a line that asks how large the image is, so
 that what is exported is what is run here. Every step was measured; docs/starter.md has the table.
@@ -18,12 +18,21 @@ from ovseg.model.starter.surroundings import Surroundings, probability
 
 SHARPNESS = 8.0
 """What cosines of positions are multiplied by before the softmax that mixes them."""
-ROUNDS = 2
+ROUNDS = 6
 """How often they are mixed."""
+KEYS = 24
+"""Rows and columns of the places that positions take from, however many positions there are."""
+CONTRAST = 3.0
+"""How steeply the evidence rises with the deviations from the image's mean."""
+EPSILON = 1e-3
+"""Added to a deviation that may be zero."""
 
 
 class Reading(NamedTuple):
-    """Probabilities at every position, float [B, h*w, C + S], and the grid (h, w)."""
+    """Probabilities at every position, float [B, h*w, C + S], and the grid (h, w).
+
+    Those of the classes sum to the probability that there is any of them, the evidence.
+    """
 
     probabilities: Tensor
     grid: tuple[int, int]
@@ -49,21 +58,58 @@ class PositionReader(nn.Module):
         fine = self.network.classify(features)  # [B, C, h, w]
         half = self.network(functional.avg_pool2d(pixels, 2))
         coarse = functional.interpolate(half, grid, mode="bilinear", align_corners=False)
-        logits = ((fine + coarse) / 2).flatten(2).mT  # [B, N, C]
-        shares = affinity(features)
-        for _ in range(ROUNDS):
-            logits = shares @ logits
+        logits = mixed((fine + coarse) / 2, features)  # [B, N, C]
+        objects = logits.softmax(dim=-1) * evidence(logits)
         surroundings = probability(self.surroundings(pixels))
-        found = torch.cat([logits.softmax(dim=-1), surroundings], dim=-1)
-        return Reading(found, grid)
+        return Reading(torch.cat([objects, surroundings], dim=-1), grid)
 
 
-def affinity(features: Tensor) -> Tensor:
-    """How much each position takes from which, float [B, N, N], each row summing to 1.
+def mixed(logits: Tensor, features: Tensor) -> Tensor:
+    """Class logits shared among positions of like features, float [B, N, C].
 
-    Positions of like features share what they see, so that a class spreads over its object and a
-    stray one is outvoted. Features are compared without what all positions have in common.
+    A class spreads so over its object, and a stray one is outvoted. Positions take from the same
+    number of keys, spread evenly over the image, so that time and memory grow with the positions
+    and not with their square.
+
+    Args:
+        logits: float [B, C, h, w].
+        features: float [B, D, h, w].
     """
     vectors = features.flatten(2).mT  # [B, N, D]
-    vectors = functional.normalize(vectors - vectors.mean(dim=1, keepdim=True), dim=-1)
-    return (SHARPNESS * vectors @ vectors.mT).softmax(dim=-1)
+    common = vectors.mean(dim=1, keepdim=True)
+    keys = _at_keys(features) - common  # [B, M, D]
+    values = _at_keys(logits)  # [B, M, C]
+    among_keys = affinity(keys, keys)
+    for _ in range(ROUNDS - 1):
+        values = among_keys @ values
+    return affinity(vectors - common, keys) @ values
+
+
+def affinity(queries: Tensor, keys: Tensor) -> Tensor:
+    """How much each query takes from which key, float [B, N, M], each row summing to 1.
+
+    Args:
+        queries: features without what all of the image have in common, float [B, N, D].
+        keys: likewise, float [B, M, D].
+    """
+    cosines = functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).mT
+    return (SHARPNESS * cosines).softmax(dim=-1)
+
+
+def evidence(logits: Tensor) -> Tensor:
+    """How likely each position shows any of the classes at all, float [B, N, 1], of [B, N, C].
+
+    The logarithm of the summed exponentials is low where a classifier has seen nothing like it
+    (Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020); here it is compared with
+    the rest of the image.
+    """
+    energy = logits.logsumexp(dim=-1, keepdim=True)
+    centred = energy - energy.mean(dim=1, keepdim=True)
+    spread = centred.square().mean(dim=1, keepdim=True).sqrt()
+    return torch.sigmoid(CONTRAST * centred / (spread + EPSILON))
+
+
+def _at_keys(values: Tensor) -> Tensor:
+    """A map, float [B, X, h, w], read at the keys, float [B, M, X]."""
+    at = functional.interpolate(values, (KEYS, KEYS), mode="bilinear", align_corners=False)
+    return at.flatten(2).mT

@@ -12,9 +12,10 @@ import timm
 import torch
 
 from ovseg.data.class_list import ClassList
+from ovseg.model.starter import reading
 from ovseg.model.starter.model import StarterModel
 from ovseg.model.starter.network import CLASSES, EfficientNetLite
-from ovseg.model.starter.reading import SHARPNESS, affinity
+from ovseg.model.starter.reading import CONTRAST, KEYS, SHARPNESS, affinity, evidence, mixed
 from ovseg.model.starter.surroundings import MEASURES, Surroundings, probability
 from ovseg.model.starter.words import WordTable
 
@@ -148,8 +149,8 @@ def test_scores_are_summed_probabilities(model: StarterModel) -> None:
     grouped = model.encode_image(torch.zeros(2, 3, 64, 96))
     assert grouped.grid == (4, 6)
     assert grouped.embedding.shape == (2, 24, len(model.words.classes))
-    objects = grouped.embedding[..., :CLASSES]
-    assert torch.allclose(objects.sum(dim=-1), torch.ones(2, 24), atol=1e-5)
+    objects = grouped.embedding[..., :CLASSES].sum(dim=-1)
+    assert ((objects > 0) & (objects < 1)).all()
     text = model.encode_text(["cat", "frisbee"], model.templates)
     scores = model.score(grouped, text, threshold=0.25)
     expected = (grouped.embedding * text[0]).sum(dim=-1)
@@ -167,12 +168,49 @@ def test_images_of_a_batch_do_not_meet(model: StarterModel) -> None:
 
 
 def test_positions_take_from_those_that_look_alike() -> None:
-    looks = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])  # [N, D]
-    shares = affinity(looks.T.reshape(1, 2, 2, 2))[0]
-    # Without their mean the two looks are opposite: cosines of 1 and -1.
-    near = 1 / (2 + 2 * np.exp(-2 * SHARPNESS))
+    looks = torch.tensor([[[1.0, -1.0], [2.0, -2.0], [-1.0, 1.0], [-3.0, 3.0]]])  # [1, N, D]
+    shares = affinity(looks, looks[:, ::2])[0]
+    # Two looks, which are opposite: cosines of 1 and -1.
+    near = 1 / (1 + np.exp(-2 * SHARPNESS))
+    assert shares[:, 0].tolist() == pytest.approx([near, near, 1 - near, 1 - near], abs=1e-6)
     assert torch.allclose(shares.sum(dim=1), torch.ones(4))
-    assert shares[0].tolist() == pytest.approx([near, near, 0.5 - near, 0.5 - near], abs=1e-6)
+
+
+def test_mixing_spreads_logits_among_like_positions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.zeros(1, 2, KEYS, KEYS)
+    features[:, 0, :, :12], features[:, 1, :, 12:] = 1.0, 1.0  # left and right look different
+    logits = torch.randn(1, 3, KEYS, KEYS, generator=generator)
+    found = mixed(logits, features).reshape(KEYS, KEYS, 3)
+    left, right = logits[0, :, :, :12].mean(dim=(1, 2)), logits[0, :, :, 12:].mean(dim=(1, 2))
+    assert torch.allclose(found[:, :12], left.expand(KEYS, 12, 3), atol=1e-4)
+    assert torch.allclose(found[:, 12:], right.expand(KEYS, 12, 3), atol=1e-4)
+
+
+def test_mixing_a_large_image_takes_no_square_of_its_positions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    def remembering(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        sizes.append((queries.shape[1], keys.shape[1]))
+        return affinity(queries, keys)
+
+    monkeypatch.setattr(reading, "affinity", remembering)
+    positions = 256 * 384  # of 4096x6144 pixels; their square in float32 would be 38 GB
+    logits, features = torch.randn(1, 3, 256, 384), torch.randn(1, 4, 256, 384)
+    assert mixed(logits, features).shape == (1, positions, 3)
+    assert max(queries * keys for queries, keys in sizes) == positions * KEYS**2
+
+
+def test_evidence_is_relative_to_the_image() -> None:
+    logits = torch.full((1, 4, 5), -1e4)
+    logits[0, :, 0] = torch.tensor([3.0, 5.0, 3.0, 5.0])  # energies: a mean of 4, a deviation of 1
+    strong = 1 / (1 + np.exp(-CONTRAST))
+    expected = [1 - strong, strong, 1 - strong, strong]
+    assert evidence(logits)[0, :, 0].tolist() == pytest.approx(expected, abs=2e-4)
+    assert torch.allclose(evidence(logits + 100), evidence(logits), atol=1e-4)
+    assert evidence(torch.zeros(1, 4, 5)).flatten().tolist() == pytest.approx([0.5] * 4)
 
 
 @pytest.mark.parametrize(

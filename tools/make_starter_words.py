@@ -4,7 +4,7 @@
     pip install "ovseg[torch]"            # timm carries the list of the 1,000 ids
     python tools/make_starter_words.py
 
-The first table holds the entries of groundings.toml and surroundings.toml, written by hand, and for
+The first table holds the entries of groundings.toml, learned.toml and surroundings.toml, and for
 every other noun of WordNet that has an ImageNet class at or below one of its
 senses, those senses with their use (counts in WordNet's tagged texts) and their classes. The second
 holds, for other nouns, a sense just above that has classes, from which neighbours are suggested.
@@ -133,6 +133,8 @@ def main() -> None:
     ids = [info.index_to_label_name(index) for index in range(info.num_classes())]
     looks = tomllib.loads((TARGET / "surroundings.toml").read_text(encoding="utf-8"))
     classes = [synsets[i[1:]].lemmas[0].replace("_", " ") for i in ids]
+    learned = tomllib.loads((TARGET / "learned.toml").read_text(encoding="utf-8"))
+    classes += [f"{word} by its stamp" for word in learned]
     classes += [f"{kind} by its look" for kind in looks]
     groundings = read_groundings(TARGET / "groundings.toml", classes)
     below = closure(synsets, ids)

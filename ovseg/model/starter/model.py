@@ -40,7 +40,7 @@ class StarterModel:
     """
 
     templates = ("{}",)
-    threshold = 0.035
+    threshold = 0.05
     preprocessing = Preprocessing(
         mean=(127.5, 127.5, 127.5),
         std=(127.5, 127.5, 127.5),
@@ -50,14 +50,14 @@ class StarterModel:
 
     def __init__(self) -> None:
         self.words = WordTable()
-        self.network = EfficientNetLite()
-        self.reader = PositionReader(self.network, Surroundings(self.words.surroundings, STRIDE))
         folder = files("ovseg.model.starter")
         with as_file(folder / "weights.safetensors") as path:
             half = load_file(path)
             weights_hash = sha256(path)
         with as_file(folder / "words.json.gz") as path:
             words_hash = sha256(path)
+        self.network = EfficientNetLite(classes=len(half["classifier.bias"]))
+        self.reader = PositionReader(self.network, Surroundings(self.words.surroundings, STRIDE))
         self.network.load_state_dict({name: tensor.float() for name, tensor in half.items()})
         self.network.requires_grad_(False).eval()
         # Filters of single channels run about a fifth faster with the channels last.

@@ -97,25 +97,28 @@ class EfficientNetLite(nn.Module):
         stride: pixels from one position to the next, 32 as trained, or 16: then the last stage does
             not step, and its filters are dilated instead, so that the same weights see the same
             surroundings from four times as many places (Chen et al., DeepLab, 2015).
+        classes: C of the logits, ImageNet's thousand first.
     """
 
-    def __init__(self, stages: Sequence[Stage] = LITE2, stride: int = STRIDE) -> None:
+    def __init__(
+        self, stages: Sequence[Stage] = LITE2, stride: int = STRIDE, classes: int = CLASSES
+    ) -> None:
         super().__init__()
         self.stem = SameConv(3, STEM_WIDTH, 3, 2)
         self.blocks = nn.Sequential(*_blocks(stages, stride))
         self.head = SameConv(stages[-1].width, HEAD_WIDTH, 1)
-        self.classifier = nn.Linear(HEAD_WIDTH, CLASSES)
+        self.classifier = nn.Linear(HEAD_WIDTH, classes)
 
     def features(self, pixels: Tensor) -> Tensor:
         """Feature map before pooling, float [B, 1280, ceil(H/stride), ceil(W/stride)]."""
         return functional.relu6(self.head(self.blocks(functional.relu6(self.stem(pixels)))))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Class logits at every position, float [B, 1000, ceil(H/stride), ceil(W/stride)]."""
+        """Class logits at every position, float [B, C, ceil(H/stride), ceil(W/stride)]."""
         return self.classify(self.features(pixels))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Class logits from a feature map, float [B, 1280, h, w] to [B, 1000, h, w]."""
+        """Class logits from a feature map, float [B, 1280, h, w] to [B, C, h, w]."""
         return torch.movedim(self.classifier(torch.movedim(features, 1, -1)), -1, 1)
 
 

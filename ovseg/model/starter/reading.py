@@ -24,6 +24,8 @@ KEYS = 24
 """Rows and columns of the places that positions take from, however many positions there are."""
 CONTRAST = 3.0
 """How steeply the evidence rises with the deviations from the image's mean."""
+USUAL = 0.5
+"""The evidence of a position as strong as the image's mean: what surroundings count by."""
 EPSILON = 1e-3
 """Added to a deviation that may be zero."""
 
@@ -60,7 +62,7 @@ class PositionReader(nn.Module):
         coarse = functional.interpolate(half, grid, mode="bilinear", align_corners=False)
         logits = mixed((fine + coarse) / 2, features)  # [B, N, C]
         objects = logits.softmax(dim=-1) * evidence(logits)
-        surroundings = probability(self.surroundings(pixels))
+        surroundings = probability(self.surroundings(pixels)) * USUAL
         return Reading(torch.cat([objects, surroundings], dim=-1), grid)
 
 

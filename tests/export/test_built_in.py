@@ -43,6 +43,7 @@ def test_both_runtimes_give_the_same_label_map(chelsea: Path, background: bool, 
 
 @pytest.mark.parametrize("photo", ["astronaut", "china", "flower", "rocket"])
 def test_both_runtimes_label_photos_alike(photo: str) -> None:
+    # Photos with regions drawn in, which are as good as any to compare on.
     image, classes = FOLDER / "pictures" / f"{photo}.jpg", "person,flower,rocket,building,sky,tree"
     wanted = Segmenter(load_model("starter", "cpu", in_torch=True)).segment(image, classes)
     found = Segmenter(load_model("starter", "cpu")).segment(image, classes)

@@ -65,8 +65,8 @@ CATALOGUE: tuple[Entry, ...] = (
         source="built in",
         facts={
             "network": "EfficientNet-Lite2, its classifier read at stride 16 on two scales",
-            "training data": "ImageNet-1k with its labels, by the network's authors; for giraffes a stamp "
-            "of Tux Paint",
+            "training data": "ImageNet-1k with its labels, by the network's authors; for giraffes "
+            "a stamp of Tux Paint",
             "words": "some 3,300 nouns, by hand and by WordNet: ovseg segment --list-classes",
             "measured": "17.6 mIoU on 100 photos of COCO-Object (95 % interval 13.7 to 18.4), "
             "24.1 with the things of each photo alone",

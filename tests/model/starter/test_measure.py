@@ -74,7 +74,9 @@ def test_false_alarms_are_those_of_absent_classes_asked_for_alone() -> None:
     # Above 0.2 are the dog at all pixels, the cow at none, and the cat, whose scores fall from 0.6
     # to 0.1 by 0.475 and 0.225, at three of four.
     alarms = [
-        tool.false_alarms(TwoPositions(), view(), evaluated(np.zeros((2, 4), np.uint8)), here, (2, 4))
+        tool.false_alarms(
+            TwoPositions(), view(), evaluated(np.zeros((2, 4), np.uint8)), here, (2, 4)
+        )
         for here in ([0], [])
     ]
     assert alarms == [0.5, pytest.approx((0.75 + 1 + 0) / 3)]

@@ -152,6 +152,7 @@ def test_learned_words_have_a_row_of_the_classifier_each(
 
 def test_rows_are_learned_that_tell_positions_apart() -> None:
     tool = load_tool("make_starter_rows")
+    tool.STEPS, tool.BATCH, tool.SHARE = 60, 128, 16
     torch.manual_seed(0)
     network = EfficientNetLite().eval()
     directions = torch.eye(2, network.classifier.in_features) * 30

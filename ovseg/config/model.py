@@ -17,7 +17,8 @@ class ImageEncoderConfig(Section):
     backbone: str = "vit_base_patch16_224.dino"
     """timm name of the start weights; "" starts from random ones."""
     init: str = ""
-    """CLIP tower to group, as "clip:ViT-B-16/openai"; its dense features replace the patches."""
+    """Tower to group, whose features replace the patches: "starter", the built-in network, which
+    needs no download, or a CLIP tower, as "clip:ViT-B-16/openai"."""
     init_frozen: bool = True
     """Whether the tower of `init` stays as it is, so that the grouping alone is trained."""
     width: Width = 768
@@ -26,7 +27,7 @@ class ImageEncoderConfig(Section):
     heads: Annotated[int, Field(ge=1, le=256)] = 8
     """Attention heads of every block. DINO's own is 12."""
     patch: Annotated[int, Field(ge=1, le=256)] = 16
-    """Side of a patch in pixels."""
+    """Side of a patch in pixels; with the tower "starter" its stride, 8 or 16."""
     image_size: Annotated[int, Field(ge=1, le=8_192)] = 224
     """Side in pixels of the training images, which fixes the grid of position embeddings."""
     mlp_ratio: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 4.0

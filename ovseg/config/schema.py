@@ -73,6 +73,8 @@ class OptimizerConfig(Section):
     weight_decay: NonNegative = 0.05
     clip_norm: NonNegative = 5.0
     """Largest gradient norm; 0 does not clip."""
+    tower_rate: Positive = 1.0
+    """Learning rate of the tower that `model.image.init` names, relative to everything else's."""
 
 
 class ScheduleConfig(Section):

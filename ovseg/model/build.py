@@ -14,6 +14,7 @@ from ovseg.model.entity_decoder import EntityDecoder
 from ovseg.model.image_encoder import ImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.projector import Projector
+from ovseg.model.starter.groups import starter_group_encoder
 from ovseg.model.text_encoder import (
     CLIP_PREFIX,
     BertEncoder,
@@ -23,6 +24,8 @@ from ovseg.model.text_encoder import (
     pretrained_transformer,
     sized_transformer,
 )
+
+STARTER = "starter"  # the built-in network, in `model.image.init`
 
 
 def build_ovsegmentor(
@@ -73,6 +76,10 @@ def build_image_encoder(config: ImageEncoderConfig, pretrained: bool = False) ->
         "norm_eps": config.norm_eps,
         "checkpointing": config.checkpointing,
     }
+    if config.init == STARTER:
+        return starter_group_encoder(
+            config.init_frozen, _binding(config), pretrained, patch=config.patch, **sizes
+        )
     if config.init:
         return clip_group_encoder(
             config.init, config.init_frozen, _binding(config), pretrained, **sizes

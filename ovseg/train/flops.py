@@ -5,8 +5,13 @@ Letters: T token, D width, N patch, G group.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.model.build import build_image_encoder
 from ovseg.train.batch import Batch
 
 # Dense bf16 peaks of the makers' data sheets, FLOP/s.
@@ -36,12 +41,36 @@ class TextSizes:
 
 def image_forward(config: ImageEncoderConfig) -> float:
     """The image encoder's forward pass of one image of the training size."""
+    return patches_forward(config) + groups_forward(config)
+
+
+def patches_forward(config: ImageEncoderConfig) -> float:
+    """From an image to its patches: the patch embedding, or the tower that `init` names."""
+    if config.init:
+        return _tower(config)
+    patches = (config.image_size // config.patch) ** 2
+    return 2 * patches * 3 * config.patch**2 * config.width
+
+
+def groups_forward(config: ImageEncoderConfig) -> float:
+    """From the patches to the groups: both stages and the binding module between them."""
     width, ratio = config.width, config.mlp_ratio
     patches = (config.image_size // config.patch) ** 2
-    embed = 2 * patches * 3 * config.patch**2 * width
     first = config.depths[0] * block(patches + config.group_tokens, width, ratio)
     second = config.depths[1] * block(config.groups, width, ratio)
-    return embed + first + second + _binding(config, patches)
+    return first + second + _binding(config, patches)
+
+
+@cache
+def _tower(config: ImageEncoderConfig) -> float:
+    """Counted while a tower without memory runs: towers are of many kinds."""
+    with torch.device("meta"):
+        encoder = build_image_encoder(config)
+        pixels = torch.empty(1, 3, config.image_size, config.image_size)
+        side = config.image_size // encoder.patch
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            encoder.embed_patches(pixels, (side, side))
+    return float(counter.get_total_flops())
 
 
 def _binding(config: ImageEncoderConfig, patches: int) -> float:
@@ -108,14 +137,15 @@ def pair_cost(
     sizes = text_sizes(config.text)
     again = 1 if parts > 1 else 0
     texts = sum(text_forward(sizes, length) for length in lengths)
-    image = image_forward(config.image)
+    patches, groups = patches_forward(config.image), groups_forward(config.image)
+    frozen = bool(config.image.init) and config.image.init_frozen
     rows = 1 + (config.image.groups if momentum else 0)
     heads = rows * projector(config, config.image.width)
     heads += len(lengths) * projector(config, sizes.width)
     return Cost(
-        image=(3 + again) * image,
+        image=(3 + again) * groups + ((1 if frozen else 3) + again) * patches,
         text=((1 if frozen_text else 3) + again) * texts,
-        momentum=image if momentum else 0.0,
+        momentum=patches + groups if momentum else 0.0,
         heads=3 * heads,
     )
 

@@ -1,7 +1,6 @@
 """AdamW over the model's parameters, and an update that leaves everything alone if it must."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +9,22 @@ from torch.nn.modules.batchnorm import _NormBase
 from ovseg.config.schema import OptimizerConfig
 from ovseg.parallel import average_gradients
 
+_TOWER = "image_encoder.tower."  # what `model.image.init` starts from
+
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Fused AdamW; biases and one-dimensional tensors are not decayed."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for n, p in trained if is_decayed(n, p)]
-    plain = [p for n, p in trained if not is_decayed(n, p)]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+    """Fused AdamW; biases and one-dimensional tensors are not decayed, a tower has its own rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = config.weight_decay if is_decayed(name, parameter) else 0.0
+            rate = config.tower_rate if name.startswith(_TOWER) else 1.0
+            groups.setdefault((decay, rate), []).append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        [
+            {"params": parameters, "weight_decay": decay, "rate": rate}
+            for (decay, rate), parameters in groups.items()
+        ],
         lr=0.0,  # set before every step
         betas=config.betas,
         eps=config.eps,
@@ -76,7 +79,7 @@ class Updater:
             torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], loss_scale)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate"]
         skipped = ~norm.isfinite()
         # The fused kernel reads this from the device and leaves weights and moments as they are;
         # torch's own gradient scaler tells it in the same way.

@@ -12,7 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from ovseg.model.tokenizer import HubTokenizer
 from ovseg.train.feed.augmentation import Augmentation
@@ -71,6 +73,56 @@ def test_order_of_a_paired_epoch(benchmark: Any) -> None:
     index: Any = Mentions(offsets, entities, tuple(str(number) for number in range(100)))
     benchmark.pedantic(paired_order, (index, 0, 0), rounds=3)
     print(f"\norder of {len(index):,} pairs: {benchmark.stats.stats.min:.2f} s")
+
+
+def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, benchmark: Any) -> None:
+    """From an index on disk, as large as CC4M's, to the draws of a step (target: a second).
+
+    Any start reads the index, so the two are printed apart.
+    """
+    write_index(tmp_path, pairs=4_300_000)
+    began = time.perf_counter()
+    index = open_index((str(tmp_path),))
+    opened = time.perf_counter() - began
+    middle = len(index) // 4096 // 2
+    for paired in (False, True):
+        sampler = IndexSampler(index, Share(512, 8), 0, paired, middle)
+        began = time.perf_counter()
+        assert len(next(iter(sampler))) == 512
+        found = time.perf_counter() - began
+        name = "in-batch partners" if paired else "every row once"
+        print(
+            f"\nindex of {len(index):,} pairs: {opened:.2f} s; {name}, step {middle}: {found:.2f} s"
+        )
+    benchmark.pedantic(lambda: next(iter(sampler)), rounds=1)
+
+
+def write_index(folder: Path, pairs: int) -> None:
+    """What training reads of a data set's folder, without its images."""
+    random = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.cumsum(random.integers(1, 4, pairs))]).astype(np.int32)
+    mentions = random.integers(0, 100, offsets[-1]).astype(np.int32)
+
+    def listed(values: np.ndarray) -> Any:
+        return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(values))
+
+    number = np.arange(pairs)
+    captions = [f"caption number {each} of a photo with this and that in it" for each in range(997)]
+    table = pyarrow.table(
+        {
+            "key": pyarrow.array(number.astype(str)),
+            "shard": pyarrow.array((number // 10_000).astype(np.int32)),
+            "offset": pyarrow.array(number % 10_000 * 20_000),
+            "size": pyarrow.array(np.full(pairs, 20_000)),
+            "caption": pyarrow.array(captions).take(pyarrow.array(number % 997)),
+            "entities": listed(mentions),
+            "starts": listed(mentions),
+            "ends": listed(mentions + 3),
+        }
+    )
+    parquet.write_table(table, folder / "index.parquet")
+    names = "".join(f'[[entity]]\nname = "word{each}"\n' for each in range(100))
+    (folder / "entities.toml").write_text(names)
 
 
 @pytest.mark.parametrize("stage", [1, 2])

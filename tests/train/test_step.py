@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovseg.config.schema import OptimizerConfig
 from ovseg.model.ovsegmentor import OVSegmentor
@@ -175,11 +175,29 @@ def updater(model: OVSegmentor, clip: float = 5.0) -> Updater:
 def test_weight_decay_leaves_one_dimensional_tensors_alone() -> None:
     model = tiny_model()
     groups = build_optimizer(model, OptimizerConfig()).param_groups
-    assert groups[0]["weight_decay"] == 0.05 and groups[1]["weight_decay"] == 0
-    assert all(p.ndim > 1 for p in groups[0]["params"])
-    plain = {id(p) for p in groups[1]["params"]}
+    by_decay = {group["weight_decay"]: group["params"] for group in groups}
+    assert set(by_decay) == {0.05, 0.0}
+    plain = {id(p) for p in by_decay[0.0]}
     for name, parameter in model.named_parameters():
         assert (id(parameter) in plain) == (name.endswith("bias") or parameter.ndim < 2)
+
+
+def test_a_tower_has_a_rate_of_its_own() -> None:
+    """Adam's first step is as long as the rate, whatever the gradient."""
+    model = nn.Module()
+    model.image_encoder = nn.Module()
+    model.image_encoder.tower = nn.Linear(3, 3, bias=False)
+    model.image_encoder.head = nn.Linear(3, 3, bias=False)
+    tower, head = model.image_encoder.tower.weight, model.image_encoder.head.weight
+    start = [tower.detach().clone(), head.detach().clone()]
+    config = OptimizerConfig(tower_rate=0.1, weight_decay=0.0)
+    update = Updater(model, build_optimizer(model, config), 0.0)
+    update.begin()
+    loss = tower.sum() + head.sum()
+    loss.backward()
+    update.apply(loss, 1e-2)
+    torch.testing.assert_close(start[0] - tower, torch.full((3, 3), 1e-3))
+    torch.testing.assert_close(start[1] - head, torch.full((3, 3), 1e-2))
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])

@@ -1,6 +1,7 @@
 """Graphs in ONNX Runtime and OpenVINO: NumPy arrays in, NumPy arrays out."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,7 +82,11 @@ class OpenVinoGraph:
         parameters = [p for p in whole.get_parameters() if p.get_friendly_name() in needed]
         part = openvino.Model(sources, parameters, "part")
         # Half precision, which it may choose on its own, is not what was verified.
-        return core.compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        options = {"INFERENCE_PRECISION_HINT": "f32"}
+        # Compiling leaves its thread with a stack for signals that is unmapped later, so that the
+        # next signal, an interrupt from the keyboard say, would end the process: not this thread.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(core.compile_model, part, "CPU", options).result()
 
 
 def _parameters_behind(nodes: list[Any]) -> set[str]:

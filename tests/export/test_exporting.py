@@ -1,5 +1,6 @@
 """What an export leaves behind, and what it leaves behind when it fails: nothing."""
 
+import ctypes
 import json
 import shutil
 import zipfile
@@ -159,6 +160,7 @@ def test_a_passing_export_replaces_the_former(tiny_folder: Path, tmp_path: Path)
 @pytest.mark.usefixtures("written")
 def test_openvino_gives_the_same_labels(tmp_path: Path, chelsea: Path) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    before = signal_stack()
     output = tmp_path / "out"
     done = export_loaded(tiny_predictor(), output, ExportOptions(format="openvino", images=ONE))
     assert {"image.xml", "image.bin", "text.xml", "text.bin"} <= set(done.files)
@@ -166,6 +168,15 @@ def test_openvino_gives_the_same_labels(tmp_path: Path, chelsea: Path) -> None:
     wanted = Segmenter(tiny_predictor()).segment(chelsea, "cat,dog,bird")
     found = Segmenter.from_pretrained(output).segment(chelsea, "cat,dog,bird")
     assert (found.labels == wanted.labels).mean() > 0.99
+    # A handler on a stack that is unmapped with the model would end the process.
+    assert signal_stack() == before
+
+
+def signal_stack() -> bytes:
+    """Where this thread's signal handlers run: the kernel's stack_t."""
+    stack = ctypes.create_string_buffer(24)
+    assert ctypes.CDLL(None).sigaltstack(None, stack) == 0
+    return stack.raw
 
 
 def test_int8_keeps_eight_bit_weights(tiny_folder: Path, tmp_path: Path) -> None:

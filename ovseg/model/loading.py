@@ -55,9 +55,10 @@ def load_model(
 
 def _built_in(device: str, in_torch: bool) -> SegmentationModel:
     """The starter in the runtime that suits the device; in the other where that is missing."""
-    wants_torch = in_torch or device not in ("auto", "cpu")
+    kind = device.partition(":")[0]  # one of several processes has "cpu:0"
+    wants_torch = in_torch or kind not in ("auto", "cpu")
     if not wants_torch and _importable("onnxruntime"):
-        return _in_onnx_runtime(device)
+        return _in_onnx_runtime(kind)
     if _importable("torch"):
         from ovseg.model.starter.model import StarterModel
 

@@ -51,7 +51,7 @@ def test_both_runtimes_label_photos_alike(photo: str) -> None:
     assert (found.labels == wanted.labels).mean() > 0.9999, REMAKE
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("device", ["auto", "cpu", "cpu:0"])
 def test_onnx_runtime_is_the_first_choice_on_a_cpu(device: str) -> None:
     assert isinstance(load_model("starter", device), BuiltInModel)
     assert isinstance(load_model("starter", device, in_torch=True), StarterModel)

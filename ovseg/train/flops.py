@@ -39,11 +39,6 @@ class TextSizes:
     mlp_width: int = 3072
 
 
-def image_forward(config: ImageEncoderConfig) -> float:
-    """The image encoder's forward pass of one image of the training size."""
-    return patches_forward(config) + groups_forward(config)
-
-
 def patches_forward(config: ImageEncoderConfig) -> float:
     """From an image to its patches: the patch embedding, or the tower that `init` names."""
     if config.init:

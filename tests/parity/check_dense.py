@@ -25,6 +25,7 @@ from ovseg.model.clip.heads import HEADS, Guide, LastBlock, neighbourhood
 from ovseg.model.clip.positions import ENLARGEMENT, resize_positions
 from ovseg.model.clip.tower import OpenClipTower
 from ovseg.model.interface import GroupedImage
+from ovseg.model.normalisation import Normalisation
 from ovseg.zeroshot.dense import Look, look_at, refined
 from ovseg.zeroshot.pixel_rule import PixelRule, class_probabilities, label_pixels
 from ovseg.zeroshot.query_maps import QueryMaps, WindowMaps
@@ -33,8 +34,7 @@ from ovseg.zeroshot.windows import SlidingWindow
 
 TOLERANCE = 1e-5
 LOOSER = 1e-4  # after PAMR and after renormalisation
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def expectations(fixture: Fixture) -> dict[str, Callable[[], Tensor]]:
 def _trunk(f: Fixture) -> dict[str, Callable[[], Tensor]]:
     table = f.tensors["weights.positional_embedding"]
     wide = tuple(side // f.facts["model"]["patch_size"] for side in f.facts["resize"]["resized"])
-    guide = GuideNetwork(_Backbone(), CLIP_MEAN, CLIP_STD)
+    guide = GuideNetwork(_Backbone(), CLIP)
     window = f.facts["window"]["crop"]
     bias = neighbourhood((4, 6), f.facts["naclip"]["gaussian_std"], 1, table)
     return {

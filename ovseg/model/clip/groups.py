@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ovseg.errors import RecipeError
 from ovseg.model.binding import ReleasedBinding, SlotBinding
-from ovseg.model.clip.guide import IMAGENET_MEAN, IMAGENET_STD
 from ovseg.model.clip.heads import HEADS, LastBlock
 from ovseg.model.clip.loading import build, find_recipe, load_weights
 from ovseg.model.clip.names import parse_clip_name
 from ovseg.model.clip.tower import OpenClipTower, SiglipTower, image_tower
 from ovseg.model.image_encoder import ImageEncoder
+from ovseg.model.normalisation import IMAGENET, Normalisation, Renormalisation
 
 
 class ClipGroupEncoder(ImageEncoder):
@@ -28,8 +28,8 @@ class ClipGroupEncoder(ImageEncoder):
     Args:
         tower: the tower; its width must be the encoder's.
         head: how its last block is read, a name in `heads.HEADS`.
-        mean, std: normalisation of the tower's pixels, per channel in 0..1. The encoder itself
-            takes ImageNet's, as every OVSegmentor does.
+        normalisation: that of the tower's pixels. The encoder itself takes ImageNet's, as every
+            OVSegmentor does.
         frozen: keep the tower as it is, without gradients; else it is trained too.
         binding, encoder: as `ImageEncoder`.
 
@@ -37,15 +37,11 @@ class ClipGroupEncoder(ImageEncoder):
         RecipeError: the tower has another width.
     """
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(
         self,
         tower: OpenClipTower | SiglipTower,
         head: str,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        normalisation: Normalisation,
         frozen: bool,
         binding: ReleasedBinding | SlotBinding,
         **encoder: Any,
@@ -61,16 +57,12 @@ class ClipGroupEncoder(ImageEncoder):
         self.head = HEADS[head]
         self.frozen = frozen
         tower.requires_grad_(not frozen)
-        own_mean, own_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-        scale = own_std / torch.tensor(std)
-        shift = (own_mean - torch.tensor(mean)) / torch.tensor(std)
-        self.register_buffer("scale", scale.view(3, 1, 1), persistent=False)
-        self.register_buffer("shift", shift.view(3, 1, 1), persistent=False)
+        self.renormalise = Renormalisation(IMAGENET, normalisation)
 
     def embed_patches(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """Dense features of images in ImageNet's normalisation, before CLIP's projection."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            x = self.tower.tokens(pixels * self.scale + self.shift)
+            x = self.tower.tokens(self.renormalise(pixels))
             return self.head(LastBlock(self.tower, x, grid))  # [B, N, D]
 
     def train(self, mode: bool = True) -> "ClipGroupEncoder":
@@ -109,4 +101,5 @@ def clip_group_encoder(
     if pretrained:
         load_weights(model, recipe.weights)
     tower = image_tower(model.visual)
-    return ClipGroupEncoder(tower, name.head, recipe.mean, recipe.std, frozen, binding, **encoder)
+    normalisation = Normalisation(recipe.mean, recipe.std)
+    return ClipGroupEncoder(tower, name.head, normalisation, frozen, binding, **encoder)

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from ovseg.errors import ModelError
 from ovseg.model.clip.positions import resize_positions
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from ovseg.model.normalisation import IMAGENET, Normalisation, Renormalisation
 
 
 class GuideNetwork(nn.Module):
@@ -20,18 +18,13 @@ class GuideNetwork(nn.Module):
 
     Args:
         backbone: the timm model, made with `num_classes=0` and `dynamic_img_size=True`.
-        mean, std: normalisation of the pixels that arrive, per channel in 0..1: the CLIP tower's.
+        normalisation: that of the pixels that arrive, the CLIP tower's.
 
     Raises:
         ModelError: the backbone has no patch tokens.
     """
 
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(
-        self, backbone: Any, mean: tuple[float, float, float], std: tuple[float, float, float]
-    ) -> None:
+    def __init__(self, backbone: Any, normalisation: Normalisation) -> None:
         super().__init__()
         if not hasattr(backbone, "patch_embed") or not hasattr(backbone, "num_prefix_tokens"):
             raise ModelError(
@@ -41,16 +34,7 @@ class GuideNetwork(nn.Module):
         self.backbone = backbone
         self.patch = int(backbone.patch_embed.patch_size[0])
         self.prefix = int(backbone.num_prefix_tokens)
-        # Undoing one normalisation and applying the other is one multiplication and one addition.
-        to_mean, to_std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-        self.register_buffer("scale", (torch.tensor(std) / to_std).view(3, 1, 1), persistent=False)
-        self.register_buffer(
-            "mean", ((torch.tensor(mean) - to_mean) / to_std).view(3, 1, 1), persistent=False
-        )
-
-    def renormalise(self, pixels: Tensor) -> Tensor:
-        """From the CLIP tower's normalisation to ImageNet's, [B, 3, H, W]."""
-        return pixels * self.scale + self.mean
+        self.renormalise = Renormalisation(normalisation, IMAGENET)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Patch features of images normalised for the CLIP tower: [B, C', h', w']."""

@@ -7,16 +7,15 @@ from ovseg.errors import ModelError, UsageError
 from ovseg.model.clip.guide import GuideNetwork
 from ovseg.model.clip.hub import hub_file
 from ovseg.model.clip.names import nearest
+from ovseg.model.normalisation import Normalisation
 
 
-def load_guide(
-    backbone: str, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> GuideNetwork:
+def load_guide(backbone: str, normalisation: Normalisation) -> GuideNetwork:
     """A timm backbone with its weights, from the hub or, as NAME@FILE, from a file.
 
     Args:
         backbone: such as `vit_base_patch8_224.dino`.
-        mean, std: normalisation of the pixels that will arrive, per channel in 0..1.
+        normalisation: that of the pixels that will arrive.
 
     Raises:
         UsageError: timm knows no such model or has no weights for it.
@@ -29,7 +28,7 @@ def load_guide(
         raise UsageError(f"{weights}: no such file (backbone=NAME@FILE)")
     if weights.suffix != ".safetensors":  # timm reads others as unrestricted pickles
         raise UsageError(f"{weights}: weights of a backbone must be a .safetensors file")
-    guide = GuideNetwork(_create(name, weights), mean, std)
+    guide = GuideNetwork(_create(name, weights), normalisation)
     guide.eval().requires_grad_(False)
     return guide
 

@@ -30,6 +30,7 @@ from ovseg.model.interface import (
     Preprocessing,
     UnknownPhrase,
 )
+from ovseg.model.normalisation import Normalisation
 from ovseg.model.templates import imagenet_templates
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,7 +94,7 @@ class DenseClip:
         loaded = load_clip(asked)
         guide = None
         if asked.head == "proxyclip":
-            guide = load_guide(asked.backbone, loaded.recipe.mean, loaded.recipe.std)
+            guide = load_guide(asked.backbone, Normalisation(loaded.recipe.mean, loaded.recipe.std))
         return cls(loaded, asked, guide)
 
     @property

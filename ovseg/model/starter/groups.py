@@ -17,6 +17,7 @@ from torch.nn import functional
 from ovseg.errors import RecipeError
 from ovseg.model.binding import ReleasedBinding, SlotBinding
 from ovseg.model.image_encoder import ImageEncoder
+from ovseg.model.normalisation import IMAGENET, PLUS_MINUS_ONE, Renormalisation
 from ovseg.model.starter.network import LITE2, EfficientNetLite
 
 STAGES = LITE2[:4]  # what comes behind takes four times as long, and was trained at stride 32
@@ -50,6 +51,7 @@ class StarterGroupEncoder(ImageEncoder):
         self.frozen = frozen
         self.tower.requires_grad_(not frozen)
         self.tower.to(memory_format=torch.channels_last)
+        self.renormalise = Renormalisation(IMAGENET, PLUS_MINUS_ONE)
         self.adapt = nn.Linear(STAGES[-1].width, self.group_tokens.shape[1])
 
     def load_start_weights(self) -> None:
@@ -61,7 +63,7 @@ class StarterGroupEncoder(ImageEncoder):
 
     def embed_patches(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """Features of images in ImageNet's normalisation, and their positions, [B, N, D]."""
-        x = pixels.contiguous(memory_format=torch.channels_last)
+        x = self.renormalise(pixels).contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = self.tower["blocks"](functional.relu6(self.tower["stem"](x)))  # [B, F, h, w]
         return self.adapt(x.flatten(2).transpose(1, 2)) + self.position_at(grid)

@@ -10,8 +10,10 @@ from ovseg.model.clip.guide import GuideNetwork
 from ovseg.model.clip.heads import HEADS, LastBlock
 from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.clip.tower import OpenClipTower, SiglipTower, image_tower
+from ovseg.model.normalisation import Normalisation
 from tests.model.clip.tiny import tiny_clip
 
+QUARTERS = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 TINY_VISION = {"image_size": 64, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 
 
@@ -96,7 +98,7 @@ def test_every_precision_and_size(dtype: torch.dtype, shape: tuple[int, int]) ->
 
 def test_guide_reads_the_patches_after_the_last_norm() -> None:
     backbone = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True)
-    guide = GuideNetwork(backbone.eval(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    guide = GuideNetwork(backbone.eval(), QUARTERS)
     pixels = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         found = guide(pixels)
@@ -112,7 +114,7 @@ def test_proxyclip_with_other_backbones(name: str) -> None:
     backbone = timm.create_model(
         name, num_classes=0, dynamic_img_size=True, depth=1, embed_dim=48, num_heads=2
     )
-    guide = GuideNetwork(backbone.eval(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    guide = GuideNetwork(backbone.eval(), QUARTERS)
     network = DenseImageEncoder(image_tower(tiny_clip().visual), "proxyclip", guide)
     with torch.no_grad():
         found = network(torch.randn(2, 3, 112, 224))
@@ -124,7 +126,7 @@ def test_proxyclip_with_other_backbones(name: str) -> None:
 
 def test_a_guide_without_patches_is_refused() -> None:
     with pytest.raises(ModelError, match="no patch tokens"):
-        GuideNetwork(timm.create_model("resnet18", num_classes=0), (0, 0, 0), (1, 1, 1))
+        GuideNetwork(timm.create_model("resnet18", num_classes=0), QUARTERS)
 
 
 def test_the_image_path_exports_for_any_batch_and_size() -> None:

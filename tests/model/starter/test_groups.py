@@ -6,6 +6,7 @@ import torch
 from ovseg.config.model import ImageEncoderConfig
 from ovseg.errors import RecipeError
 from ovseg.model.build import build_image_encoder
+from ovseg.model.normalisation import IMAGENET
 from ovseg.model.starter.groups import STAGES, StarterGroupEncoder
 from ovseg.model.starter.model import StarterModel
 
@@ -21,11 +22,13 @@ def encoder(pretrained: bool = True, **changes: object) -> StarterGroupEncoder:
 
 
 def test_patches_start_from_the_features_of_the_built_in_network() -> None:
-    """Its blocks one after the other, projected, each with its position."""
-    pixels = torch.randn(2, 3, 48, 80)
+    """Its blocks one after the other on pixels from -1 to 1, projected, each with its position."""
+    colours = torch.rand(2, 3, 48, 80)  # 0..1
+    mean, std = torch.tensor(IMAGENET).view(2, 3, 1, 1)
+    pixels = (colours - mean) / std
     model, network = encoder().eval(), StarterModel().network
     with torch.inference_mode():
-        x = network.stem(pixels).clamp(0, 6)
+        x = network.stem(2 * colours - 1).clamp(0, 6)
         for block in network.blocks[: sum(stage.blocks for stage in STAGES)]:
             x = block(x)
         expected = model.adapt(x.permute(0, 2, 3, 1)).flatten(1, 2) + model.position_at((3, 5))

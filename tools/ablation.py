@@ -2,12 +2,15 @@
 
     python tools/ablation.py --shards scenes-shards --scenes scenes --output runs/ablation
     python tools/ablation.py ... --transfer coco-panoptic:../shared/data/coco-train100:train2017
+    python tools/ablation.py ... --losses mask --stage-1 runs/half --output runs/second
 
 Six rows (contrast; with entity completion; with mask consistency; each with both binding modules)
 times the seeds, all with one budget, and a row of untrained weights as they are. What is finished
 is not done again; a run that was stopped goes on from its last checkpoint. The table is printed at
 the end and written to OUTPUT/table.json, with mean and standard deviation over the seeds. Several
-machines or processors share the work by `--part 1/3`, `--part 2/3`, `--part 3/3`.
+machines or processors share the work by `--part 1/3`, `--part 2/3`, `--part 3/3`. With `--stage-1`
+the rows with mask consistency go on from the rows with entity completion of another call's output,
+as the paper's second stage does.
 """
 
 import argparse
@@ -71,7 +74,7 @@ def main() -> int:
     cells = [
         Cell(losses, binding, seed)
         for seed in options.seeds
-        for losses in LOSSES
+        for losses in options.losses
         for binding in BINDINGS
     ]
     begin, step = options.part
@@ -107,6 +110,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shards", required=True, help="folder of ovseg build-dataset")
     parser.add_argument("--scenes", type=Path, required=True, help="folder of the cut-out scenes")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES, metavar="ROW")
+    parser.add_argument("--stage-1", type=Path, metavar="OUTPUT", dest="stage_1")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", type=part, default=(1, 1), help="2/3: every third run from 2 on")
     parser.add_argument("--transfer", action="append", default=[], metavar="SET:FOLDER[:SPLIT]")
@@ -169,6 +174,9 @@ def recipe_of(cell: Cell, options: argparse.Namespace) -> Recipe:
         "train.evaluate_on=",  # scored once, at the end: the best of the epochs would be a choice
         *options.changes,
     ]
+    if options.stage_1 and cell.losses == "mask":
+        first = options.stage_1 / replace(cell, losses="entity").name / "last.safetensors"
+        changes.append(f"train.start_from={first}")
     return load_recipe(f"ablation-{cell.losses}", changes)
 
 

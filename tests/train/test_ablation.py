@@ -88,6 +88,15 @@ def test_the_table_is_made_once(
     assert "their targets on at 100.0% of the pixels" in capsys.readouterr().out  # as good as new
     monkeypatch.setattr(sys, "argv", ["ablation.py", *folders, *more])
 
+    second = [*folders, *more[:1], str(tmp_path / "second"), *more[2:], "--losses", "mask"]
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *second, "--stage-1", str(tmp_path)])
+    assert ablation.main() == 0
+    capsys.readouterr()
+    for binding in ablation.BINDINGS:
+        log = (tmp_path / f"second/mask-{binding}-0/recipe.toml").read_text()
+        assert f"entity-{binding}-0" in log
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *folders, *more])
+
     def never(*arguments: object, **more: object) -> None:
         raise AssertionError("trained again")
 

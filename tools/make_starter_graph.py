@@ -4,8 +4,9 @@
     python tools/make_starter_graph.py
 
 Run it whenever the starter's network, weights or words change; a test says so if it was forgotten.
-Writes graph.onnx and export.json beside weights.safetensors, which the graph points into, so that
-the package carries the weights once. With them `pip install "ovseg[onnx]"` segments without torch.
+Writes graph.onnx and export.json beside the two files of weights, which the graph points into, so
+that the package carries the weights once. With them `pip install "ovseg[onnx]"` segments without
+torch.
 """
 
 import tempfile
@@ -22,6 +23,7 @@ from ovseg.model.starter.model import StarterModel
 
 FOLDER = Path(__file__).parent.parent / "ovseg/model/starter"
 GRAPH = "graph.onnx"
+WEIGHTS = ("weights.safetensors", "saliency.safetensors")
 
 
 def main(folder: Path = FOLDER) -> None:
@@ -30,9 +32,10 @@ def main(folder: Path = FOLDER) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         write_image_onnx(source, Path(scratch) / GRAPH)
         graph = onnx.load(Path(scratch) / GRAPH)
-    share_weights(graph, folder / "weights.safetensors")
+    for name in WEIGHTS:
+        share_weights(graph, folder / name)
     save_checked(graph, folder / GRAPH)
-    names = (GRAPH, "weights.safetensors", *source.tables)
+    names = (GRAPH, *WEIGHTS, *source.tables)
     described = describe(source, "onnx", Layout(GRAPH, "", None), folder, names)
     write_description(described, folder)
     print(f"{folder / GRAPH}: {(folder / GRAPH).stat().st_size / 1e3:.0f} kB")

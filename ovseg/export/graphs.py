@@ -124,7 +124,9 @@ class StarterGraph(PositionGraph):
 
     def __init__(self, reader: PositionReader) -> None:
         super().__init__()
-        self.reader = PositionReader(with_fixed_padding(reader.network), reader.surroundings)
+        self.reader = PositionReader(
+            with_fixed_padding(reader.network), reader.surroundings, reader.saliency
+        )
 
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return self.reader(pixels)

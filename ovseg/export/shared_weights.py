@@ -33,7 +33,7 @@ def share_weights(graph: Any, weights: Path) -> None:
     """Let the weights of an ONNX graph point into a safetensors file that will lie beside it.
 
     Args:
-        graph: the model, changed in place; what is not in the file stays inside.
+        graph: the model, changed in place; what is not in the file stays as it is.
         weights: the file.
     """
     import onnx
@@ -41,6 +41,8 @@ def share_weights(graph: Any, weights: Path) -> None:
     stored = list(read_stored(weights))
     nodes = []
     for tensor in list(graph.graph.initializer):
+        if onnx.external_data_helper.uses_external_data(tensor):  # shared with another file
+            continue
         values = onnx.numpy_helper.to_array(tensor)
         if values.size < _LEAST_VALUES or values.dtype != np.float32:
             continue

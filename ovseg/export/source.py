@@ -15,7 +15,7 @@ from ovseg.model.export_description import Kind
 from ovseg.model.interface import SegmentationModel
 from ovseg.model.predictor import Predictor
 from ovseg.model.starter.model import StarterModel
-from ovseg.model.starter.network import STRIDE
+from ovseg.model.starter.reading import CELL
 from ovseg.model.starter.words import TABLES
 from ovseg.model.tokenizer import ClipTokenizer, HubTokenizer
 from ovseg.model.tokenizer_files import collect_tokenizer_files
@@ -83,7 +83,7 @@ def _starter(model: StarterModel) -> Source:
         image=StarterGraph(model.reader).eval(),
         text=None,
         embedding_width=len(model.words.classes),
-        cell=STRIDE,
+        cell=CELL,
         side_step=model.preprocessing.multiple_of,
         tables={name: folder.joinpath(name).read_bytes() for name in TABLES},
     )

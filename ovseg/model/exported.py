@@ -109,16 +109,12 @@ class ExportedModel:
             )
         # No class is asked for yet: a placeholder stands in for the inputs that classes have.
         nothing = np.zeros((1, self.description.embedding_width), np.float32)
-        embedding, image, assignment = self._image.run(
-            ("embedding", "image_embedding", "assignment"),
+        grouping = self.description.kind == "ovsegmentor"
+        embedding, *more = self._image.run(
+            ("embedding", "assignment", "image_embedding") if grouping else ("embedding",),
             {"pixels": pixels, "class_embeddings": nothing, "threshold": np.zeros((), np.float32)},
         )
-        return GroupedImage(
-            embedding,
-            (rows // rule.cell, columns // rule.cell),
-            assignment if self.description.kind == "ovsegmentor" else None,
-            image,
-        )
+        return GroupedImage(embedding, (rows // rule.cell, columns // rule.cell), *more)
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Floats:
         """Class embedding of each phrase, averaged over the templates, float32 [Q, C]."""

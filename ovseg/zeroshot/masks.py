@@ -17,6 +17,8 @@ from ovseg.zeroshot.resize import bilinear_taps, resize_bilinear, resize_columns
 
 # Classes and groups are worked through in pieces of this many values of one image.
 PIECE = 4_000_000
+# So many labels are sooner interpolated everywhere than chosen from.
+FEW = 8
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
     """
     xp: Any = array_namespace(scores)
     maps = xp.reshape(scores, (*grid, -1))  # [h, w, L]
+    groups = _nearest_position(scores, grid, shape)
+    if scores.shape[1] <= FEW and bool(xp.all(xp.isfinite(scores))):
+        every = xp.asarray(xp.permute_dims(maps, (2, 0, 1)), copy=True)  # [L, h, w]
+        best, winner = _running_maximum(None, None, resize_bilinear(every, shape), 0)
+        return LabelMap(winner, best, groups)
     candidates = _candidates(maps)  # [h-1, L]
     rows = bilinear_taps(grid[0], shape[0])
     band_of_row = np.minimum(rows.low, max(grid[0] - 2, 0))
@@ -97,7 +104,6 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
         found = _label_band(maps[band : band + 2], possible, share, shape[1])
         labels.append(found[0])
         best.append(found[1])
-    groups = _nearest_position(scores, grid, shape)
     return LabelMap(xp.concat(labels, axis=0), xp.concat(best, axis=0), groups)
 
 

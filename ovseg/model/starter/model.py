@@ -4,9 +4,10 @@ Letters: B image, Q phrase, C class (1,000 of ImageNet, and kinds of
 surroundings behind them), H W pixels, h w grid rows and columns.
 
 An ImageNet-supervised classifier, EfficientNet-Lite2, read at every position, with words grounded
-in its classes by hand and by WordNet. It is here so that everything works offline from the first
-minute. It is no OVSegmentor checkpoint: it was trained with labels, and knows only what ImageNet
-names. MODEL_CARD.md beside this file says what it scores and where it fails.
+in its classes by hand and by WordNet, and U2-Net, which tells objects from what surrounds them. It
+is here so that everything works offline from the first minute. It is no OVSegmentor checkpoint: it
+was trained with labels and with masks, and knows only what ImageNet names. MODEL_CARD.md beside
+this file says what it scores and where it fails.
 """
 
 import hashlib
@@ -22,17 +23,19 @@ from ovseg.files import sha256
 from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
 from ovseg.model.starter.network import STRIDE, EfficientNetLite
 from ovseg.model.starter.reading import PositionReader
+from ovseg.model.starter.saliency import SaliencyNetwork
 from ovseg.model.starter.surroundings import Surroundings
 from ovseg.model.starter.words import WordTable
 
 DESCRIPTION = (
     "built-in starter: EfficientNet-Lite2, supervised on ImageNet-1k, its classifier read at every "
-    "position and words grounded by hand and WordNet; not an OVSegmentor checkpoint"
+    "position and words grounded by hand and WordNet, and U2-Net, supervised by masks of objects "
+    "without names; not an OVSegmentor checkpoint"
 )
 
 
 class StarterModel:
-    """Implements `SegmentationModel`: the groups are the positions of a stride-16 grid.
+    """Implements `SegmentationModel`: the groups are the positions of a stride-8 grid.
 
     An embedding is the classifier's probabilities, a class embedding the share with which each
     ImageNet class counts for a phrase, and a score their product: the probability that the phrase,
@@ -40,7 +43,7 @@ class StarterModel:
     """
 
     templates = ("{}",)
-    threshold = 0.05
+    threshold = 0.03
     preprocessing = Preprocessing(
         mean=(127.5, 127.5, 127.5),
         std=(127.5, 127.5, 127.5),
@@ -54,12 +57,19 @@ class StarterModel:
         with as_file(folder / "weights.safetensors") as path:
             half = load_file(path)
             weights_hash = sha256(path)
+        with as_file(folder / "saliency.safetensors") as path:
+            masks = load_file(path)
+            saliency_hash = sha256(path)
         with as_file(folder / "words.json.gz") as path:
             words_hash = sha256(path)
         self.network = EfficientNetLite(classes=len(half["classifier.bias"]))
-        self.reader = PositionReader(self.network, Surroundings(self.words.surroundings, STRIDE))
+        self.saliency = SaliencyNetwork()
+        self.reader = PositionReader(
+            self.network, Surroundings(self.words.surroundings, STRIDE), self.saliency
+        )
         self.network.load_state_dict({name: tensor.float() for name, tensor in half.items()})
-        self.network.requires_grad_(False).eval()
+        self.saliency.load_state_dict({name: tensor.float() for name, tensor in masks.items()})
+        self.reader.requires_grad_(False).eval()
         # Filters of single channels run about a fifth faster with the channels last.
         self.network.to(memory_format=torch.channels_last)
         self.card = ModelCard(
@@ -67,7 +77,9 @@ class StarterModel:
             kind="starter",
             description=DESCRIPTION,
             licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
-            content_hash=hashlib.sha256(f"{weights_hash} {words_hash}".encode()).hexdigest(),
+            content_hash=hashlib.sha256(
+                f"{weights_hash} {saliency_hash} {words_hash}".encode()
+            ).hexdigest(),
         )
 
     def to(self, device: str) -> "StarterModel":

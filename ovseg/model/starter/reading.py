@@ -1,7 +1,7 @@
 """How the classifier is read at every position of an image.
 
-Letters: B image, H W pixels, h w grid rows and columns, N = h*w position, M = KEYS*KEYS key, D
-feature, C class, S kind of surroundings.
+Letters: B image, H W pixels, h w rows and columns of features, N = h*w, M = KEYS*KEYS key, D
+feature, C class, S kind of surroundings, P = 4*N position of the result.
 
 Written as a module of plain tensor operations, without a line that asks how large the image is, so
 that what is exported is what is run here. Every step was measured; docs/starter.md has the table.
@@ -13,27 +13,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ovseg.model.normalisation import IMAGENET, PLUS_MINUS_ONE, Renormalisation
 from ovseg.model.starter.network import STRIDE, EfficientNetLite
+from ovseg.model.starter.saliency import SaliencyNetwork
 from ovseg.model.starter.surroundings import Surroundings, probability
 
+CELL = STRIDE // 2
+"""Pixels from one position of the result to the next."""
 SHARPNESS = 8.0
-"""What cosines of positions are multiplied by before the softmax that mixes them."""
+"""What cosines of features are multiplied by before the softmax that mixes them."""
+APARTNESS = 5.0
+"""What is taken off where one of two shows an object and the other does not."""
 ROUNDS = 6
 """How often they are mixed."""
 KEYS = 24
-"""Rows and columns of the places that positions take from, however many positions there are."""
-CONTRAST = 3.0
+"""Rows and columns of the places that are mixed with each other, however large the image is."""
+CONTRAST = 2.0
 """How steeply the evidence rises with the deviations from the image's mean."""
 USUAL = 0.5
 """The evidence of a position as strong as the image's mean: what surroundings count by."""
 EPSILON = 1e-3
 """Added to a deviation that may be zero."""
+FLOOR = 0.1
+"""What a class counts where nothing stands out as an object, and surroundings where all does."""
 
 
 class Reading(NamedTuple):
-    """Probabilities at every position, float [B, h*w, C + S], and the grid (h, w).
+    """Probabilities at every position, float [B, P, C + S], and the grid of positions.
 
-    Those of the classes sum to the probability that there is any of them, the evidence.
+    Those of the classes sum to the probability that there is any of them.
     """
 
     probabilities: Tensor
@@ -46,56 +54,95 @@ class PositionReader(nn.Module):
     Args:
         network: the classifier, C classes.
         surroundings: S kinds, which come behind the classes.
+        saliency: tells objects, whatever they are, from what surrounds them.
     """
 
-    def __init__(self, network: EfficientNetLite, surroundings: Surroundings) -> None:
+    def __init__(
+        self, network: EfficientNetLite, surroundings: Surroundings, saliency: SaliencyNetwork
+    ) -> None:
         super().__init__()
         self.network = network
         self.surroundings = surroundings
+        self.saliency = saliency
+        self.renormalise = Renormalisation(PLUS_MINUS_ONE, IMAGENET)
 
     def forward(self, pixels: Tensor) -> Reading:
         """Read normalised images, float [B, 3, H, W], sides multiples of twice the stride."""
         features = self.network.features(pixels)  # [B, D, h, w]
-        grid = (pixels.shape[-2] // STRIDE, pixels.shape[-1] // STRIDE)
-        fine = self.network.classify(features)  # [B, C, h, w]
-        half = self.network(functional.avg_pool2d(pixels, 2))
-        coarse = functional.interpolate(half, grid, mode="bilinear", align_corners=False)
-        logits = mixed((fine + coarse) / 2, features)  # [B, N, C]
+        half = functional.avg_pool2d(pixels, 2)
+        salience = self.saliency(self.renormalise(half))  # [B, 1, 2h, 2w]
+        keys = Keys(
+            at_keys(features),
+            at_keys(salience),
+            self._logits(features, self.network.features(half)),
+        )
+        logits = mixed(features, functional.avg_pool2d(salience, 2), keys)  # [B, N, C]
         objects = logits.softmax(dim=-1) * evidence(logits)
+        standing_out = (1 - FLOOR) * salience.flatten(2).mT  # [B, P, 1]
         surroundings = probability(self.surroundings(pixels)) * USUAL
-        return Reading(torch.cat([objects, surroundings], dim=-1), grid)
+        grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
+        return Reading(
+            torch.cat(
+                [
+                    finer(objects, grid) * (FLOOR + standing_out),
+                    finer(surroundings, grid) * (1 - standing_out),
+                ],
+                dim=-1,
+            ),
+            grid,
+        )
+
+    def _logits(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Class logits at the keys, the mean of two scales, float [B, M, C].
+
+        The classifier is linear, so that mean features have mean logits.
+        """
+        return self.network.classifier((at_keys(fine) + at_keys(coarse)) / 2)
 
 
-def mixed(logits: Tensor, features: Tensor) -> Tensor:
-    """Class logits shared among positions of like features, float [B, N, C].
+class Keys(NamedTuple):
+    """Places spread evenly over an image, and what is there."""
 
-    A class spreads so over its object, and a stray one is outvoted. Positions take from the same
-    number of keys, spread evenly over the image, so that time and memory grow with the positions
-    and not with their square.
+    features: Tensor  # [B, M, D]
+    salience: Tensor  # [B, M, 1]
+    logits: Tensor  # [B, M, C]
+
+
+def mixed(features: Tensor, salience: Tensor, keys: Keys) -> Tensor:
+    """Class logits shared among places of like features, float [B, N, C].
+
+    A class spreads so over its object, and a stray one is outvoted. All take from the same number
+    of keys, so that time and memory grow with the features and not with their square.
 
     Args:
-        logits: float [B, C, h, w].
         features: float [B, D, h, w].
+        salience: float [B, 1, h, w].
+        keys: what to take from.
     """
     vectors = features.flatten(2).mT  # [B, N, D]
     common = vectors.mean(dim=1, keepdim=True)
-    keys = _at_keys(features) - common  # [B, M, D]
-    values = _at_keys(logits)  # [B, M, C]
-    among_keys = affinity(keys, keys)
-    for _ in range(ROUNDS - 1):
-        values = among_keys @ values
-    return affinity(vectors - common, keys) @ values
+    centred = keys.features - common
+    among_keys = affinity(centred, centred, apart(keys.salience, keys.salience))
+    shared = torch.linalg.matrix_power(among_keys, ROUNDS - 1) @ keys.logits
+    distance = apart(salience.flatten(2).mT, keys.salience)
+    return affinity(vectors - common, centred, distance) @ shared
 
 
-def affinity(queries: Tensor, keys: Tensor) -> Tensor:
+def affinity(queries: Tensor, keys: Tensor, distance: Tensor) -> Tensor:
     """How much each query takes from which key, float [B, N, M], each row summing to 1.
 
     Args:
         queries: features without what all of the image have in common, float [B, N, D].
         keys: likewise, float [B, M, D].
+        distance: what else keeps the two apart, float [B, N, M].
     """
     cosines = functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).mT
-    return (SHARPNESS * cosines).softmax(dim=-1)
+    return (SHARPNESS * cosines - APARTNESS * distance).softmax(dim=-1)
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """How much salience differs, float [B, N, M], of [B, N, 1] and [B, M, 1]."""
+    return (one - other.mT).abs()
 
 
 def evidence(logits: Tensor) -> Tensor:
@@ -111,7 +158,14 @@ def evidence(logits: Tensor) -> Tensor:
     return torch.sigmoid(CONTRAST * centred / (spread + EPSILON))
 
 
-def _at_keys(values: Tensor) -> Tensor:
+def finer(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Values at every second position, float [B, N, X], at all of a grid, float [B, P, X]."""
+    maps = values.mT.unflatten(-1, (grid[0] // 2, grid[1] // 2))
+    enlarged = functional.interpolate(maps, grid, mode="bilinear", align_corners=False)
+    return enlarged.flatten(2).mT
+
+
+def at_keys(values: Tensor) -> Tensor:
     """A map, float [B, X, h, w], read at the keys, float [B, M, X]."""
     at = functional.interpolate(values, (KEYS, KEYS), mode="bilinear", align_corners=False)
     return at.flatten(2).mT

@@ -12,11 +12,8 @@ import timm
 import torch
 
 from ovseg.data.class_list import ClassList
-from ovseg.model.starter import reading
 from ovseg.model.starter.model import StarterModel
 from ovseg.model.starter.network import CLASSES, EfficientNetLite
-from ovseg.model.starter.reading import CONTRAST, KEYS, SHARPNESS, affinity, evidence, mixed
-from ovseg.model.starter.surroundings import MEASURES, Surroundings, probability
 from ovseg.model.starter.words import WordTable
 
 if sys.version_info >= (3, 11):
@@ -183,8 +180,8 @@ def test_every_listed_word_can_be_grounded(words: WordTable) -> None:
 
 def test_scores_are_summed_probabilities(model: StarterModel) -> None:
     grouped = model.encode_image(torch.zeros(2, 3, 64, 96))
-    assert grouped.grid == (4, 6)
-    assert grouped.embedding.shape == (2, 24, len(model.words.classes))
+    assert grouped.grid == (8, 12)
+    assert grouped.embedding.shape == (2, 96, len(model.words.classes))
     objects = grouped.embedding[..., : model.network.classifier.out_features].sum(dim=-1)
     assert ((objects > 0) & (objects < 1)).all()
     text = model.encode_text(["cat", "frisbee"], model.templates)
@@ -201,82 +198,6 @@ def test_images_of_a_batch_do_not_meet(model: StarterModel) -> None:
     together = model.encode_image(pixels).embedding
     alone = torch.cat([model.encode_image(pixels[i : i + 1]).embedding for i in range(2)])
     assert torch.allclose(together, alone, atol=1e-5)
-
-
-def test_positions_take_from_those_that_look_alike() -> None:
-    looks = torch.tensor([[[1.0, -1.0], [2.0, -2.0], [-1.0, 1.0], [-3.0, 3.0]]])  # [1, N, D]
-    shares = affinity(looks, looks[:, ::2])[0]
-    # Two looks, which are opposite: cosines of 1 and -1.
-    near = 1 / (1 + np.exp(-2 * SHARPNESS))
-    assert shares[:, 0].tolist() == pytest.approx([near, near, 1 - near, 1 - near], abs=1e-6)
-    assert torch.allclose(shares.sum(dim=1), torch.ones(4))
-
-
-def test_mixing_spreads_logits_among_like_positions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.zeros(1, 2, KEYS, KEYS)
-    features[:, 0, :, :12], features[:, 1, :, 12:] = 1.0, 1.0  # left and right look different
-    logits = torch.randn(1, 3, KEYS, KEYS, generator=generator)
-    found = mixed(logits, features).reshape(KEYS, KEYS, 3)
-    left, right = logits[0, :, :, :12].mean(dim=(1, 2)), logits[0, :, :, 12:].mean(dim=(1, 2))
-    assert torch.allclose(found[:, :12], left.expand(KEYS, 12, 3), atol=1e-4)
-    assert torch.allclose(found[:, 12:], right.expand(KEYS, 12, 3), atol=1e-4)
-
-
-def test_mixing_a_large_image_takes_no_square_of_its_positions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sizes: list[tuple[int, ...]] = []
-
-    def remembering(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        sizes.append((queries.shape[1], keys.shape[1]))
-        return affinity(queries, keys)
-
-    monkeypatch.setattr(reading, "affinity", remembering)
-    positions = 256 * 384  # of 4096x6144 pixels; their square in float32 would be 38 GB
-    logits, features = torch.randn(1, 3, 256, 384), torch.randn(1, 4, 256, 384)
-    assert mixed(logits, features).shape == (1, positions, 3)
-    assert max(queries * keys for queries, keys in sizes) == positions * KEYS**2
-
-
-def test_evidence_is_relative_to_the_image() -> None:
-    logits = torch.full((1, 4, 5), -1e4)
-    logits[0, :, 0] = torch.tensor([3.0, 5.0, 3.0, 5.0])  # energies: a mean of 4, a deviation of 1
-    strong = 1 / (1 + np.exp(-CONTRAST))
-    expected = [1 - strong, strong, 1 - strong, strong]
-    assert evidence(logits)[0, :, 0].tolist() == pytest.approx(expected, abs=2e-4)
-    assert torch.allclose(evidence(logits + 100), evidence(logits), atol=1e-4)
-    assert evidence(torch.zeros(1, 4, 5)).flatten().tolist() == pytest.approx([0.5] * 4)
-
-
-@pytest.mark.parametrize(
-    ("colour", "rows", "kind"),
-    [
-        ((150, 190, 235), slice(0, 2), "sky"),
-        ((90, 125, 50), slice(6, 8), "grass"),
-        ((235, 238, 245), slice(6, 8), "snow"),
-        ((110, 110, 112), slice(6, 8), "road"),
-    ],
-)
-def test_surroundings_are_told_by_colour_and_place(
-    words: WordTable, colour: tuple[int, int, int], rows: slice, kind: str
-) -> None:
-    pixels = (torch.tensor(colour).reshape(1, 3, 1, 1) / 127.5 - 1).expand(1, 3, 128, 64)
-    found = probability(Surroundings(words.surroundings, 16)(pixels)).reshape(8, 4, -1)[rows]
-    kinds = list(words.surroundings)
-    assert {kinds[index] for index in found.argmax(dim=-1).flatten().tolist()} == {kind}
-    assert found.max() > 0.3
-
-
-def test_measures_of_a_cell() -> None:
-    pixels = torch.zeros(1, 3, 32, 16)
-    pixels[:, 0, 16:, :8] = 1.0  # red, 0.5 and 1 in equal parts, in the lower cell
-    look = {"any": {name: [0.0, 1.0] for name in MEASURES}}
-    upper, lower = Surroundings(look, 16).measure(pixels)[0].tolist()
-    assert upper == pytest.approx([0.5, 0, 0, 0, 0.25], abs=1e-6)
-    assert lower == pytest.approx([1.75 / 3, -0.125, -0.125, 0.25 / 3, 0.75], abs=1e-6)
-    fits = Surroundings(look, 16)(pixels)[0, 0]
-    assert fits.tolist() == pytest.approx([-(0.25 + 0.0625) / 2])
 
 
 def test_everything_it_needs_is_small(model: StarterModel) -> None:

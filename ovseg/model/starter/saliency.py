@@ -35,7 +35,8 @@ class SaliencyNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Of images in ImageNet's normalisation, float [B, 3, H, W] to [B, 1, H/4, W/4]."""
-        x, skips = pixels, []
+        x = pixels
+        skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(halved(x) if skips else x)
             skips.append(x)
@@ -57,8 +58,8 @@ class PoolingStage(nn.Module):
         self.up = nn.ModuleList([Convolution(2 * MIDDLE, WIDTH), *narrow])
 
     def forward(self, x: Tensor) -> Tensor:
-        entered = self.enter(x)
-        x, skips = entered, []
+        x = entered = self.enter(x)
+        skips: list[Tensor] = []
         for step in self.down:
             x = step(halved(x) if skips else x)
             skips.append(x)
@@ -83,8 +84,8 @@ class DilatedStage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        entered = self.enter(x)
-        x, skips = entered, []
+        x = entered = self.enter(x)
+        skips = []
         for step in self.down:
             x = step(x)
             skips.append(x)

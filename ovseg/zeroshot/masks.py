@@ -85,12 +85,14 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
 
     Between four neighbouring positions an interpolated score lies between the least and the largest
     of the four. So a label can win there only if its largest is no less than the best least one,
-    which leaves few of a thousand labels to interpolate. The result is that of interpolating all.
+    which leaves few of a thousand labels to interpolate. The result is that of interpolating all,
+    which is sooner done where there are few.
     """
     xp: Any = array_namespace(scores)
     maps = xp.reshape(scores, (*grid, -1))  # [h, w, L]
     groups = _nearest_position(scores, grid, shape)
-    if scores.shape[1] <= FEW and bool(xp.all(xp.isfinite(scores))):
+    few = scores.shape[1] <= FEW and scores.shape[1] * shape[0] * shape[1] <= PIECE
+    if few and bool(xp.all(xp.isfinite(scores))):  # a product with infinity is none
         every = xp.asarray(xp.permute_dims(maps, (2, 0, 1)), copy=True)  # [L, h, w]
         best, winner = _running_maximum(None, None, resize_bilinear(every, shape), 0)
         return LabelMap(winner, best, groups)

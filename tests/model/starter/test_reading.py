@@ -10,6 +10,7 @@ from ovseg.model.starter.model import StarterModel
 from ovseg.model.starter.reading import (
     APARTNESS,
     CONTRAST,
+    EPSILON,
     FLOOR,
     KEYS,
     SHARPNESS,
@@ -96,9 +97,9 @@ def test_mixing_a_large_image_takes_no_square_of_its_positions(
 def test_evidence_is_relative_to_the_image() -> None:
     logits = torch.full((1, 4, 5), -1e4)
     logits[0, :, 0] = torch.tensor([3.0, 5.0, 3.0, 5.0])  # energies: a mean of 4, a deviation of 1
-    strong = 1 / (1 + np.exp(-CONTRAST))
+    strong = 1 / (1 + np.exp(-CONTRAST / (1 + EPSILON)))
     expected = [1 - strong, strong, 1 - strong, strong]
-    assert evidence(logits)[0, :, 0].tolist() == pytest.approx(expected, abs=5e-4)
+    assert evidence(logits)[0, :, 0].tolist() == pytest.approx(expected, abs=1e-5)
     assert torch.allclose(evidence(logits + 100), evidence(logits), atol=1e-4)
     assert evidence(torch.zeros(1, 4, 5)).flatten().tolist() == pytest.approx([0.5] * 4)
 

@@ -1,10 +1,14 @@
-"""The one place that knows of several processes."""
+"""The one place that knows of several processes, and of threads that libraries start."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 from ovseg.errors import MissingDependencyError, OvsegError, PeerError
 
@@ -19,6 +23,27 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+_BLAS_LOCK = RLock()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """NumPy's matrix products inside take one thread.
+
+    After a product on several, OpenBLAS's threads go on waiting for the next one on cores that the
+    graph of the next photo needs: small products cost that graph a fifth of its speed. The setting
+    is the whole process's, so that of several threads one at a time has it.
+    """
+    with _BLAS_LOCK, _thread_pools().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """The libraries with thread pools that are loaded when it is first asked for, NumPy's too."""
+    return ThreadpoolController()
 
 
 def gather_rows(rows: "Tensor", world_size: int) -> "Tensor":

@@ -26,6 +26,7 @@ from ovseg.model.interface import (
 from ovseg.model.loading import BUILT_IN
 from ovseg.model.runtimes import open_graph
 from ovseg.model.starter.words import WordTable
+from ovseg.parallel import one_blas_thread
 
 WORDS_FOLDER = "words"
 PROMPTS_PER_BATCH = 256
@@ -140,7 +141,8 @@ class ExportedModel:
                 f"model compares {wanted}: embed the classes with its own text graph"
             )
         rule = RULES[self.description.kind]
-        return rule(grouped, class_embeddings, self.description.scale, threshold)
+        with one_blas_thread():
+            return rule(grouped, class_embeddings, self.description.scale, threshold)
 
     def known_words(self) -> list[str] | None:
         """The words of a closed vocabulary; None for an open one."""

@@ -13,8 +13,8 @@ from array_api_compat import device
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels
 from ovseg.errors import UsageError
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array, DenseModel, GroupedImage, to_numpy
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
 from ovseg.zeroshot.query_maps import GridMaps, Padding, QueryMaps, RefinedQueries, WindowMaps
 from ovseg.zeroshot.refine import Pamr

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.resize import as_array, source_positions
 
 PIECE = 4_000_000

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from array_api_compat import device, is_torch_array
 
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.resize import bilinear_taps, resize_bilinear, resize_columns
 
 # Classes and groups are worked through in pieces of this many values of one image.
 PIECE = 4_000_000
-# So many labels are sooner interpolated everywhere than chosen from.
+# So many labels are sooner interpolated everywhere than chosen from row by row.
 FEW = 8
 
 
@@ -85,20 +85,28 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
 
     Between four neighbouring positions an interpolated score lies between the least and the largest
     of the four. So a label can win there only if its largest is no less than the best least one,
-    which leaves few of a thousand labels to interpolate. The result is that of interpolating all,
-    which is sooner done where there are few.
+    which leaves few of a thousand labels to interpolate. The result is that of interpolating all.
     """
     xp: Any = array_namespace(scores)
     maps = xp.reshape(scores, (*grid, -1))  # [h, w, L]
-    groups = _nearest_position(scores, grid, shape)
-    few = scores.shape[1] <= FEW and scores.shape[1] * shape[0] * shape[1] <= PIECE
-    if few and bool(xp.all(xp.isfinite(scores))):  # a product with infinity is none
-        every = xp.asarray(xp.permute_dims(maps, (2, 0, 1)), copy=True)  # [L, h, w]
-        best, winner = _running_maximum(None, None, resize_bilinear(every, shape), 0)
-        return LabelMap(winner, best, groups)
     candidates = _candidates(maps)  # [h-1, L]
-    rows = bilinear_taps(grid[0], shape[0])
-    band_of_row = np.minimum(rows.low, max(grid[0] - 2, 0))
+    possible = xp.nonzero(xp.any(candidates, axis=0))[0]
+    chosen = xp.take(maps, possible, axis=2)
+    few = possible.shape[0] <= FEW and possible.shape[0] * shape[0] * shape[1] <= PIECE
+    if few and bool(xp.all(xp.isfinite(chosen))):  # a product with infinity is none
+        every = xp.asarray(xp.permute_dims(chosen, (2, 0, 1)), copy=True)  # [l, h, w]
+        best, winner = _running_maximum(None, None, resize_bilinear(every, shape), 0)
+        labels = possible[winner]
+    else:
+        labels, best = _label_bands(maps, candidates, shape)
+    return LabelMap(labels, best, _nearest_position(scores, grid, shape))
+
+
+def _label_bands(maps: Array, candidates: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Labels and scores [H, W], each from the few labels that can win near its row."""
+    xp: Any = array_namespace(maps)
+    rows = bilinear_taps(maps.shape[0], shape[0])
+    band_of_row = np.minimum(rows.low, max(maps.shape[0] - 2, 0))
     labels, best = [], []
     for band in sorted(set(band_of_row.tolist())):
         share = (rows.low + rows.share - band)[band_of_row == band]  # of the lower position, [p]
@@ -106,7 +114,7 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
         found = _label_band(maps[band : band + 2], possible, share, shape[1])
         labels.append(found[0])
         best.append(found[1])
-    return LabelMap(xp.concat(labels, axis=0), xp.concat(best, axis=0), groups)
+    return xp.concat(labels, axis=0), xp.concat(best, axis=0)
 
 
 def _candidates(maps: Array) -> Array:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.grid_softmax import (
     ERROR,
     RunningSum,

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from array_api_compat import device
 
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.refine import Affinity
 from ovseg.zeroshot.resize import as_array, interpolation_table, resize_bilinear
 from ovseg.zeroshot.score_maps import Box

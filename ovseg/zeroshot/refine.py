@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.resize import resize_bilinear
 
 _SHARPNESS = 0.1  # share of a channel's local deviation that counts as one unit of difference

@@ -3,13 +3,15 @@
 Letters: h w rows and columns before, H W after.
 """
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import device, is_torch_array
 
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array
-from ovseg.zeroshot.arrays import array_namespace
+from ovseg.parallel import one_blas_thread
 
 SMALL = 128
 """Longest source, in positions, that is resized by a matrix product instead of by gathering."""
@@ -62,7 +64,8 @@ def _multiply_axis(maps: Array, axis: int, length: int, align_corners: bool) -> 
     """The same as a matrix product, which beats gathering by far where the source is short."""
     xp = array_namespace(maps)
     weights = as_array(interpolation_table(maps.shape[axis], length, align_corners), maps)
-    return weights @ maps if axis == -2 else maps @ xp.matrix_transpose(weights)
+    with nullcontext() if is_torch_array(maps) else one_blas_thread():
+        return weights @ maps if axis == -2 else maps @ xp.matrix_transpose(weights)
 
 
 class Taps(NamedTuple):

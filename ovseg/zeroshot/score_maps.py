@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import device
 
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array, to_numpy
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.masks import LabelMap, label_map
 from ovseg.zeroshot.resize import resize_bilinear
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ovseg.data.class_list import ClassList
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array
-from ovseg.zeroshot.arrays import array_namespace
 
 
 def best_synonym(scores: Array, classes: ClassList) -> Array:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from ovseg.data.images import resized_shape
 from ovseg.errors import UsageError
+from ovseg.model.arrays import array_namespace
 from ovseg.model.interface import Array, GroupedImage, Preprocessing
-from ovseg.zeroshot.arrays import array_namespace
 from ovseg.zeroshot.score_maps import Box, ScoredWindows
 
 

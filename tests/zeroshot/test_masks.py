@@ -47,6 +47,20 @@ def test_groups_equal_interpolating_the_assignment(
         assert np.array_equal(np.asarray(found.scores), scores.amax(dim=1)[groups].numpy())
 
 
+@pytest.mark.parametrize("kind", [torch.asarray, lambda tensor: tensor.numpy()])
+def test_labels_that_win_nowhere_change_nothing(kind: type) -> None:
+    """Of many labels only three can win, whose numbers stay theirs."""
+    grid, shape = (6, 8), (40, 50)
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.rand(48, 60, generator=generator, dtype=torch.float64) / 10
+    scores[:, [5, 20, 44]] += 1
+    every = interpolated(scores.T.reshape(60, *grid), shape)
+    found = label_map(kind(scores), grid, shape)
+    assert set(np.unique(np.asarray(found.labels)).tolist()) == {5, 20, 44}
+    assert np.array_equal(np.asarray(found.labels), every.argmax(dim=0).numpy())
+    assert np.allclose(np.asarray(found.scores), every.amax(dim=0).numpy(), atol=1e-12)
+
+
 def test_first_of_equal_labels_wins() -> None:
     scores = np.array([[0.5, 0.5, 0.2], [0.1, 0.7, 0.7]])
     assert label_map(scores, (1, 2), (1, 2)).labels.tolist() == [[0, 1]]

@@ -120,7 +120,7 @@ def evaluate(
         bool, typer.Option("--fresh", help="Forget what an interrupted run has left.")
     ] = False,
 ) -> None:
-    from ovseg.evaluation.protocol import load_protocol, protocol_for_model
+    from ovseg.evaluation.protocol import load_protocol, protocol_for_model, swept_thresholds
     from ovseg.evaluation.run import Run
     from ovseg.evaluation.sets.catalogue import open_set
     from ovseg.parallel import leave_processes, processes
@@ -130,7 +130,8 @@ def evaluate(
     if as_json and markdown:
         raise UsageError("give --json or --markdown, not both")
     changes = _changes(threshold, refine, tta)
-    thresholds = _thresholds(sweep)
+    if sweep not in (None, "threshold"):
+        raise UsageError(f"--sweep {sweep}: only threshold can be swept")
     evaluated = open_set(name, data, split, labels).first(limit)
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         raise typer.Exit(launch(num_processes, ["eval", *_arguments(context)]))
@@ -141,6 +142,7 @@ def evaluate(
     first = processes().rank == 0
     if first:
         _warn_of_unknown(loaded, evaluated, settings.class_list.phrases)
+    thresholds = swept_thresholds(settings.threshold) if sweep else ()
     run = Run(loaded, evaluated, settings, thresholds, batch_size)
     result = _evaluate(run, fresh, shown=first)
     leave_processes()
@@ -180,14 +182,6 @@ def _changes(threshold: float | None, refine: str | None, tta: str) -> dict[str,
     if "scales" in views:
         changes["scales"] = (0.75, 1.0, 1.25)
     return changes
-
-
-def _thresholds(sweep: str | None) -> tuple[float, ...]:
-    if sweep is None:
-        return ()
-    if sweep != "threshold":
-        raise UsageError(f"--sweep {sweep}: only threshold can be swept")
-    return tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
 def _warn_of_unknown(

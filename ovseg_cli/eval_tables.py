@@ -63,4 +63,6 @@ def _print_sweep(result: "Result") -> None:
     for point in result.sweep:
         length = 0 if point.mean_iou != point.mean_iou else round(40 * point.mean_iou / best)
         mark = " (best)" if point.mean_iou == best else ""
-        console.print(f"  {point.threshold:.2f} {'█' * length} {percent(point.mean_iou, 2)}{mark}")
+        console.print(
+            f"  {point.threshold:<7.3g} {'█' * length} {percent(point.mean_iou, 2)}{mark}"
+        )

@@ -127,6 +127,17 @@ class Protocol:
         )
 
 
+def swept_thresholds(threshold: float | None) -> tuple[float, ...]:
+    """Nineteen thresholds to score beside the one in use: steps of 0.05, or about a small one.
+
+    A model's scores need not be shares: where the threshold in use lies below those steps, it is in
+    the middle and each of the others is half as large again as the one before, or nearly.
+    """
+    if not threshold or threshold >= 0.05:
+        return tuple(round(0.05 * step, 2) for step in range(1, 20))
+    return tuple(float(f"{threshold * 2 ** (step / 2):.3g}") for step in range(-9, 10))
+
+
 def protocol_for_model(kind: str) -> str:
     """The protocol under which models of a kind are published; `own` for others."""
     return _BY_KIND.get(kind, "own")

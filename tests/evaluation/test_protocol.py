@@ -6,7 +6,12 @@ import pytest
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import RecipeError, UsageError
-from ovseg.evaluation.protocol import NAMES, load_protocol, protocol_for_model
+from ovseg.evaluation.protocol import (
+    NAMES,
+    load_protocol,
+    protocol_for_model,
+    swept_thresholds,
+)
 from ovseg.evaluation.sets.base import EvaluationSet
 
 
@@ -109,3 +114,15 @@ def test_models_come_with_the_protocol_they_were_published_under() -> None:
     assert protocol_for_model("ovsegmentor") == "groupvit"
     assert protocol_for_model("dense-clip") == "sclip"
     assert protocol_for_model("starter") == "own"
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.05, 0.9])
+def test_thresholds_are_swept_in_even_steps(threshold: float | None) -> None:
+    assert swept_thresholds(threshold) == tuple(round(0.05 * step, 2) for step in range(1, 20))
+
+
+def test_a_small_threshold_is_swept_about() -> None:
+    found = swept_thresholds(0.004)
+    assert len(found) == 19 and found[9] == 0.004
+    assert found[7] == pytest.approx(0.002) and found[11] == pytest.approx(0.008)
+    assert list(found) == sorted(found)

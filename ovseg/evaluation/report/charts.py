@@ -4,7 +4,7 @@ Lengths are SVG units, pixels at normal size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -105,11 +105,14 @@ def sweep_line(points: Sequence[Swept], chosen: float | None) -> str:
     top = max([point.mean_iou for point in points if not math.isnan(point.mean_iou)] or [1.0])
     ceiling = max(math.ceil(top * 20) / 20, 0.05)
 
+    along, named = _threshold_axis([point.threshold for point in points])
+
     def place(threshold: float, value: float) -> tuple[float, float]:
-        x = left + threshold * (width - left - 12)
+        x = left + along(threshold) * (width - left - 12)
         return x, (height - bottom) * (1 - value / ceiling) + 8
 
-    parts = _grid(width, height, left, bottom, ceiling)
+    ticks = {f"{threshold:.2g}": place(threshold, 0.0)[0] for threshold in named}
+    parts = _grid(width, height, left, bottom, ceiling, ticks)
     dots = [(p, *place(p.threshold, p.mean_iou)) for p in points if not math.isnan(p.mean_iou)]
     line = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in dots)
     parts.append(f'<polyline points="{line}" fill="none" stroke="{ACCENT}" stroke-width="2"/>')
@@ -128,8 +131,20 @@ def sweep_line(points: Sequence[Swept], chosen: float | None) -> str:
     return _svg(width, height + 20, parts, "mIoU by background threshold")
 
 
-def _grid(width: int, height: int, left: int, bottom: int, ceiling: float) -> list[str]:
-    """Axes with a few lines."""
+def _threshold_axis(
+    thresholds: Sequence[float],
+) -> tuple[Callable[[float], float], Sequence[float]]:
+    """Where a threshold lies, 0 to 1, and which are named; small ones lie by their logarithms."""
+    if max(thresholds) > 0.5:
+        return lambda threshold: threshold, [step / 5 for step in range(6)]
+    low, high = math.log(min(thresholds)), math.log(max(thresholds))
+    return lambda threshold: (math.log(threshold) - low) / (high - low), thresholds[::6]
+
+
+def _grid(
+    width: int, height: int, left: int, bottom: int, ceiling: float, ticks: Mapping[str, float]
+) -> list[str]:
+    """Axes with a few lines, and names at the given places of the lower one."""
     parts = []
     for step in range(5):
         y = (height - bottom) * (1 - step / 4) + 8
@@ -138,11 +153,10 @@ def _grid(width: int, height: int, left: int, bottom: int, ceiling: float) -> li
             f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">'
             f"{percent(ceiling * step / 4)}</text>"
         )
-    for step in range(6):
-        x = left + step / 5 * (width - left - 12)
-        parts.append(
-            f'<text x="{x:.1f}" y="{height - bottom + 26}" text-anchor="middle">{step / 5:g}</text>'
-        )
+    parts += [
+        f'<text x="{x:.1f}" y="{height - bottom + 26}" text-anchor="middle">{name}</text>'
+        for name, x in ticks.items()
+    ]
     middle = (left + width) / 2
     parts.append(f'<text x="{middle}" y="{height + 14}" text-anchor="middle">threshold</text>')
     return parts

@@ -176,20 +176,21 @@ def false_alarms(
 ) -> float:
     """Mean share of a photo's pixels given to a class that it lacks, asked for alone.
 
-    All classes are scored at once, and at the pixels, `shape` [H, W], each is compared with the
-    background as if it were the only one.
+    At the pixels, `shape` [H, W], its score is compared with that of the background.
     """
-    words = evaluated.words
-    embeddings = model.encode_text(words.phrases, model.templates)
-    scored = model.score(view.grouped, embeddings, model.threshold)
-    scores = to_numpy(best_synonym(scored, words)[0]).astype(np.float32)  # [h*w, 1 + K]
-    background = scores[0, 0]  # the same everywhere
-    wrong = np.zeros(len(words.names))
-    # Between positions no score is above those at the positions.
-    for index in np.flatnonzero((scores[:, 1:] > background).any(axis=0)):
-        grid = scores[:, 1 + index].reshape(1, *view.grouped.grid)
-        wrong[index] = (resize_bilinear(grid, (shape[0], shape[1])) > background).mean()
-    return float(np.delete(wrong, here).mean())
+    shares = []
+    for index in sorted(set(range(len(evaluated.words.names))) - set(here)):
+        words = ClassList((evaluated.words.synonyms[index],))
+        embeddings = model.encode_text(words.phrases, model.templates)
+        scored = model.score(view.grouped, embeddings, model.threshold)
+        background, scores = to_numpy(best_synonym(scored, words)[0]).T.astype(np.float32)  # [h*w]
+        # Between positions no score is above those at the positions.
+        if (scores <= background).all():
+            shares.append(0.0)
+            continue
+        found = resize_bilinear(scores.reshape(1, *view.grouped.grid), (shape[0], shape[1]))
+        shares.append(float((found > background[0]).mean()))  # which is the same everywhere
+    return float(np.mean(shares))
 
 
 def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progress: bool) -> float:

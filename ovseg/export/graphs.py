@@ -22,6 +22,7 @@ from ovseg.model.clip.network import DenseImageEncoder
 from ovseg.model.ovsegmentor import OVSegmentor
 from ovseg.model.scoring import LIKELY_CLASSES
 from ovseg.model.starter.reading import PositionReader
+from ovseg.model.starter.scoring import near_the_best, phrase_scores
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
@@ -132,7 +133,8 @@ class StarterGraph(PositionGraph):
         return self.reader(pixels)
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        phrases = embedding @ classes.mT
+        phrases = phrase_scores(embedding, classes)
+        phrases = torch.where(threshold > NO_BACKGROUND, near_the_best(phrases), phrases)
         background = torch.zeros_like(phrases[..., :1]) + threshold
         return torch.cat([background, phrases], dim=-1)
 

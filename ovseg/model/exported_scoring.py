@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ovseg.model.export_description import Kind
 from ovseg.model.interface import GroupedImage
+from ovseg.model.starter.scoring import starter_scores
 
 Floats = npt.NDArray[np.floating]
 LIKELY_CLASSES = 5
@@ -22,12 +23,10 @@ LIKELY_CLASSES = 5
 def score_starter(
     grouped: GroupedImage, classes: Floats, scale: float, threshold: float | None
 ) -> Floats:
-    """Probabilities of the classes behind a constant column for the background."""
+    """Probabilities of the classes, lowered by their number, behind a constant background."""
     del scale
-    scores = grouped.embedding @ classes.T
-    return _behind(
-        np.full_like(scores[..., :1], -np.inf if threshold is None else threshold), scores
-    )
+    scores: Floats = starter_scores(grouped.embedding, classes, threshold)
+    return scores
 
 
 def score_ovsegmentor(

@@ -24,6 +24,7 @@ from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, Unknow
 from ovseg.model.starter.network import STRIDE, EfficientNetLite
 from ovseg.model.starter.reading import PositionReader
 from ovseg.model.starter.saliency import SaliencyNetwork
+from ovseg.model.starter.scoring import starter_scores
 from ovseg.model.starter.surroundings import Surroundings
 from ovseg.model.starter.words import WordTable
 
@@ -38,12 +39,12 @@ class StarterModel:
     """Implements `SegmentationModel`: the groups are the positions of a stride-8 grid.
 
     An embedding is the classifier's probabilities, a class embedding the share with which each
-    ImageNet class counts for a phrase, and a score their product: the probability that the phrase,
-    or something that it is grounded in, is at that position.
+    ImageNet class counts for a phrase, and a score their product, lowered by the number of phrases:
+    see `ovseg.model.starter.scoring`.
     """
 
     templates = ("{}",)
-    threshold = 0.03
+    threshold = 0.004
     preprocessing = Preprocessing(
         mean=(127.5, 127.5, 127.5),
         std=(127.5, 127.5, 127.5),
@@ -109,12 +110,8 @@ class StarterModel:
     def score(
         self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
     ) -> Tensor:
-        """Probability of background (constant) and of each phrase, float [B, h*w, 1 + Q]."""
-        phrases = grouped.embedding @ class_embeddings.T  # [B, h*w, Q]
-        background = torch.full_like(
-            phrases[..., :1], float("-inf") if threshold is None else threshold
-        )
-        return torch.cat([background, phrases], dim=-1)
+        """Scores of background (constant) and of each phrase, float [B, h*w, 1 + Q]."""
+        return starter_scores(grouped.embedding, class_embeddings, threshold)
 
     def known_words(self) -> list[str]:
         """Every word with an ImageNet class at or below it."""

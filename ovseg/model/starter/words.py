@@ -37,6 +37,7 @@ class WordTable:
 
     def __init__(self, folder: Traversable | None = None) -> None:
         self._folder = folder or files("ovseg.model.starter")
+        self._suggested: dict[str, tuple[str, ...]] = {}
 
     @cached_property
     def _words(self) -> dict[str, Any]:
@@ -122,11 +123,11 @@ class WordTable:
 
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         """The phrases that cannot be grounded, with the nearest that can."""
-        return [
-            UnknownPhrase(phrase, self._nearest(phrase))
-            for phrase in phrases
-            if self.resolve(phrase) is None
-        ]
+        strange = [phrase for phrase in phrases if self.resolve(phrase) is None]
+        for phrase in strange:
+            if phrase not in self._suggested:  # words spelled alike take milliseconds to find
+                self._suggested[phrase] = self._nearest(phrase)
+        return [UnknownPhrase(phrase, self._suggested[phrase]) for phrase in strange]
 
     def _nearest(self, phrase: str) -> tuple[str, ...]:
         """Classes under the closest common ancestor in WordNet; else words spelled alike."""

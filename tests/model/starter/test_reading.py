@@ -9,11 +9,14 @@ from ovseg.model.starter import reading
 from ovseg.model.starter.model import StarterModel
 from ovseg.model.starter.reading import (
     APARTNESS,
+    COARSE_SHARE,
     CONTRAST,
     EPSILON,
     FLOOR,
     KEYS,
+    SHARPENING,
     SHARPNESS,
+    STEEPNESS,
     Keys,
     affinity,
     apart,
@@ -113,7 +116,7 @@ def test_enlarging_keeps_rows_and_columns() -> None:
 
 
 def test_objects_count_by_how_they_stand_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between all and a tenth, and what surrounds them the other way round."""
+    """Steeply between a little and all, and what surrounds them the other way round."""
     model, pixels = StarterModel(), torch.zeros(1, 3, 64, 64)
     probabilities = {}
     for salience in (0.0, 0.5, 1.0):
@@ -124,5 +127,34 @@ def test_objects_count_by_how_they_stand_out(monkeypatch: pytest.MonkeyPatch) ->
     objects, around = probabilities[1.0][:, :classes], probabilities[0.0][:, classes:]
     for salience, found in probabilities.items():
         rising, falling = FLOOR + (1 - FLOOR) * salience, 1 - (1 - FLOOR) * salience
-        assert torch.allclose(found[:, :classes], rising * objects, atol=1e-6)
+        assert torch.allclose(found[:, :classes], rising**STEEPNESS * objects, atol=1e-6)
         assert torch.allclose(found[:, classes:], falling * around, atol=1e-6)
+
+
+def test_a_sharpened_edge_has_more_contrast() -> None:
+    pixels = torch.zeros(1, 3, 5, 6)
+    pixels[..., 3:] = 0.9  # a blur takes 0.3 from one side of the edge to the other
+    found = reading.sharpened(pixels)
+    steps = [0, 0, -0.3 * SHARPENING, 0.9 + 0.3 * SHARPENING, 0.9, 0.9]
+    assert torch.allclose(found, torch.tensor(steps).expand(1, 3, 5, 6), atol=1e-6)
+
+
+def test_the_two_scales_have_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is mixed are the logits of both scales, each by its share."""
+    seen: list[Tensor] = []
+
+    def remembering(features: Tensor, salience: Tensor, keys: Keys) -> Tensor:
+        seen.append(keys.logits)
+        return mixed(features, salience, keys)
+
+    monkeypatch.setattr(reading, "mixed", remembering)
+    model = StarterModel()
+    pixels = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    model.encode_image(pixels)
+    with torch.inference_mode():
+        half = reading.sharpened(torch.nn.functional.avg_pool2d(pixels, 2))
+        fine, coarse = (
+            at_keys(model.network.classify(model.network.features(x))) for x in (pixels, half)
+        )
+    expected = (1 - COARSE_SHARE) * fine + COARSE_SHARE * coarse
+    assert torch.allclose(seen[0], expected, atol=1e-3)

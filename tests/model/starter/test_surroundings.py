@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from ovseg.model.starter.surroundings import MEASURES, Surroundings, probability
+from ovseg.model.starter.surroundings import (
+    MEASURES,
+    Surroundings,
+    means_of_cells,
+    probability,
+)
 from ovseg.model.starter.words import WordTable
 
 
@@ -36,3 +41,9 @@ def test_measures_of_a_cell() -> None:
     assert lower == pytest.approx([1.75 / 3, -0.125, -0.125, 0.25 / 3, 0.75], abs=1e-6)
     fits = Surroundings(look, 16)(pixels)[0, 0]
     assert fits.tolist() == pytest.approx([-(0.25 + 0.0625) / 2])
+
+
+def test_means_of_cells_are_those_of_pooling() -> None:
+    maps = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.avg_pool2d(maps, 16)
+    assert torch.allclose(means_of_cells(maps, 16), expected, atol=1e-6)

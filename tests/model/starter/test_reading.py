@@ -57,12 +57,13 @@ def test_objects_take_less_from_what_is_none() -> None:
 def test_mixing_spreads_logits_among_like_positions() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.zeros(1, 2, KEYS, KEYS)
-    features[:, 0, :, :12], features[:, 1, :, 12:] = 1.0, 1.0  # left and right look different
+    half = KEYS // 2
+    features[:, 0, :, :half], features[:, 1, :, half:] = 1.0, 1.0  # left and right look different
     logits = torch.randn(1, 3, KEYS, KEYS, generator=generator)
     found = mixed(features, flat(features), keys_of(features, logits)).reshape(KEYS, KEYS, 3)
-    left, right = logits[0, :, :, :12].mean(dim=(1, 2)), logits[0, :, :, 12:].mean(dim=(1, 2))
-    assert torch.allclose(found[:, :12], left.expand(KEYS, 12, 3), atol=1e-4)
-    assert torch.allclose(found[:, 12:], right.expand(KEYS, 12, 3), atol=1e-4)
+    left, right = (part.mean(dim=(1, 2)) for part in logits[0].split(half, dim=2))
+    assert torch.allclose(found[:, :half], left.expand(KEYS, half, 3), atol=1e-4)
+    assert torch.allclose(found[:, half:], right.expand(KEYS, half, 3), atol=1e-4)
 
 
 def test_mixing_is_rounds_of_averages() -> None:

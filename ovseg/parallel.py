@@ -8,11 +8,10 @@ from functools import cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from threadpoolctl import ThreadpoolController
-
 from ovseg.errors import MissingDependencyError, OvsegError, PeerError
 
 if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
     from torch import Tensor
 
 T = TypeVar("T")
@@ -41,8 +40,10 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @cache
-def _thread_pools() -> ThreadpoolController:
+def _thread_pools() -> "ThreadpoolController":
     """The libraries with thread pools that are loaded when it is first asked for, NumPy's too."""
+    from threadpoolctl import ThreadpoolController  # the help text need not wait for it
+
     return ThreadpoolController()
 
 

@@ -47,6 +47,8 @@ def test_a_second_thread_does_not_take_the_limit_for_the_setting() -> None:
         one.start()
         assert inside.wait(10)
         other.start()
+        other.join(0.2)
+        assert other.is_alive()
         leave.set()
         one.join(10)
         other.join(10)

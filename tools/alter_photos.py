@@ -1,7 +1,7 @@
 """Write a COCO folder whose photos and panoptic labels are altered alike.
 
-    python tools/alter_photos.py --data ../shared/data/coco-train100 --to /tmp/altered
-    python tools/measure_starter.py --data /tmp/altered/flipped
+    python tools/alter_photos.py --data ../shared/data/coco-train100 --to out/altered
+    python tools/measure_starter.py --data out/altered/flipped
 
 A setting that was chosen on some photos should also be the better one on the same photos mirrored,
 cut and darkened: what it gains on the originals alone is luck. Makes a folder of each kind.

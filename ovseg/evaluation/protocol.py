@@ -131,7 +131,7 @@ def swept_thresholds(threshold: float | None) -> tuple[float, ...]:
     """Nineteen thresholds to score beside the one in use: steps of 0.05, or about a small one.
 
     A model's scores need not be shares: where the threshold in use lies below those steps, it is in
-    the middle and each of the others is half as large again as the one before, or nearly.
+    the middle, and each is larger than the one before by the square root of 2.
     """
     if not threshold or threshold >= 0.05:
         return tuple(round(0.05 * step, 2) for step in range(1, 20))

@@ -1,7 +1,7 @@
 """How exported models score groups against classes, in NumPy.
 
-The rules are those of the models themselves (`ovseg.model.scoring`, `StarterModel.score`,
-`DenseClip.score`), which need torch.
+The rules are those of the models themselves: the starter's own, which knows both kinds of arrays,
+and those of `ovseg.model.scoring` and `DenseClip.score`, which need torch.
 
 Letters: B image, G group, K class, C embedding width.
 """

@@ -91,8 +91,8 @@ def _label_positions(scores: Array, grid: tuple[int, int], shape: tuple[int, int
     maps = xp.reshape(scores, (*grid, -1))  # [h, w, L]
     candidates = _candidates(maps)  # [h-1, L]
     possible = xp.nonzero(xp.any(candidates, axis=0))[0]
-    chosen = xp.take(maps, possible, axis=2)
     few = possible.shape[0] <= FEW and possible.shape[0] * shape[0] * shape[1] <= PIECE
+    chosen = xp.take(maps, possible, axis=2) if few else maps
     if few and bool(xp.all(xp.isfinite(chosen))):  # a product with infinity is none
         every = xp.asarray(xp.permute_dims(chosen, (2, 0, 1)), copy=True)  # [l, h, w]
         best, winner = _running_maximum(None, None, resize_bilinear(every, shape), 0)

@@ -13,17 +13,17 @@ from ovseg.version import __version__
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
-    from ovseg.zeroshot.options import Options
-    from ovseg.zeroshot.segmentation import Segmentation
-    from ovseg.zeroshot.segmenter import Segmenter
+    from ovseg.inference.options import Options
+    from ovseg.inference.segmentation import Segmentation
+    from ovseg.inference.segmenter import Segmenter
 
 __all__ = ["ClassList", "Options", "Segmentation", "Segmenter", "__version__"]
 
 _HOMES = {
     "ClassList": "ovseg.data.class_list",
-    "Options": "ovseg.zeroshot.segmenter",
-    "Segmentation": "ovseg.zeroshot.segmentation",
-    "Segmenter": "ovseg.zeroshot.segmenter",
+    "Options": "ovseg.inference.segmenter",
+    "Segmentation": "ovseg.inference.segmentation",
+    "Segmenter": "ovseg.inference.segmenter",
 }
 
 

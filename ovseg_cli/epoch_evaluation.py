@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg.model.predictor import Predictor
+from ovseg.models.predictor import Predictor
 
 if TYPE_CHECKING:
     from ovseg.evaluation.result import Result
-    from ovseg.train.observer import Evaluate
+    from ovseg.training.observer import Evaluate
 
 _PAPER_SIZE = 224
 

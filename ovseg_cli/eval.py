@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ovseg.evaluation.result import Result
     from ovseg.evaluation.run import Run
     from ovseg.evaluation.sets.base import EvaluationSet
-    from ovseg.model.interface import SegmentationModel
+    from ovseg.models.interface import SegmentationModel
 
 HELP = """
 Evaluate a model on a benchmark.
@@ -120,10 +120,10 @@ def evaluate(
         bool, typer.Option("--fresh", help="Forget what an interrupted run has left.")
     ] = False,
 ) -> None:
+    from ovseg.distributed import leave_processes, processes
     from ovseg.evaluation.protocol import load_protocol, protocol_for_model, swept_thresholds
     from ovseg.evaluation.run import Run
     from ovseg.evaluation.sets.catalogue import open_set
-    from ovseg.parallel import leave_processes, processes
     from ovseg_cli.eval_tables import print_result
     from ovseg_cli.launching import launch
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         Retrieval,
         Share,
     )
-    from ovseg.model.interface import SegmentationModel
+    from ovseg.models.interface import SegmentationModel
 
 Model = Annotated[str, typer.Option(help="A model's name or file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -62,8 +62,8 @@ def retrieve(
 
 def load(model: str, device: str) -> "SegmentationModel":
     """The model on the device asked for, or on the one meant for this process."""
-    from ovseg.model.loading import load_model
-    from ovseg.parallel import processes
+    from ovseg.distributed import processes
+    from ovseg.models.loading import load_model
 
     return load_model(model, (processes().device or device) if device == "auto" else device)
 

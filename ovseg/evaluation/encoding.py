@@ -11,8 +11,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ovseg.evaluation.loading import View
-from ovseg.model.interface import Array, GroupedImage, SegmentationModel
-from ovseg.zeroshot.score_maps import Box
+from ovseg.inference.score_maps import Box
+from ovseg.models.interface import Array, GroupedImage, SegmentationModel
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from ovseg.evaluation.maps import (
 from ovseg.evaluation.metrics.confusion import label_type
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
-from ovseg.model.interface import Array, GroupedImage, SegmentationModel, to_numpy
-from ovseg.model.templates import imagenet_templates
-from ovseg.zeroshot.embeddings import EmbeddingCache
-from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
-from ovseg.zeroshot.query_maps import ImageMaps, RefinedMaps
-from ovseg.zeroshot.refine import Pamr
-from ovseg.zeroshot.score_maps import Box
-from ovseg.zeroshot.synonyms import best_synonym
+from ovseg.inference.embeddings import EmbeddingCache
+from ovseg.inference.pixel_rule import PixelRule, label_pixels
+from ovseg.inference.query_maps import ImageMaps, RefinedMaps
+from ovseg.inference.refine import Pamr
+from ovseg.inference.score_maps import Box
+from ovseg.inference.synonyms import best_synonym
+from ovseg.models.interface import Array, GroupedImage, SegmentationModel, to_numpy
+from ovseg.models.templates import imagenet_templates
 
 Views = Sequence[EncodedView]
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovseg.data.images import Pixels, read_image, resize, resized_shape
+from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
 from ovseg.evaluation.threads import map_chunks
-from ovseg.model.interface import Preprocessing
-from ovseg.parallel import cpu_count
-from ovseg.zeroshot.score_maps import Box
-from ovseg.zeroshot.windows import SlidingWindow, boxes_of
+from ovseg.inference.score_maps import Box
+from ovseg.inference.windows import SlidingWindow, boxes_of
+from ovseg.models.interface import Preprocessing
 
 CHUNK = 16
 """Images per chunk, the unit of work. What shares a batch depends on it alone, and not on how many

@@ -12,10 +12,10 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
 from numpy.typing import NDArray
 
-from ovseg.model.interface import Array, GroupedImage, to_numpy
-from ovseg.zeroshot.query_maps import ImageMaps
-from ovseg.zeroshot.resize import interpolation_table, resize_bilinear
-from ovseg.zeroshot.score_maps import Box
+from ovseg.inference.query_maps import ImageMaps
+from ovseg.inference.resize import interpolation_table, resize_bilinear
+from ovseg.inference.score_maps import Box
+from ovseg.models.interface import Array, GroupedImage, to_numpy
 
 PIECE = 16_000_000
 """Values of one piece of maps: 64 MB in float32."""

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.errors import RecipeError, UsageError
 from ovseg.evaluation.sets.base import EvaluationSet
-from ovseg.model.interface import DenseReading, SegmentationModel
+from ovseg.models.interface import DenseReading, SegmentationModel
 
 if sys.version_info >= (3, 11):
     import tomllib

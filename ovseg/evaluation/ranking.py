@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import SUFFIXES, Pixels, read_image, resize
+from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
 from ovseg.evaluation.metrics.bootstrap import Interval, share_interval
-from ovseg.model.interface import GroupedImage, SegmentationModel, to_numpy
-from ovseg.parallel import cpu_count
-from ovseg.zeroshot.embeddings import EmbeddingCache
+from ovseg.inference.embeddings import EmbeddingCache
+from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 
 Embeddings = NDArray[np.float32]
 Progress = Callable[[int, int], None]

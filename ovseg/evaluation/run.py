@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
 
+from ovseg.distributed import Processes, processes
 from ovseg.errors import DataError
 from ovseg.evaluation.encoding import EncodedView, encode_views
 from ovseg.evaluation.labelling import Labeller, Views, regions_of
@@ -30,8 +31,7 @@ from ovseg.evaluation.records import ImageRecord, RecordStore, areas
 from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
 from ovseg.evaluation.threads import compute_threads, map_chunks, shared_by
 from ovseg.files import cache_folder
-from ovseg.model.interface import Array, SegmentationModel, to_numpy
-from ovseg.parallel import Processes, processes
+from ovseg.models.interface import Array, SegmentationModel, to_numpy
 from ovseg.version import __version__
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from ovseg.export.layout import Layout
 from ovseg.export.onnx_files import OPSET
 from ovseg.export.source import TOKENIZER, Source
 from ovseg.files import sha256, write_text
-from ovseg.model.export_description import (
+from ovseg.models.export_description import (
     FORMAT_VERSION,
     Card,
     Description,
@@ -21,8 +21,8 @@ from ovseg.model.export_description import (
     Reading,
     Text,
 )
-from ovseg.model.interface import is_dense
-from ovseg.model.loading import EXPORT_DESCRIPTION
+from ovseg.models.interface import is_dense
+from ovseg.models.loading import EXPORT_DESCRIPTION
 
 PACKAGES = ("ovseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tokenizers")
 

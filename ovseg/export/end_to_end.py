@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.export.onnx_files import save_checked
-from ovseg.model.export_description import Kind
-from ovseg.model.interface import Preprocessing
+from ovseg.models.export_description import Kind
+from ovseg.models.interface import Preprocessing
 
 INPUTS = ("image", "class_embeddings", "threshold")
 OUTPUTS = ("photo_labels", "photo_groups", "photo_scores")

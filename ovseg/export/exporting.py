@@ -25,10 +25,10 @@ from ovseg.export.torch_files import (
     write_text_program,
     write_text_torchscript,
 )
-from ovseg.model.export_description import Format
-from ovseg.model.exported import RUNNABLE, WORDS_FOLDER, read_exported
-from ovseg.model.interface import SegmentationModel
-from ovseg.model.loading import EXPORT_DESCRIPTION, load_model
+from ovseg.models.export_description import Format
+from ovseg.models.exported import RUNNABLE, WORDS_FOLDER, read_exported
+from ovseg.models.interface import SegmentationModel
+from ovseg.models.loading import EXPORT_DESCRIPTION, load_model
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 END_TO_END_FORMATS = ("onnx", "onnx-int8")

@@ -23,10 +23,10 @@ from ovseg.export.end_to_end import OUTPUTS as PHOTO_OUTPUTS
 from ovseg.export.graphs import NO_BACKGROUND
 from ovseg.export.programs import Inputs, Program, TorchProgram
 from ovseg.export.source import Source
-from ovseg.model.interface import SegmentationModel, is_dense
-from ovseg.model.runtimes import Runtime, open_graph
-from ovseg.zeroshot.options import Options
-from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.inference.options import Options
+from ovseg.inference.segmenter import Segmenter
+from ovseg.models.interface import SegmentationModel, is_dense
+from ovseg.models.runtimes import Runtime, open_graph
 
 BUNDLED = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")
 LEAST_AGREEMENT = {"onnx-int8": 0.98}

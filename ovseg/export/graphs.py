@@ -18,11 +18,11 @@ from torch.nn import functional
 from ovseg.export.padding import with_fixed_padding
 from ovseg.export.patches import ProductEncoder
 from ovseg.export.positions import with_positions_for_all_sizes
-from ovseg.model.clip.network import DenseImageEncoder
-from ovseg.model.ovsegmentor import OVSegmentor
-from ovseg.model.scoring import LIKELY_CLASSES
-from ovseg.model.starter.reading import PositionReader
-from ovseg.model.starter.scoring import near_the_best, phrase_scores
+from ovseg.models.clip.network import DenseImageEncoder
+from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.scoring import LIKELY_CLASSES
+from ovseg.models.starter.reading import PositionReader
+from ovseg.models.starter.scoring import near_the_best, phrase_scores
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
@@ -75,7 +75,7 @@ class GroupingGraph(nn.Module):
         return Found(embedding, image, shares, scores, groups, labels)
 
     def _scores(self, groups: Tensor, images: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        """The rule of `ovseg.model.scoring`, for a number of classes known only when it runs."""
+        """The rule of `ovseg.models.scoring`, for a number of classes known only when it runs."""
         groups, images, classes = (
             functional.normalize(x, dim=-1) for x in (groups, images, classes)
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ovseg.export.gate import Report, Row
 from ovseg.files import write_text
-from ovseg.model.export_description import Description
+from ovseg.models.export_description import Description
 
 _LARGE = ("*.onnx", "*.onnx.data", "*.bin", "*.pt", "*.pt2", "*.safetensors")
 
@@ -35,7 +35,7 @@ ovseg segment photo.jpg --model FOLDER --classes cat,dog
 ```
 
 ```python
-from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.inference.segmenter import Segmenter
 
 result = Segmenter.from_pretrained("FOLDER").segment("photo.jpg", "cat,dog")
 ```

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ovseg.model.export_description import Format
+from ovseg.models.export_description import Format
 
 SUFFIXES: dict[Format, str] = {
     "onnx": ".onnx",

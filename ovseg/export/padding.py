@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovseg.model.starter.network import SameConv
+from ovseg.models.starter.network import SameConv
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -12,8 +12,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ovseg.model.clip.positions import bicubic_matrix
-from ovseg.model.image_encoder import ImageEncoder
+from ovseg.models.clip.positions import bicubic_matrix
+from ovseg.models.image_encoder import ImageEncoder
 
 
 class ProductEncoder(ImageEncoder):

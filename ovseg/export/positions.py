@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.errors import ModelError
-from ovseg.model.clip.network import DenseImageEncoder
-from ovseg.model.clip.positions import bicubic_matrix
+from ovseg.models.clip.network import DenseImageEncoder
+from ovseg.models.clip.positions import bicubic_matrix
 
 
 class PositionsForAllSizes(nn.Module):

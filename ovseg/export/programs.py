@@ -10,7 +10,7 @@ from torch import nn
 
 from ovseg.export.graphs import Found
 from ovseg.export.onnx_files import IMAGE_INPUTS
-from ovseg.model.runtimes import open_graph
+from ovseg.models.runtimes import open_graph
 
 Inputs = Mapping[str, npt.NDArray[np.float32]]
 Program = Callable[[Inputs], Found]

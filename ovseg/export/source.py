@@ -10,15 +10,15 @@ from torch import nn
 from ovseg.errors import ModelError
 from ovseg.export.clip_text import ClipTextGraph, clip_tokenizer
 from ovseg.export.graphs import DenseClipGraph, GroupingGraph, StarterGraph, TextGraph
-from ovseg.model.clip.model import DenseClip
-from ovseg.model.export_description import Kind
-from ovseg.model.interface import SegmentationModel
-from ovseg.model.predictor import Predictor
-from ovseg.model.starter.model import StarterModel
-from ovseg.model.starter.reading import CELL
-from ovseg.model.starter.words import TABLES
-from ovseg.model.tokenizer import ClipTokenizer, HubTokenizer
-from ovseg.model.tokenizer_files import collect_tokenizer_files
+from ovseg.models.clip.model import DenseClip
+from ovseg.models.export_description import Kind
+from ovseg.models.interface import SegmentationModel
+from ovseg.models.predictor import Predictor
+from ovseg.models.starter.model import StarterModel
+from ovseg.models.starter.reading import CELL
+from ovseg.models.starter.words import TABLES
+from ovseg.models.tokenizer import ClipTokenizer, HubTokenizer
+from ovseg.models.tokenizer_files import collect_tokenizer_files
 
 TOKENIZER = "tokenizer.json"
 
@@ -76,7 +76,7 @@ def source_of(model: SegmentationModel) -> Source:
 
 
 def _starter(model: StarterModel) -> Source:
-    folder = files("ovseg.model.starter")
+    folder = files("ovseg.models.starter")
     return Source(
         model=model,
         kind="starter",

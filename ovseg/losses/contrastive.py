@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ovseg.parallel import gather_rows
+from ovseg.distributed import gather_rows
 
 
 def contrastive_loss(

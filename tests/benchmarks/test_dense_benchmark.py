@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.model.clip.network import DenseImageEncoder
-from ovseg.model.clip.tower import image_tower
-from ovseg.model.interface import GroupedImage
-from ovseg.zeroshot.dense import Look, look_at
-from ovseg.zeroshot.pixel_rule import PixelRule, label_pixels
-from ovseg.zeroshot.query_maps import GridMaps, RefinedMaps
-from ovseg.zeroshot.refine import Pamr
-from ovseg.zeroshot.windows import SlidingWindow
+from ovseg.inference.dense import Look, look_at
+from ovseg.inference.pixel_rule import PixelRule, label_pixels
+from ovseg.inference.query_maps import GridMaps, RefinedMaps
+from ovseg.inference.refine import Pamr
+from ovseg.inference.windows import SlidingWindow
+from ovseg.models.clip.network import DenseImageEncoder
+from ovseg.models.clip.tower import image_tower
+from ovseg.models.interface import GroupedImage
 
 SIDE = 448
 RULE = PixelRule(40, 0.1)

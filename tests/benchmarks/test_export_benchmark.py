@@ -31,8 +31,8 @@ from ovseg.export.onnx_files import write_image_onnx
 from ovseg.export.programs import OnnxProgram, TorchProgram
 from ovseg.export.quantisation import quantise_image
 from ovseg.export.source import Source, source_of
-from ovseg.model.build import build_ovsegmentor
-from ovseg.model.starter.model import StarterModel
+from ovseg.models.build import build_ovsegmentor
+from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
 from tests.export.models import TINY_TEXT, tiny_predictor
 
@@ -128,7 +128,8 @@ def peaks(make: Callable[[], Source], plain: Path, small: Path) -> dict[str, str
     """Programs that load a contestant and run it once; without torch where that is the point."""
     where = "tests.benchmarks.test_export_benchmark"
     run = (
-        "import numpy as np; from pathlib import Path; from ovseg.model.runtimes import open_graph;"
+        "from pathlib import Path; import numpy as np;"
+        "from ovseg.models.runtimes import open_graph;"
         "graph = open_graph(Path({path!r}));"
         "draw = np.random.default_rng(0).normal;"
         "inputs = dict(pixels=draw(size=(1, 3, 448, 448)).astype(np.float32),"

@@ -16,15 +16,15 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from ovseg.model.tokenizer import HubTokenizer
-from ovseg.train.feed.augmentation import Augmentation
-from ovseg.train.feed.decoding import decode
-from ovseg.train.feed.index import open_index
-from ovseg.train.feed.maker import BatchMaker, Wanted
-from ovseg.train.feed.order import paired_order
-from ovseg.train.feed.sampler import IndexSampler, Share
-from ovseg.train.feed.vocabulary import learn_tokenizer
-from tests.train import scenes
+from ovseg.models.tokenizer import HubTokenizer
+from ovseg.training.feed.augmentation import Augmentation
+from ovseg.training.feed.decoding import decode
+from ovseg.training.feed.index import open_index
+from ovseg.training.feed.maker import BatchMaker, Wanted
+from ovseg.training.feed.order import paired_order
+from ovseg.training.feed.sampler import IndexSampler, Share
+from ovseg.training.feed.vocabulary import learn_tokenizer
+from tests.training import scenes
 
 PAIRS, SIDE = 256, 256
 

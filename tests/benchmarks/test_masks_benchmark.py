@@ -7,8 +7,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.model.starter.model import StarterModel
-from ovseg.zeroshot.masks import label_map
+from ovseg.inference.masks import label_map
+from ovseg.models.starter.model import StarterModel
 
 SHAPE = (768, 1024)
 GRID = (28, 37)

@@ -18,13 +18,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from ovseg.config.model import ImageEncoderConfig
-from ovseg.model.build import build_image_encoder
-from ovseg.model.image_encoder import ImageEncoder
-from ovseg.model.projector import Projector
-from ovseg.model.scoring import group_scores
-from ovseg.zeroshot.masks import label_map
-from ovseg.zeroshot.score_maps import windowed_label_map
-from ovseg.zeroshot.windows import ScoredWindows, SlidingWindow, boxes_of
+from ovseg.inference.masks import label_map
+from ovseg.inference.score_maps import windowed_label_map
+from ovseg.inference.windows import ScoredWindows, SlidingWindow, boxes_of
+from ovseg.models.build import build_image_encoder
+from ovseg.models.image_encoder import ImageEncoder
+from ovseg.models.projector import Projector
+from ovseg.models.scoring import group_scores
 
 ROUNDS = 7
 GPU_SECONDS = 3.0

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.config.schema import OptimizerConfig
-from ovseg.model.build import build_ovsegmentor
-from ovseg.model.ovsegmentor import OVSegmentor
-from ovseg.model.tokenizer import Tokens
-from ovseg.train.batch import Batch, CrossImages, Questions
-from ovseg.train.flops import batch_lengths, pair_cost, peak_flops
-from ovseg.train.momentum import MomentumEncoder
-from ovseg.train.objective import Objective
-from ovseg.train.optimizer import Updater, build_optimizer
-from ovseg.train.step import TrainingStep, normalised
+from ovseg.models.build import build_ovsegmentor
+from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.tokenizer import Tokens
+from ovseg.training.batch import Batch, CrossImages, Questions
+from ovseg.training.flops import batch_lengths, pair_cost, peak_flops
+from ovseg.training.momentum import MomentumEncoder
+from ovseg.training.objective import Objective
+from ovseg.training.optimizer import Updater, build_optimizer
+from ovseg.training.step import TrainingStep, normalised
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALF = DEVICE.type == "cuda"

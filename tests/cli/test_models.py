@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("torch")
 
 from ovseg.downloads import Remote
-from ovseg.model import catalogue
-from ovseg.model.catalogue import Entry
+from ovseg.models import catalogue
+from ovseg.models.catalogue import Entry
 from ovseg_cli.__main__ import run
 from tests.conftest import ROOT
 from tests.hostile_server import Server, honest, serving, truncating
@@ -206,7 +206,7 @@ def test_info_of_the_starter_says_what_it_scores_and_where_its_card_is(
     assert run(["models", "info", "starter"]) == 0
     out = capsys.readouterr().out
     (measured,) = re.findall(r"measured: (.*)", out)
-    card = (ROOT / "ovseg/model/starter/MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (ROOT / "ovseg/models/starter/MODEL_CARD.md").read_text(encoding="utf-8")
     figures = re.findall(r"\d+\.\d", measured)
     assert len(figures) == 4 and all(f" {figure} " in card for figure in figures)
     assert "training data: ImageNet-1k" in out

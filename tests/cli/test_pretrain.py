@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ovseg.train.feed.order import shuffled_order
+from ovseg.training.feed.order import shuffled_order
 from ovseg_cli.__main__ import run
-from tests.train.runs import SMALL, log_of, steps_logged, wait_for
-from tests.train.scenes import make_scenes
+from tests.training.runs import SMALL, log_of, steps_logged, wait_for
+from tests.training.scenes import make_scenes
 
 
 @pytest.fixture(scope="module")

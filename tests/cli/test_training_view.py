@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ovseg.train.records import Record
+from ovseg.training.records import Record
 from ovseg_cli import training_view
 from ovseg_cli.training_view import TrainingView
 

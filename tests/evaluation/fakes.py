@@ -11,8 +11,8 @@ from ovseg.evaluation.protocol import load_protocol
 from ovseg.evaluation.run import Run
 from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
-from ovseg.model.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
-from ovseg.model.scoring import group_scores
+from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.models.scoring import group_scores
 from tests.evaluation.sets import tiny
 
 PATCH = 4

@@ -7,13 +7,13 @@ import pytest
 
 from ovseg.evaluation.protocol import load_protocol
 from ovseg.evaluation.run import Run, predictions
-from ovseg.model.loading import load_model
-from ovseg.zeroshot.options import Options
-from ovseg.zeroshot.segmenter import Segmenter
-from ovseg.zeroshot.windows import SlidingWindow
+from ovseg.inference.options import Options
+from ovseg.inference.segmenter import Segmenter
+from ovseg.inference.windows import SlidingWindow
+from ovseg.models.loading import load_model
 from tests.evaluation.fakes import folder_set, run_of
 from tests.evaluation.test_protocols_in_full import agreement
-from tests.model.clip.tiny import write_folder
+from tests.models.clip.tiny import write_folder
 
 SIZES = {"short_side": 80, "window": 64, "stride": 32}
 

@@ -18,9 +18,9 @@ from ovseg.data.images import read_image
 from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.run import Run, predictions
 from ovseg.evaluation.sets.base import Sample
-from ovseg.model.interface import GroupedImage, Preprocessing, SegmentationModel
-from ovseg.model.templates import imagenet_templates
-from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.inference.segmenter import Segmenter
+from ovseg.models.interface import GroupedImage, Preprocessing, SegmentationModel
+from ovseg.models.templates import imagenet_templates
 from tests.evaluation.fakes import FakeModel, folder_set, run_of
 
 

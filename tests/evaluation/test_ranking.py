@@ -10,7 +10,7 @@ import torch
 from ovseg.errors import DataError
 from ovseg.evaluation.metrics.bootstrap import share_interval
 from ovseg.evaluation.ranking import classify, read_captions, read_image_folder, retrieve
-from ovseg.model.interface import GroupedImage
+from ovseg.models.interface import GroupedImage
 from tests.evaluation.fakes import FakeModel
 from tests.evaluation.sets import tiny
 

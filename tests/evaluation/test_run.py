@@ -166,7 +166,7 @@ import torch
 from ovseg.evaluation.run import evaluate
 from ovseg.evaluation.result import summarise
 from ovseg.evaluation.sets.catalogue import open_set
-from ovseg.parallel import processes
+from ovseg.distributed import processes
 from tests.evaluation.fakes import FakeModel, run_of
 torch.set_num_threads(1)
 run = run_of(open_set("folder", Path(sys.argv[1])), FakeModel(grouped=True))

@@ -6,10 +6,10 @@ import torch
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.data.class_list import ClassList
-from ovseg.model.build import build_ovsegmentor
-from ovseg.model.interface import ModelCard
-from ovseg.model.predictor import Predictor
-from ovseg.model.tokenizer import HubTokenizer
+from ovseg.models.build import build_ovsegmentor
+from ovseg.models.interface import ModelCard
+from ovseg.models.predictor import Predictor
+from ovseg.models.tokenizer import HubTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "."]
 

@@ -13,12 +13,12 @@ import pytest
 from ovseg.errors import MissingDependencyError, UsageError
 from ovseg.export.shared_weights import read_stored, share_weights
 from ovseg.files import sha256
-from ovseg.model import loading
-from ovseg.model.export_description import read_description
-from ovseg.model.exported import BuiltInModel
-from ovseg.model.loading import load_model
-from ovseg.model.starter.model import StarterModel
-from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.inference.segmenter import Segmenter
+from ovseg.models import loading
+from ovseg.models.export_description import read_description
+from ovseg.models.exported import BuiltInModel
+from ovseg.models.loading import load_model
+from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
 from tests.export.without import TORCH, run_without
 

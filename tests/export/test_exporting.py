@@ -22,9 +22,9 @@ from ovseg.export.onnx_files import OPSET
 from ovseg.export.programs import open_program
 from ovseg.export.quantisation import WEIGHTS_ALONE, quantise_image
 from ovseg.export.source import source_of
-from ovseg.model.export_description import Format
-from ovseg.model.starter.model import StarterModel
-from ovseg.zeroshot.segmenter import Segmenter
+from ovseg.inference.segmenter import Segmenter
+from ovseg.models.export_description import Format
+from ovseg.models.starter.model import StarterModel
 from ovseg_cli.__main__ import run
 from tests.export.conftest import ONE
 from tests.export.models import tiny_predictor
@@ -238,7 +238,7 @@ def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_an_export_cannot_be_exported(tiny_folder: Path, tmp_path: Path) -> None:
-    from ovseg.model.loading import load_model
+    from ovseg.models.loading import load_model
 
     with pytest.raises(ModelError, match="cannot be exported again"):
         export_loaded(load_model(tiny_folder), tmp_path / "out", ExportOptions(images=ONE))

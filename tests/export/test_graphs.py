@@ -10,14 +10,14 @@ from ovseg.export.clip_text import ClipTextGraph, clip_tokenizer
 from ovseg.export.exporting import ExportOptions, export_loaded
 from ovseg.export.graphs import NO_BACKGROUND, DenseClipGraph, GroupingGraph, StarterGraph
 from ovseg.export.source import source_of
-from ovseg.model.clip.model import DenseClip
-from ovseg.model.clip.names import parse_clip_name
-from ovseg.model.interface import SegmentationModel
-from ovseg.model.starter.model import StarterModel
-from ovseg.zeroshot.masks import label_map
+from ovseg.inference.masks import label_map
+from ovseg.models.clip.model import DenseClip
+from ovseg.models.clip.names import parse_clip_name
+from ovseg.models.interface import SegmentationModel
+from ovseg.models.starter.model import StarterModel
 from tests.export.conftest import ONE
 from tests.export.models import tiny_predictor
-from tests.model.clip.tiny import write_folder
+from tests.models.clip.tiny import write_folder
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_clip_text_with_its_file_of_a_tokenizer(clip: DenseClip) -> None:
 
 def test_faults_of_released_code_are_not_exported(tmp_path: Path) -> None:
     from ovseg.errors import ModelError
-    from ovseg.model.clip.loading import load_clip
+    from ovseg.models.clip.loading import load_clip
 
     folder = write_folder(tmp_path / "clip")
     name = parse_clip_name(f"clip:{folder},as_released=true")

@@ -31,20 +31,20 @@ from ovseg.config.model import (
     TextEncoderConfig,
 )
 from ovseg.data.images import resize, resized_shape
+from ovseg.inference.masks import label_map
+from ovseg.inference.score_maps import windowed_label_map
+from ovseg.inference.windows import SlidingWindow, score_windows
 from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.entity import entity_loss
 from ovseg.losses.mask import mask_consistency_loss, relevance_of
-from ovseg.model.build import build_image_encoder, build_ovsegmentor
-from ovseg.model.image_encoder import ImageEncoder
-from ovseg.model.interface import GroupedImage, ModelCard
-from ovseg.model.ovsegmentor import OVSegmentor
-from ovseg.model.predictor import Predictor
-from ovseg.model.released import read_released_tensors
-from ovseg.model.released_keys import our_key, released_momentum, released_to_ours
-from ovseg.model.text_encoder import EncodedText
-from ovseg.zeroshot.masks import label_map
-from ovseg.zeroshot.score_maps import windowed_label_map
-from ovseg.zeroshot.windows import SlidingWindow, score_windows
+from ovseg.models.build import build_image_encoder, build_ovsegmentor
+from ovseg.models.image_encoder import ImageEncoder
+from ovseg.models.interface import GroupedImage, ModelCard
+from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.predictor import Predictor
+from ovseg.models.released import read_released_tensors
+from ovseg.models.released_keys import our_key, released_momentum, released_to_ours
+from ovseg.models.text_encoder import EncodedText
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FEATURE, LOSS, GRADIENT = 1e-5, 1e-4, 1e-3  # shares of a tensor's maximum, in float32

@@ -20,17 +20,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ovseg.data.images import resize
-from ovseg.model.clip.guide import GuideNetwork
-from ovseg.model.clip.heads import HEADS, Guide, LastBlock, neighbourhood
-from ovseg.model.clip.positions import ENLARGEMENT, resize_positions
-from ovseg.model.clip.tower import OpenClipTower
-from ovseg.model.interface import GroupedImage
-from ovseg.model.normalisation import Normalisation
-from ovseg.zeroshot.dense import Look, look_at, refined
-from ovseg.zeroshot.pixel_rule import PixelRule, class_probabilities, label_pixels
-from ovseg.zeroshot.query_maps import QueryMaps, WindowMaps
-from ovseg.zeroshot.refine import Pamr
-from ovseg.zeroshot.windows import SlidingWindow
+from ovseg.inference.dense import Look, look_at, refined
+from ovseg.inference.pixel_rule import PixelRule, class_probabilities, label_pixels
+from ovseg.inference.query_maps import QueryMaps, WindowMaps
+from ovseg.inference.refine import Pamr
+from ovseg.inference.windows import SlidingWindow
+from ovseg.models.clip.guide import GuideNetwork
+from ovseg.models.clip.heads import HEADS, Guide, LastBlock, neighbourhood
+from ovseg.models.clip.positions import ENLARGEMENT, resize_positions
+from ovseg.models.clip.tower import OpenClipTower
+from ovseg.models.interface import GroupedImage
+from ovseg.models.normalisation import Normalisation
 
 TOLERANCE = 1e-5
 LOOSER = 1e-4  # after PAMR and after renormalisation

@@ -29,7 +29,7 @@ def test_a_wrong_tower_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check can fail: another width of the neighbourhood must show in NACLIP's rows."""
     from functools import partial
 
-    from ovseg.model.clip import heads
+    from ovseg.models.clip import heads
 
     monkeypatch.setitem(heads.HEADS, "naclip", partial(heads.naclip, sigma=4.0))
     failed = {row.name for row in check(PREFIX) if not row.passes}

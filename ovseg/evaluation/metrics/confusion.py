@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from ovseg.errors import DataError
-from ovseg.model.interface import Array
+from ovseg.models.interface import Array
 
 IGNORED = 255
 """Label of pixels that no metric counts, in maps of 8 bits."""

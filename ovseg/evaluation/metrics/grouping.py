@@ -9,7 +9,7 @@ import numpy as np
 
 from ovseg.evaluation.metrics.confusion import confusion_matrix, ignored_label
 from ovseg.evaluation.metrics.scores import Counts, mean_of_present, ratio
-from ovseg.model.interface import Array
+from ovseg.models.interface import Array
 
 
 @dataclass(frozen=True)

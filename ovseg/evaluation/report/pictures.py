@@ -15,7 +15,7 @@ from ovseg.evaluation.metrics.confusion import ignored_label
 from ovseg.evaluation.result import Result
 from ovseg.evaluation.run import Run, predictions
 from ovseg.evaluation.sets.base import Labels
-from ovseg.zeroshot.overlay import colours
+from ovseg.inference.overlay import colours
 
 SHOWN = 6
 """Images among the best, and among the worst."""

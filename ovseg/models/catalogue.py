@@ -1,0 +1,189 @@
+"""The models we know by name: where they come from, what they score, whether they are here."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovseg import files
+from ovseg.downloads import Remote, fetch, is_here, target
+from ovseg.errors import ModelError, UsageError
+from ovseg.models.clip.hub import WEIGHT_NAMES, cached_file, hub_file
+from ovseg.transfer import Progress
+
+_AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model with a name.
+
+    Attributes:
+        name: as given to `--model`.
+        kind: the family, such as `starter`, `ovsegmentor` or `clip`.
+        description: what it is and learned from, in a few words.
+        licence: SPDX expression of the weights, or the terms in a few words.
+        source: "built in", or the page it comes from.
+        scores: published mIoU in percent by benchmark; empty where none is published.
+        remote: the file, where we can fetch and verify it ourselves.
+        released: name of the authors' file, where people must fetch and convert it.
+        hub: `owner/name` on the Hugging Face hub, where open_clip's loader finds the weights.
+        hub_bytes: their size, as computed from the architecture in float32.
+        facts: what else is to be known of it, by headings.
+    """
+
+    name: str
+    kind: str
+    description: str
+    licence: str
+    source: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    remote: Remote | None = None
+    released: str = ""
+    hub: str = ""
+    hub_bytes: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.source == "built in"
+
+    @property
+    def size(self) -> int | None:
+        """Bytes to download, or None where that is not known, or nothing is downloaded."""
+        return self.remote.size if self.remote else self.hub_bytes
+
+
+# One entry per model, in the order in which they are listed. Scores are the authors' own, zero-shot
+# mIoU under the protocol of their paper.
+CATALOGUE: tuple[Entry, ...] = (
+    Entry(
+        name="starter",
+        kind="starter",
+        description="ImageNet-supervised starter for a first try; not an OVSegmentor checkpoint",
+        licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
+        source="built in",
+        facts={
+            "network": "EfficientNet-Lite2, its classifier read on two scales, and U2-Net (small)",
+            "training data": "ImageNet-1k with its labels and DUTS-TR with its masks, by the "
+            "networks' authors; for giraffes a stamp of Tux Paint",
+            "words": "some 3,300 nouns, by hand and by WordNet: ovseg segment --list-classes",
+            "measured": "21.0 mIoU on 100 photos of COCO-Object (95 % interval 15.9 to 22.1), "
+            "32.5 with the things of each photo alone",
+            "weak at": "faces and bare skin, large plain things, what does not stand out",
+            "card": "MODEL_CARD.md in ovseg/models/starter",
+        },
+    ),
+    Entry(
+        name="ovsegmentor-vitb16-bert",
+        kind="ovsegmentor",
+        description="OVSegmentor, ViT-B/16 and BERT-base, CC4M (Xu et al., CVPR 2023)",
+        licence="non-commercial, see the source",
+        source=_AUTHORS,
+        scores={"voc": 53.8, "context": 20.4, "coco-object": 25.1, "ade20k": 5.6},
+        released="the ViT-B and BERT-Base checkpoint",
+    ),
+    Entry(
+        name="ovsegmentor-vits16-roberta",
+        kind="ovsegmentor",
+        description="OVSegmentor, ViT-S/16 and RoBERTa-base, CC4M (Xu et al., CVPR 2023)",
+        licence="non-commercial, see the source",
+        source=_AUTHORS,
+        scores={"voc": 44.5, "context": 18.3, "coco-object": 19.0, "ade20k": 4.3},
+        released="the ViT-S and Roberta-Base checkpoint",
+    ),
+    # Scores of NACLIP without PAMR, which is what these names run; with `--refine pamr` its authors
+    # report 64.1, 35.0, 36.2 and 19.1.
+    Entry(
+        name="clip-b16",
+        kind="dense-clip",
+        description="dense CLIP ViT-B/16 of OpenAI, head naclip (Hajimiri et al., WACV 2025)",
+        licence="MIT",
+        source="https://huggingface.co/timm/vit_base_patch16_clip_224.openai",
+        scores={"voc": 58.9, "context": 32.2, "coco-object": 33.2, "ade20k": 17.4},
+        hub="timm/vit_base_patch16_clip_224.openai",
+        hub_bytes=598_482_948,
+    ),
+    Entry(
+        name="clip-l14",
+        kind="dense-clip",
+        description="dense CLIP ViT-L/14 of OpenAI; no score of it is published that we know",
+        licence="MIT",
+        source="https://huggingface.co/timm/vit_large_patch14_clip_224.openai",
+        hub="timm/vit_large_patch14_clip_224.openai",
+        hub_bytes=1_710_466_052,
+    ),
+    # ProxyCLIP's scores, with DINO ViT-B/8 as guide (Lan et al., ECCV 2024).
+    Entry(
+        name="clip-h14",
+        kind="dense-clip",
+        description="dense CLIP ViT-H/14 on LAION-2B; scores are of clip-h14,head=proxyclip",
+        licence="MIT",
+        source="https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        scores={"voc": 65.0, "context": 35.4, "coco-object": 38.6, "ade20k": 24.2},
+        hub="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        hub_bytes=3_944_437_764,
+    ),
+    Entry(
+        name="siglip2-b16",
+        kind="dense-clip",
+        description="dense SigLIP 2 ViT-B/16, many languages; no dense score of it is published",
+        licence="Apache-2.0",
+        source="https://huggingface.co/timm/ViT-B-16-SigLIP2-256",
+        hub="timm/ViT-B-16-SigLIP2-256",
+        hub_bytes=1_500_936_200,
+    ),
+)
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+        UsageError: there is none, with the nearest name.
+    """
+    names = {entry.name: entry for entry in CATALOGUE}
+    if name in names:
+        return names[name]
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else "`ovseg models list` shows those there are"
+    raise UsageError(f"there is no model or file called {name}; {hint}")
+
+
+def local_file(entry: Entry) -> Path | None:
+    """Where the model's file is, or will be; None for what is built in or the hub will place."""
+    if entry.is_built_in:
+        return None
+    if entry.remote:
+        return target(entry.remote)
+    if entry.hub:
+        return cached_file(entry.hub, WEIGHT_NAMES)
+    return files.cache_folder() / "models" / f"{entry.name}.safetensors"
+
+
+def is_cached(entry: Entry) -> bool:
+    """Whether the model can be used without a network."""
+    path = local_file(entry)
+    if path is None:
+        return entry.is_built_in
+    return is_here(entry.remote) if entry.remote else path.is_file()
+
+
+def pull(entry: Entry, progress: Progress | None = None) -> Path | None:
+    """Make the model's file be here, and return its path; None for what is built in.
+
+    Raises:
+        ModelError: only people can fetch it, with the steps.
+        DownloadError: the source fails or does not keep its promise.
+    """
+    path = local_file(entry)
+    if entry.remote:
+        return fetch(entry.remote, progress=progress)
+    if entry.hub:
+        return hub_file(entry.hub, WEIGHT_NAMES, "then put it where the hub's cache would have it")
+    if path is None or path.is_file():
+        return path
+    raise ModelError(
+        f"{entry.name} cannot be fetched for you: its authors publish no checksum. Get "
+        f"{entry.released} from {entry.source}, then: ovseg models convert FILE.pth {path}"
+    )

@@ -1,0 +1,197 @@
+"""A dense CLIP model behind the interface that all segmentation models share.
+
+Letters: B image, N position, Q phrase, C embedding width, H W pixels, h w grid.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from math import lcm, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovseg.models.clip.guide import GuideNetwork
+from ovseg.models.clip.guide_loading import load_guide
+from ovseg.models.clip.hub import file_digest
+from ovseg.models.clip.loading import LoadedClip, load_clip
+from ovseg.models.clip.names import ClipName, parse_clip_name
+from ovseg.models.clip.network import DenseImageEncoder
+from ovseg.models.clip.positions import ENLARGEMENT
+from ovseg.models.clip.reading import head_defaults, scaled
+from ovseg.models.clip.text import embed_phrases
+from ovseg.models.clip.tower import image_tower
+from ovseg.models.interface import (
+    DenseReading,
+    GroupedImage,
+    ModelCard,
+    Preprocessing,
+    UnknownPhrase,
+)
+from ovseg.models.normalisation import Normalisation
+from ovseg.models.templates import imagenet_templates
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+LICENCES = {
+    "openai": "MIT",
+    "laion": "MIT",
+    "datacomp": "MIT",
+    "commonpool": "MIT",
+    "webli": "Apache-2.0",
+    "metaclip": "CC-BY-NC-4.0",
+}
+"""Licence of weights by how their tag begins; others are not asserted."""
+
+
+class DenseClip:
+    """Implements `DenseModel`: the groups are the patches of a CLIP image tower.
+
+    Args:
+        loaded: open_clip's model, its tokenizer and where they come from.
+        name: the model as asked for: head, precision, faults to keep.
+        guide: the network that guides the head `proxyclip`; None for the others.
+    """
+
+    def __init__(
+        self, loaded: LoadedClip, name: ClipName, guide: GuideNetwork | None = None
+    ) -> None:
+        tower = image_tower(loaded.model.visual, ENLARGEMENT, by_count=name.as_released)
+        self._text_model = loaded.model
+        self._tokenizer = loaded.tokenizer
+        self._dtype = _DTYPES[name.precision]
+        self.network = DenseImageEncoder(tower, name.head, guide, name.as_released)
+        self.network.eval().requires_grad_(False)
+        self._image_path_to(self._dtype)
+        defaults = head_defaults(name.head)
+        trained_at = int(loaded.model.visual.image_size[0])
+        self.reading = DenseReading(
+            defaults.scale, defaults.pad_to or tower.patch, defaults.background
+        )
+        self.threshold = defaults.threshold
+        self.preprocessing = Preprocessing(
+            mean=_levels(loaded.recipe.mean),
+            std=_levels(loaded.recipe.std),
+            short_side=scaled(defaults.short_side, trained_at, tower.patch),
+            window=scaled(defaults.window, trained_at, tower.patch),
+            stride=scaled(defaults.stride, trained_at, tower.patch),
+            multiple_of=lcm(tower.patch, guide.patch) if guide else tower.patch,
+        )
+        self.card = _card(loaded, name)
+
+    @classmethod
+    def load(cls, name: str) -> "DenseClip":
+        """Load by name, as `clip-b16` or `clip:ViT-B-16/openai,head=sclip`.
+
+        Raises:
+            UsageError: the name or one of its options makes no sense.
+            DownloadError: weights are not here and cannot be fetched.
+            ModelError: a file does not hold what its name promises, or a tower has no patches.
+        """
+        asked = parse_clip_name(name)
+        loaded = load_clip(asked)
+        guide = None
+        if asked.head == "proxyclip":
+            guide = load_guide(asked.backbone, Normalisation(loaded.recipe.mean, loaded.recipe.std))
+        return cls(loaded, asked, guide)
+
+    @property
+    def text_model(self) -> Any:
+        """open_clip's model, for its text tower."""
+        return self._text_model
+
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer of the text tower."""
+        return self._tokenizer
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The 80 of ImageNet."""
+        return imagenet_templates()
+
+    def to(self, device: str) -> "DenseClip":
+        """Move towers and guide to a device and return self."""
+        self._text_model.to(device)
+        self.network.to(device)
+        return self
+
+    def from_numpy(self, values: np.ndarray) -> Tensor:
+        """A float32 tensor on the model's device."""
+        return torch.from_numpy(values).to(self._device)
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> GroupedImage:
+        """Normalised dense features, float32 [B, h*w, C]."""
+        height, width = int(pixels.shape[-2]), int(pixels.shape[-1])
+        features = self.network(pixels.to(self._dtype))
+        return GroupedImage(features, self.network.grid(height, width))
+
+    @torch.inference_mode()
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Class embeddings in float32, normalised: [Q, C]."""
+        return embed_phrases(self._text_model, self._tokenizer, phrases, templates)
+
+    @torch.inference_mode()
+    def score(
+        self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
+    ) -> Tensor:
+        """Scaled cosines, [B, h*w, 1 + Q], for whoever compares positions and not pixels.
+
+        The background's column is what a phrase must exceed for its probability at that position
+        to reach the threshold. `Segmenter` applies the rule at the pixels (`DenseReading`).
+        """
+        phrases = self.reading.scale * (grouped.embedding @ class_embeddings.T)
+        bar = torch.full_like(phrases[..., :1], float("-inf"))
+        if threshold is not None and threshold > 0:
+            bar = phrases.logsumexp(dim=-1, keepdim=True) + log(threshold)
+        return torch.cat([bar, phrases], dim=-1)
+
+    def known_words(self) -> None:
+        """The vocabulary is open."""
+        return
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """Nothing is unknown to an open vocabulary."""
+        del phrases
+        return []
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _image_path_to(self, dtype: torch.dtype) -> None:
+        """Text stays in float32: its embeddings are cached and shared by all precisions."""
+        self.network.to(dtype)
+
+
+def _levels(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Constants in 0..1 in units of 0..255, rounded as the released implementations do."""
+    red, green, blue = (round(value * 255, 3) for value in values)
+    return red, green, blue
+
+
+def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
+    what = f"{name.architecture}/{name.tag}" if name.path is None else str(name.path)
+    activation = "quick-GELU" if loaded.recipe.config.get("quick_gelu") else "GELU"
+    licence = next((text for start, text in LICENCES.items() if name.tag.startswith(start)), "")
+    identity = f"{loaded.digest} {activation} {_tokenizer_identity(loaded)}"
+    return ModelCard(
+        name=f"clip:{what}",
+        kind="dense-clip",
+        description=(
+            f"CLIP ({activation}) trained on image-text pairs, read at its patches by "
+            f"{name.head}; weights from {loaded.recipe.source}"
+        ),
+        licence=licence or "NOASSERTION",
+        content_hash=hashlib.sha256(identity.encode()).hexdigest(),
+    )
+
+
+def _tokenizer_identity(loaded: LoadedClip) -> str:
+    """What tells one tokenizer from another, wherever its files lie."""
+    name = loaded.recipe.tokenizer
+    file = Path(name.removeprefix("local-dir:")) / "tokenizer.json"
+    return file_digest(file) if file.is_file() else type(loaded.tokenizer).__name__

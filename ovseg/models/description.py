@@ -1,0 +1,112 @@
+"""What a model file is, told without loading it; needs no torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovseg.config.dump import to_values
+from ovseg.config.model import ModelConfig
+from ovseg.errors import ModelError
+from ovseg.models.checkpoint import content_is_intact, read_info
+from ovseg.models.released import read_released
+from ovseg.models.released_config import released_model_values
+
+
+@dataclass(frozen=True)
+class FileDescription:
+    """What a file holds.
+
+    Attributes:
+        format: "ovseg checkpoint" or "released checkpoint".
+        model_class: whose state it is.
+        size: bytes of the file.
+        tensors, parameters: how many of the model's; other state in the file is not counted.
+        model: the `[model]` section it fits; for released files what they tell of it.
+        version: of ovseg that wrote it, or an empty string.
+        licence, description: as written in it, or empty strings.
+        tokenizer: name and revision, or an empty string.
+        has_tokenizer: whether the tokenizer itself is in the file.
+        content_hash: SHA-256 of the content, or an empty string where the format has none.
+        intact: whether the content has that hash; None where the format has none.
+        next: what to do with a file that cannot be used as it is, or an empty string.
+    """
+
+    format: str
+    model_class: str
+    size: int
+    tensors: int
+    parameters: int
+    model: dict[str, Any]
+    version: str = ""
+    licence: str = ""
+    description: str = ""
+    tokenizer: str = ""
+    has_tokenizer: bool = False
+    content_hash: str = ""
+    intact: bool | None = None
+    next: str = ""
+
+
+def describe_file(path: Path) -> FileDescription:
+    """Describe a checkpoint of ours, or a released one.
+
+    Raises:
+        ModelError: neither of them, damaged, or made to run code.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    is_pickled = start[:2] == b"PK" or start[:1] == b"\x80" or path.suffix in (".pth", ".pt")
+    return _describe_released(path) if is_pickled else _describe_ours(path)
+
+
+def _describe_ours(path: Path) -> FileDescription:
+    info = read_info(path)
+    text = info.recipe.model.text
+    name = info.tokenizer.name if info.tokenizer else text.tokenizer_name
+    revision = info.tokenizer.revision if info.tokenizer else text.revision
+    return FileDescription(
+        format="ovseg checkpoint",
+        model_class=info.model_class,
+        size=path.stat().st_size,
+        tensors=len(info.tensors),
+        parameters=info.parameters,
+        model=to_values(info.recipe.model),
+        version=info.version,
+        licence=info.licence,
+        description=info.description,
+        tokenizer=f"{name}@{revision}" if name else "",
+        has_tokenizer=info.tokenizer is not None,
+        content_hash=info.content_hash,
+        intact=content_is_intact(path),
+    )
+
+
+def _describe_released(path: Path) -> FileDescription:
+    released = read_released(path)
+    trained = f", {released.epoch} epochs" if released.epoch is not None else ""
+    return FileDescription(
+        format="released checkpoint",
+        model_class="OVSegmentor",
+        size=path.stat().st_size,
+        tensors=len(released.tensors),
+        parameters=sum(math.prod(record.shape) for record in released.tensors.values()),
+        model=_without_unknowns(released_model_values(released)),
+        description=f"as its authors saved it, with its momentum encoder{trained}",
+        next=f"ovseg models convert {path} {path.with_suffix('.safetensors')}",
+    )
+
+
+def _without_unknowns(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that are known, in the schema's order and plain JSON types."""
+    known: dict[str, Any] = {}
+    for key in ModelConfig.model_fields:
+        value = values.get(key)
+        if isinstance(value, dict):
+            known[key] = {name: inner for name, inner in value.items() if inner is not None}
+        elif value is not None:
+            known[key] = value
+    return known

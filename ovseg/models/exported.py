@@ -1,0 +1,226 @@
+"""An exported folder as a segmentation model: NumPy arrays, ONNX Runtime or OpenVINO, no torch.
+
+Letters: B image, G group, Q phrase, T prompt, L token, C embedding width, H W pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ovseg.distributed import one_blas_thread
+from ovseg.errors import MissingDependencyError, ModelError
+from ovseg.models.export_description import Description, Text, read_description
+from ovseg.models.exported_scoring import RULES, Floats
+from ovseg.models.interface import (
+    DenseReading,
+    GroupedImage,
+    ModelCard,
+    Preprocessing,
+    UnknownPhrase,
+)
+from ovseg.models.loading import BUILT_IN
+from ovseg.models.runtimes import open_graph
+from ovseg.models.starter.words import WordTable
+
+WORDS_FOLDER = "words"
+PROMPTS_PER_BATCH = 256
+RUNNABLE = ("onnx", "onnx-int8", "openvino")
+
+
+def read_exported(folder: Path, device: str = "auto") -> "ExportedModel":
+    """Open an exported folder.
+
+    Raises:
+        ModelError: it is damaged or incomplete, or in a format that is run by torch itself.
+        UsageError: the device is not one its runtime has here.
+    """
+    described = read_description(folder)
+    if described.format not in RUNNABLE:
+        raise ModelError(
+            f"{folder}: a {described.format} export is a program, for applications that load it "
+            "themselves; segment with the checkpoint, or with an export in the format onnx"
+        )
+    if described.reading is not None:
+        return ExportedDenseModel(folder, described, device)
+    return ExportedModel(folder, described, device)
+
+
+class ExportedModel:
+    """Implements `SegmentationModel` on the graphs of a folder.
+
+    Args:
+        folder: where the graphs are.
+        description: its `export.json`.
+        device: as torch names it.
+    """
+
+    def __init__(self, folder: Path, description: Description, device: str = "auto") -> None:
+        self.folder = folder
+        self.description = description
+        self._open(device)
+
+    def _open(self, device: str) -> None:
+        self._image = open_graph(self.folder / self.description.image_graph, device)
+        text = self.description.text
+        self._text = TextEmbedder(self.folder, text, device) if text else None
+
+    @property
+    def card(self) -> ModelCard:
+        return self.description.model_card(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.description.pixels.preprocessing
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return self.description.templates
+
+    @property
+    def threshold(self) -> float:
+        return self.description.threshold
+
+    def to(self, device: str) -> "ExportedModel":
+        """Open the graphs on another device, and return self."""
+        self._open(device)
+        return self
+
+    def from_numpy(self, values: npt.NDArray) -> npt.NDArray[np.float32]:
+        """The values themselves, in float32."""
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+    def encode_image(self, pixels: npt.NDArray[np.float32]) -> GroupedImage:
+        """Group normalised images, float32 [B, 3, H, W].
+
+        Raises:
+            ModelError: a side is no multiple of what the model needs.
+        """
+        rows, columns = pixels.shape[-2:]
+        rule = self.description.pixels
+        if rows % rule.multiple_of or columns % rule.multiple_of:
+            raise ModelError(
+                f"image of {rows}x{columns} pixels: both sides must be multiples of "
+                f"{rule.multiple_of}; resize it first"
+            )
+        # No class is asked for yet: a placeholder stands in for the inputs that classes have.
+        nothing = np.zeros((1, self.description.embedding_width), np.float32)
+        grouping = self.description.kind == "ovsegmentor"
+        embedding, *more = self._image.run(
+            ("embedding", "assignment", "image_embedding") if grouping else ("embedding",),
+            {"pixels": pixels, "class_embeddings": nothing, "threshold": np.zeros((), np.float32)},
+        )
+        return GroupedImage(embedding, (rows // rule.cell, columns // rule.cell), *more)
+
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Floats:
+        """Class embedding of each phrase, averaged over the templates, float32 [Q, C]."""
+        if self._text is None:
+            return np.stack([self._words.weights(phrase) for phrase in phrases])
+        prompts = [template.format(phrase) for phrase in phrases for template in templates]
+        each = self._text(prompts).reshape(len(phrases), len(templates), -1)
+        mean = each.mean(axis=1)
+        return mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(1e-12))
+
+    def score(
+        self, grouped: GroupedImage, class_embeddings: Floats, threshold: float | None
+    ) -> Floats:
+        """Scores of background and phrases per group, float32 [B, G, 1 + Q].
+
+        Raises:
+            ModelError: the embeddings are not as wide as the model's.
+        """
+        wanted = self.description.embedding_width
+        if class_embeddings.shape[-1] != wanted:
+            raise ModelError(
+                f"{self.folder}: class embeddings are {class_embeddings.shape[-1]} wide, but this "
+                f"model compares {wanted}: embed the classes with its own text graph"
+            )
+        rule = RULES[self.description.kind]
+        with one_blas_thread():
+            return rule(grouped, class_embeddings, self.description.scale, threshold)
+
+    def known_words(self) -> list[str] | None:
+        """The words of a closed vocabulary; None for an open one."""
+        return self._words.words if self._text is None else None
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """The phrases that a closed vocabulary lacks."""
+        return self._words.unknown(phrases) if self._text is None else []
+
+    @cached_property
+    def _words(self) -> WordTable:
+        return WordTable(self.folder / WORDS_FOLDER)
+
+
+class ExportedDenseModel(ExportedModel):
+    """Implements `DenseModel`."""
+
+    @property
+    def reading(self) -> DenseReading:
+        """How positions are compared with phrases."""
+        reading = self.description.reading
+        if reading is None:
+            raise ModelError(f"{self.folder}: no dense model")
+        return reading.dense_reading
+
+
+class BuiltInModel(ExportedModel):
+    """The starter in ONNX Runtime: a graph beside its weights, which both runtimes share.
+
+    Raises:
+        UsageError: the device is not one that ONNX Runtime has here.
+    """
+
+    def __init__(self, device: str = "auto") -> None:
+        folder = Path(str(files("ovseg.models.starter")))
+        super().__init__(folder, read_description(folder), device)
+
+    @property
+    def card(self) -> ModelCard:
+        return replace(super().card, name=BUILT_IN)
+
+    @cached_property
+    def _words(self) -> WordTable:
+        return WordTable()
+
+
+class TextEmbedder:
+    """Prompts to embeddings, by a tokenizer's file and a text graph; opened when first asked."""
+
+    def __init__(self, folder: Path, text: Text, device: str) -> None:
+        self._graph = open_graph(folder / text.graph, device)
+        self._file = folder / text.tokenizer
+        self._text = text
+
+    def __call__(self, prompts: Sequence[str]) -> Floats:
+        """Embed prompts, each on its own, float32 [T, C]."""
+        batches = [
+            self._embed(prompts[start : start + PROMPTS_PER_BATCH])
+            for start in range(0, len(prompts), PROMPTS_PER_BATCH)
+        ]
+        return np.concatenate(batches)
+
+    def _embed(self, prompts: Sequence[str]) -> Floats:
+        encoded = self._tokenizer.encode_batch(list(prompts))
+        ids = np.array([one.ids for one in encoded], dtype=np.int64)  # [T, L]
+        mask = np.array([one.attention_mask for one in encoded], dtype=np.int64)
+        return self._graph.run(("text_embedding",), {"ids": ids, "mask": mask})[0]
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingDependencyError("tokenizers", "onnx", "the tokenizer") from error
+        try:
+            tokenizer = Tokenizer.from_file(str(self._file))
+        except Exception as error:  # it raises the base class
+            raise ModelError(f"{self._file}: no tokenizer: {error}") from error
+        tokenizer.enable_truncation(self._text.max_tokens)
+        tokenizer.enable_padding(pad_id=self._text.pad_id)
+        return tokenizer

@@ -1,0 +1,138 @@
+"""From words to ImageNet classes, by WordNet.
+
+Letters: Q phrase, C class (1,000 of ImageNet, and kinds of surroundings behind them).
+
+A word means what `groundings.toml` says, written by hand (`cow` the ox and the water buffalo), and
+otherwise the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
+`vehicle` everything from ambulance to yawl. `tools/make_starter_words.py` makes the tables of both.
+"""
+
+import difflib
+import gzip
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.abc import Traversable
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ovseg.models.interface import UnknownPhrase
+
+SUGGESTIONS = 3
+
+
+TABLES = ("words.json.gz", "neighbours.json.gz")
+"""Files of a word table."""
+
+
+class WordTable:
+    """Grounds English nouns in ImageNet classes.
+
+    Args:
+        folder: where the tables are; ovseg's own by default.
+    """
+
+    def __init__(self, folder: Traversable | None = None) -> None:
+        self._folder = folder or files("ovseg.models.starter")
+        self._suggested: dict[str, tuple[str, ...]] = {}
+
+    @cached_property
+    def _words(self) -> dict[str, Any]:
+        return self._table("words.json.gz")
+
+    @property
+    def _groundings(self) -> dict[str, list[tuple[int, float]]]:
+        """Classes and shares by word, written by hand; tables of older exports have none."""
+        return self._words.get("groundings", {})
+
+    @cached_property
+    def _neighbours(self) -> dict[str, Any]:
+        return self._table("neighbours.json.gz")
+
+    def _table(self, name: str) -> dict[str, Any]:
+        return json.loads(gzip.decompress(self._folder.joinpath(name).read_bytes()))
+
+    @property
+    def classes(self) -> list[str]:
+        """The first name of each class in the order of the classifier, then the surroundings."""
+        return self._words["classes"]
+
+    @property
+    def surroundings(self) -> dict[str, dict[str, list[float]]]:
+        """Mean and spread of every measure of each kind of surroundings; see surroundings.toml."""
+        return self._words["surroundings"]
+
+    @property
+    def words(self) -> list[str]:
+        """Every word that can be grounded, in alphabetical order."""
+        by_hand = (word for word, shares in self._groundings.items() if shares)
+        return sorted([*self._words["words"], *by_hand])
+
+    def weights(self, phrase: str) -> npt.NDArray[np.float32]:
+        """Share with which each ImageNet class counts for a phrase, float32 [C], at most 1.
+
+        By WordNet, a class counts as much as the most used of the phrase's senses above it,
+        relative to the phrase's most used groundable sense. All zero if the phrase cannot be
+        grounded.
+        """
+        result = np.zeros(len(self.classes), dtype=np.float32)
+        word = self.resolve(phrase)
+        if word is None:
+            return result
+        if shares := self._groundings.get(word):
+            for index, share in shares:
+                result[index] = share
+            return result
+        senses = self._words["words"][word]
+        # Half a use for senses that WordNet's texts never use, so that a lone one still counts.
+        most = max(count for _, count in senses) + 0.5
+        for offset, count in senses:
+            members = self._words["senses"][offset]
+            result[members] = np.maximum(result[members], (count + 0.5) / most)
+        return result
+
+    def resolve(self, phrase: str) -> str | None:
+        """The table's word for a phrase: as it is, in the singular, or its last words (its head).
+
+        `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits,
+        or if it is known by hand that ImageNet has nothing of the kind (`fire hydrant`).
+        """
+        groundings = self._groundings
+        spelled = phrase.lower().replace("_", " ")
+        for words in (spelled.split(), spelled.replace("-", " ").split()):
+            for start in range(len(words)):
+                for form in self._singulars(" ".join(words[start:])):
+                    if form in groundings:
+                        return form if groundings[form] else None
+                    if form in self._words["words"]:
+                        return form
+        return None
+
+    def _singulars(self, noun: str) -> list[str]:
+        """The noun and what it may be the plural of, likeliest first."""
+        forms = [noun]
+        if irregular := self._words["singular"].get(noun.replace(" ", "_")):
+            forms.append(irregular.replace("_", " "))
+        for ending, replacement in (("ies", "y"), ("es", ""), ("s", ""), ("men", "man")):
+            if noun.endswith(ending) and len(noun) > len(ending) + 1:
+                forms.append(noun.removesuffix(ending) + replacement)
+        return forms
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """The phrases that cannot be grounded, with the nearest that can."""
+        strange = [phrase for phrase in phrases if self.resolve(phrase) is None]
+        for phrase in strange:
+            if phrase not in self._suggested:  # words spelled alike take milliseconds to find
+                self._suggested[phrase] = self._nearest(phrase)
+        return [UnknownPhrase(phrase, self._suggested[phrase]) for phrase in strange]
+
+    def _nearest(self, phrase: str) -> tuple[str, ...]:
+        """Classes under the closest common ancestor in WordNet; else words spelled alike."""
+        for form in self._singulars(phrase.lower()):
+            if offset := self._neighbours["words"].get(form):
+                members = self._neighbours["senses"][offset]
+                return tuple(self.classes[index] for index in members[:SUGGESTIONS])
+        return tuple(difflib.get_close_matches(phrase.lower(), self.words, SUGGESTIONS))

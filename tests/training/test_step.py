@@ -1,0 +1,241 @@
+"""The training step: parts and processes change nothing; what is off stays off."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ovseg.config.schema import OptimizerConfig
+from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.training.momentum import MomentumEncoder
+from ovseg.training.objective import Losses, Objective
+from ovseg.training.optimizer import Updater, build_optimizer
+from ovseg.training.step import TrainingStep
+from tests.training.tiny import rows_of, tiny_batch, tiny_model
+
+ALL = Objective(mask=0.1, resolution=32)
+
+
+def gradients(model: OVSegmentor) -> dict[str, Tensor]:
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def run_step(model: OVSegmentor, parts: list, objective: Objective = ALL) -> Losses:
+    # A momentum encoder equal to the model's would make masks match perfectly.
+    momentum = tiny_model(seed=5).image_encoder
+    step = TrainingStep(model, momentum, objective, precision=torch.float32)
+    return step(parts)
+
+
+@pytest.fixture(autouse=True)
+def double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images in double precision too, so that differences are the code's and not rounding."""
+    from ovseg.training import step as module
+
+    exact = module.normalised
+    monkeypatch.setattr(module, "normalised", lambda images: exact(images).double())
+
+
+@pytest.mark.parametrize("binding", ["released", "slot"])
+@pytest.mark.parametrize("partners", ["in-batch", "exact"])
+def test_a_batch_in_parts_equals_the_whole_batch(binding: str, partners: str) -> None:
+    batch = tiny_batch(12, partners=partners)
+    whole, parted = tiny_model(binding=binding), tiny_model(binding=binding)
+    momentum = tiny_model(seed=5, binding=binding).image_encoder
+    expected = TrainingStep(whole, momentum, ALL)([batch])
+    parts = [rows_of(batch, slice(start, start + 4)) for start in (0, 4, 8)]
+    found = TrainingStep(parted, momentum, ALL)(parts)
+    for name in ("total", "contrastive", "entity", "mask"):
+        assert getattr(found, name).item() == pytest.approx(getattr(expected, name).item(), 1e-10)
+    assert expected.mask > 0
+    assert gradients(parted).keys() == gradients(whole).keys()
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(parted)[name], gradient, rtol=1e-7, atol=1e-10)
+    for name, buffer in whole.named_buffers():
+        torch.testing.assert_close(dict(parted.named_buffers())[name], buffer)
+
+
+def test_both_passes_draw_the_same_noise() -> None:
+    """With dropout and Gumbel noise on, the gradient is that of the features that were cached."""
+    batch = tiny_batch(8)
+    parts = [rows_of(batch, slice(0, 4)), rows_of(batch, slice(4, 8))]
+    model = tiny_model(noise=True)
+    step = TrainingStep(model, None, Objective())
+    seen: list[Tensor] = []
+    encode = step._encode
+
+    def record(part):  # type: ignore[no-untyped-def]
+        encoded = encode(part)
+        seen.append(encoded.features.groups.detach())
+        return encoded
+
+    step._encode = record  # type: ignore[method-assign]
+    step(parts)
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_total_is_the_weighted_sum() -> None:
+    losses = run_step(tiny_model(), [tiny_batch(6)], Objective(0.5, 2.0, 0.1, resolution=32))
+    expected = 0.5 * losses.contrastive + 2 * losses.entity + 0.1 * losses.mask
+    assert losses.total.item() == pytest.approx(expected.item())
+
+
+def test_the_mask_loss_does_not_depend_on_how_many_images_share_a_step() -> None:
+    """The same pairs twice have twice the sum and the same loss."""
+    batch = tiny_batch(4)
+    one = run_step(tiny_model(), [batch], Objective(0, 0, 1, resolution=32))
+    two = run_step(tiny_model(), [batch, batch], Objective(0, 0, 1, resolution=32))
+    assert one.mask.item() == pytest.approx(two.mask.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "untouched"),
+    [
+        (Objective(entity=0), "entity_decoder"),
+        (Objective(entity=0), "bridge_projector"),
+        (Objective(contrastive=0, entity=0, mask=0.1, resolution=32), "text_encoder"),
+    ],
+)
+def test_a_loss_that_is_off_trains_nothing(objective: Objective, untouched: str) -> None:
+    model = tiny_model()
+    run_step(model, [tiny_batch(4)], objective)
+    assert gradients(model)
+    assert not [name for name in gradients(model) if name.startswith(untouched)]
+
+
+def test_rows_that_do_not_count_change_no_loss() -> None:
+    """What stands in the row of an unreadable sample is neither target nor negative."""
+    batch = tiny_batch(6)
+    batch.valid[:] = True
+    batch.valid[3] = False
+    model = tiny_model().eval()  # BatchNorm of training couples all rows
+    other = tiny_batch(6)
+    other.valid[:] = batch.valid
+    other.caption.ids[3] = 7
+    losses = [TrainingStep(model, None, Objective(entity=0))([b]).total for b in (batch, other)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-12)
+
+
+def test_parity_with_the_reference_step() -> None:
+    """Losses of the whole step against numbers of the reference implementation."""
+    from pathlib import Path
+
+    from ovseg.models.tokenizer import Tokens
+    from ovseg.training import step as module
+    from ovseg.training.batch import Batch, CrossImages, Questions
+    from tests.parity.check import Fixture
+
+    prefix = Path(__file__).parent.parent / "parity" / "data" / "reference-a"
+    fixture = Fixture.read(prefix, "float64")
+    model, momentum = fixture.model().train(), fixture.momentum_encoder().train()
+    model.text_encoder.eval()
+    for encoder in (model.image_encoder, momentum):
+        encoder.binding.gumbel_noise = False
+
+    def text(name: str) -> Tokens:
+        values = fixture.values
+        mask = values[f"in.{name}.attention_mask"].bool()
+        return Tokens(values[f"in.{name}.input_ids"], mask)
+
+    count = len(fixture.values["in.image_u8"])
+    everything = torch.ones(count, dtype=torch.bool)
+    batch = Batch(
+        images=fixture.values["in.image_u8"],
+        caption=text("caption"),
+        valid=everything,
+        questions=Questions(text("question"), text("answer"), everything),
+        cross=CrossImages(
+            fixture.values["in.cross_image_u8"],
+            torch.arange(count),
+            text("cross_entity"),
+            everything,
+        ),
+    )
+    side = fixture.sizes["img"]["img_size"]
+    objective = Objective(mask=0.1, mask_images=count, resolution=side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "normalised", lambda images: (images.double() - 127.5) / 63.75)
+        losses = TrainingStep(model, momentum, objective)([batch])
+    for ours, theirs in (
+        ("contrastive", "matching"),
+        ("entity", "entity"),
+        ("mask", "mask"),
+        ("total", "loss"),
+    ):
+        expected = fixture.values[f"out.loss_{theirs}"].item()
+        assert getattr(losses, ours).item() == pytest.approx(expected, rel=1e-5)
+
+
+def updater(model: OVSegmentor, clip: float = 5.0) -> Updater:
+    return Updater(model, build_optimizer(model, OptimizerConfig()), clip)
+
+
+def test_weight_decay_leaves_one_dimensional_tensors_alone() -> None:
+    model = tiny_model()
+    groups = build_optimizer(model, OptimizerConfig()).param_groups
+    by_decay = {group["weight_decay"]: group["params"] for group in groups}
+    assert set(by_decay) == {0.05, 0.0}
+    plain = {id(p) for p in by_decay[0.0]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in plain) == (name.endswith("bias") or parameter.ndim < 2)
+
+
+def test_a_tower_has_a_rate_of_its_own() -> None:
+    """Adam's first step is as long as the rate, whatever the gradient."""
+    model = nn.Module()
+    model.image_encoder = nn.Module()
+    model.image_encoder.tower = nn.Linear(3, 3, bias=False)
+    model.image_encoder.head = nn.Linear(3, 3, bias=False)
+    tower, head = model.image_encoder.tower.weight, model.image_encoder.head.weight
+    start = [tower.detach().clone(), head.detach().clone()]
+    config = OptimizerConfig(tower_rate=0.1, weight_decay=0.0)
+    update = Updater(model, build_optimizer(model, config), 0.0)
+    update.begin()
+    loss = tower.sum() + head.sum()
+    loss.backward()
+    update.apply(loss, 1e-2)
+    torch.testing.assert_close(start[0] - tower, torch.full((3, 3), 1e-3))
+    torch.testing.assert_close(start[1] - head, torch.full((3, 3), 1e-2))
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(bad: str) -> None:
+    model = tiny_model()
+    update = updater(model)
+    step = TrainingStep(model, None, Objective())
+    for _ in range(2):  # so that the optimizer has moments to spoil
+        update.begin()
+        losses = step([tiny_batch(4)])
+        assert update.apply(losses.total, 1e-3).isfinite()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    moments = [s["exp_avg"].clone() for s in update.optimizer.state.values()]
+    counts = [s["step"].clone() for s in update.optimizer.state.values()]
+    update.begin()
+    losses = step([tiny_batch(4, seed=2)])
+    total = losses.total
+    if bad == "loss":
+        total = total * math.nan
+    else:
+        model.image_encoder.position.grad[0, 0] = math.inf
+    assert not update.apply(total, 1e-3).isfinite()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    states = list(update.optimizer.state.values())
+    assert all(torch.equal(s["exp_avg"], m) for s, m in zip(states, moments, strict=True))
+    assert all(torch.equal(s["step"], c) for s, c in zip(states, counts, strict=True))
+    update.begin()
+    assert update.apply(step([tiny_batch(4)]).total, 1e-3).isfinite()
+    assert not torch.equal(model.image_encoder.position, before["image_encoder.position"])
+
+
+def test_the_momentum_encoder_follows_by_its_share() -> None:
+    online = tiny_model().image_encoder
+    momentum = MomentumEncoder(online, 0.75)
+    start = online.position.detach().clone()
+    with torch.no_grad():
+        online.position.add_(1)
+    momentum.follow()
+    torch.testing.assert_close(momentum.encoder.position, start + 0.25)
+    assert not any(p.requires_grad for p in momentum.encoder.parameters())

@@ -1,0 +1,191 @@
+"""Killed, asked to stop, resumed: a run is the same to the last bit."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ovseg.errors import DataError, RecipeError, UsageError
+from ovseg.training.checkpoints import CheckpointFolder
+from ovseg.training.run import train
+from tests.training.runs import finish, kill_after, log_of, recipe, start, steps_logged
+
+
+def assert_same_end(output: Path, expected: Path, processes: int = 1) -> None:
+    """Weights, moments, momentum encoder, noise and log are equal bit by bit."""
+    name = "checkpoints/step-00000008"
+    files = [f"{name}/{part}.safetensors" for part in ("model", "optimizer", "momentum")]
+    files += [f"{name}/process-{rank}.safetensors" for rank in range(processes)]
+    for file in [*files, "last.safetensors"]:
+        found, wanted = load_file(output / file), load_file(expected / file)
+        assert found.keys() == wanted.keys()
+        for key, tensor in wanted.items():
+            assert torch.equal(found[key], tensor), (file, key)
+    assert log_of(output) == log_of(expected)
+
+
+@pytest.fixture(scope="module")
+def whole(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    assert finish(start(recipe(scenes), output)) == [0]
+    assert [line["step"] for line in log_of(output)] == list(range(1, 9))
+    return output
+
+
+@pytest.mark.parametrize(("workers", "later"), [(0, 0), (1, 3)])
+def test_killed_and_resumed_equals_uninterrupted(
+    workers: int, later: int, scenes: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    started = start(recipe(scenes, f"data.workers={workers}"), output)
+    kill_after(started, output, 5)
+    assert finish(started) == [-signal.SIGKILL]
+    assert 5 <= steps_logged(output) < 8
+    assert finish(start(recipe(scenes, f"data.workers={later}"), output)) == [0]
+    assert_same_end(output, whole)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_killed_and_resumed(parts: int, scenes: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("whole", "killed")]
+    target = recipe(scenes, "data.batch_size=2", f"data.accumulation={parts}")
+    assert finish(start(target, outputs[0], processes=2)) == [0, 0]
+    started = start(target, outputs[1], processes=2)
+    kill_after(started, outputs[1], 5)
+    finish(started)
+    assert finish(start(target, outputs[1], processes=2)) == [0, 0]
+    assert_same_end(outputs[1], outputs[0], processes=2)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
+def test_asked_to_stop_it_saves_and_goes_on(
+    how: int, scenes: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    started = start(recipe(scenes, "train.save_every=0", "data.workers=1"), output)
+    kill_after(started, output, 2, how)
+    assert finish(started) == [128 + how]
+    done = steps_logged(output)
+    saved = CheckpointFolder(output / "checkpoints", 9).complete()
+    assert [path.name for path in saved] == [f"step-{done:08d}"]
+    assert not (output / "last.safetensors").exists()
+    assert finish(start(recipe(scenes), output)) == [0]
+    assert_same_end(output, whole)
+
+
+def test_two_processes_stop_at_one_step(scenes: Path, tmp_path: Path) -> None:
+    started = start(recipe(scenes, "data.batch_size=2"), tmp_path, processes=2)
+    kill_after(started[:1], tmp_path, 2, signal.SIGTERM)  # only one of them is asked
+    assert finish(started) == [143, 143]
+    assert CheckpointFolder(tmp_path / "checkpoints", 9).complete()
+
+
+def test_another_number_of_processes_goes_on_with_the_same_batch(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = start(recipe(scenes, "data.batch_size=2"), tmp_path, processes=2)
+    kill_after(started, tmp_path, 4, signal.SIGTERM)
+    assert finish(started) == [143, 143]
+    with pytest.raises(RecipeError, match="a step took 4 pairs and would now take 2"):
+        train(recipe(scenes, "data.batch_size=2"), tmp_path, resume="auto")
+    with caplog.at_level("WARNING", "ovseg"):
+        assert train(recipe(scenes), tmp_path, resume="auto").steps == 8
+    assert "was written by 2 processes, now there are 1" in caplog.text
+
+
+def test_checkpoints_that_are_not_whole_count_as_nothing(
+    scenes: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    folder = CheckpointFolder(output / "checkpoints", 2)
+    newest, older = folder.complete()
+    (newest / "complete").unlink()
+    (newest / "model.safetensors").write_bytes(b"half of it")
+    (output / "checkpoints" / ".step-00000009.tmp").mkdir()
+    with (output / "log.jsonl").open("a") as stream:
+        stream.write('{"step": 9, "lo')  # the power went
+    (output / "last.safetensors").unlink()
+    assert train(recipe(scenes), output, resume="auto").steps == 8
+    assert older.name == "step-00000006"
+    assert_same_end(output, whole)
+    assert [path.name for path in folder.complete()] == ["step-00000008", "step-00000006"]
+
+
+def test_a_folder_with_a_run_is_not_overwritten(scenes: Path, whole: Path) -> None:
+    with pytest.raises(UsageError, match="already holds a run: go on with --resume auto"):
+        train(recipe(scenes), whole)
+
+
+def test_a_recipe_that_changed_is_refused_by_key(scenes: Path, whole: Path) -> None:
+    changed = recipe(scenes, "schedule.learning_rate=5e-3", "loss.mask.weight=0.2")
+    with pytest.raises(RecipeError) as caught:
+        train(changed, whole, resume="auto")
+    assert len(caught.value.problems) == 2
+    assert "loss.mask.weight: 0.1 -> 0.2 since this checkpoint" in str(caught.value)
+
+
+def test_other_data_is_refused(scenes: Path, whole: Path, tmp_path: Path) -> None:
+    from tests.training.scenes import make_scenes
+
+    other = make_scenes(tmp_path / "other", seed=1)
+    with pytest.raises(RecipeError, match="no longer holds the same pairs"):
+        train(recipe(other), whole, resume="auto")
+    moved = tmp_path / "moved"
+    shutil.copytree(scenes, moved)
+    copy = tmp_path / "run"
+    shutil.copytree(whole, copy)
+    assert train(recipe(moved), copy, resume="auto").steps == 8
+
+
+def test_a_checkpoint_of_a_run_segments(whole: Path) -> None:
+    from ovseg.models.checkpoint_model import read_model
+
+    model = read_model(whole / "last.safetensors")
+    grouped = model.encode_image(torch.zeros(1, 3, 32, 32))
+    assert grouped.embedding.shape == (1, 4, 32)
+    state = json.loads((whole / "checkpoints/step-00000008/state.json").read_text())
+    assert (state["epoch"], state["position"]) == (0, 32)
+
+
+def test_no_space_left_keeps_what_is_there(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovseg.training import saving
+
+    real = saving.write_tensors
+
+    def full(path: Path, tensors: dict) -> None:
+        if "step-00000006" in str(path):
+            raise OSError(28, "No space left on device")
+        real(path, tensors)
+
+    monkeypatch.setattr(saving, "write_tensors", full)
+    with pytest.raises(DataError, match=r"No space left on device.*--resume auto"):
+        train(recipe(scenes), tmp_path, resume="auto")
+    saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == ["step-00000003"]
+
+
+def test_a_log_that_cannot_grow_ends_the_run_with_one_line(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovseg.training.records import JsonLines
+
+    real = JsonLines.append
+
+    def full(self: JsonLines, values: dict) -> None:
+        if values["step"] == 5:
+            raise OSError(28, "No space left on device", str(self.path))
+        real(self, values)
+
+    with monkeypatch.context() as patch, pytest.raises(DataError) as caught:
+        patch.setattr(JsonLines, "append", full)
+        train(recipe(scenes), tmp_path)
+    assert "log.jsonl: cannot be written: No space left on device; go on" in str(caught.value)
+    assert train(recipe(scenes), tmp_path, resume="auto").steps == 8

@@ -1,8 +1,7 @@
 """Open-vocabulary semantic segmentation.
 
     import ovseg
-    result = ovseg.Segmenter.from_pretrained("starter").segment("photo.jpg", "cat,dog")
-    result.overlay().save("overlay.png")
+    ovseg.segment("photo.jpg", "cat,dog").overlay().save("overlay.png")
 
 Names are loaded when first used, so that importing the package costs nothing.
 """
@@ -12,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 from ovseg.version import __version__
 
 if TYPE_CHECKING:
+    from ovseg.api import segment
     from ovseg.data.class_list import ClassList
     from ovseg.inference.options import Options
     from ovseg.inference.segmentation import Segmentation
     from ovseg.inference.segmenter import Segmenter
 
-__all__ = ["ClassList", "Options", "Segmentation", "Segmenter", "__version__"]
+__all__ = ["ClassList", "Options", "Segmentation", "Segmenter", "__version__", "segment"]
 
 _HOMES = {
     "ClassList": "ovseg.data.class_list",
     "Options": "ovseg.inference.segmenter",
     "Segmentation": "ovseg.inference.segmentation",
     "Segmenter": "ovseg.inference.segmenter",
+    "segment": "ovseg.api",
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ovseg.models.predictor import Predictor
 
 if TYPE_CHECKING:
-    from ovseg.evaluation.result import Result
+    from ovseg.evaluation.result import EvaluationResult
     from ovseg.training.observer import Evaluate
 
 _PAPER_SIZE = 224
@@ -34,7 +34,7 @@ def evaluation_of(name: str, data: Path) -> "Evaluate":
 
 def result_of(
     model: Predictor, name: str, data: Path, split: str | None = None, most: int | None = None
-) -> "Result":
+) -> "EvaluationResult":
     """The `groupvit` protocol, its lengths in proportion to the size that the model trains at.
 
     At the paper's 224 pixels that is the protocol itself: a shorter side and windows of 448. Of

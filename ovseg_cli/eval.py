@@ -12,7 +12,7 @@ from ovseg_cli.console import print_warning, progress, stderr, stdout
 from ovseg_cli.eval_ranking import AsJson, Device, Model, classify, load, retrieve
 
 if TYPE_CHECKING:
-    from ovseg.evaluation.result import Result
+    from ovseg.evaluation.result import EvaluationResult
     from ovseg.evaluation.run import Run
     from ovseg.evaluation.sets.base import EvaluationSet
     from ovseg.models.interface import SegmentationModel
@@ -196,7 +196,7 @@ def _warn_of_unknown(
         )
 
 
-def _evaluate(run: "Run", fresh: bool, shown: bool) -> "Result":
+def _evaluate(run: "Run", fresh: bool, shown: bool) -> "EvaluationResult":
     from ovseg.evaluation.result import summarise
     from ovseg.evaluation.run import evaluate
 
@@ -209,7 +209,7 @@ def _evaluate(run: "Run", fresh: bool, shown: bool) -> "Result":
     return summarise(run, records)
 
 
-def _write_report(run: "Run", result: "Result", folder: Path) -> None:
+def _write_report(run: "Run", result: "EvaluationResult", folder: Path) -> None:
     from ovseg.evaluation.report.page import write_report
 
     with progress("report", None):
@@ -220,7 +220,8 @@ def _write_report(run: "Run", result: "Result", folder: Path) -> None:
 @app.command("compare")
 def compare(
     first: Annotated[
-        Path, typer.Argument(help="Result of the first run, as --save writes it.", metavar="A.json")
+        Path,
+        typer.Argument(help="Result of the first run, as --save writes it.", metavar="A.json"),
     ],
     second: Annotated[Path, typer.Argument(help="Result of the second run.", metavar="B.json")],
     as_json: AsJson = False,
@@ -232,11 +233,11 @@ def compare(
     import json
     from dataclasses import asdict
 
-    from ovseg.evaluation.report.text import percent, provenance
-    from ovseg.evaluation.result import Result
+    from ovseg.evaluation.report.summary import percent, provenance
+    from ovseg.evaluation.result import EvaluationResult
     from ovseg.evaluation.result import compare as difference_of
 
-    results = [Result.read(first), Result.read(second)]
+    results = [EvaluationResult.read(first), EvaluationResult.read(second)]
     difference = difference_of(*results)
     if as_json:
         scores = [result.scores.mean_iou for result in results]

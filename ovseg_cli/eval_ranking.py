@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ovseg.evaluation.ranking import (
         CaptionedImages,
         Classification,
+        HitShare,
         LabelledImages,
         Retrieval,
-        Share,
     )
     from ovseg.models.interface import SegmentationModel
 
@@ -107,7 +107,7 @@ def _retrieval_rows(result: "Retrieval") -> Iterator[str]:
             yield f"{name}, recall at {k}: {_share(share)}"
 
 
-def _share(share: "Share") -> str:
+def _share(share: "HitShare") -> str:
     """A share in percent with its interval."""
     low, high = share.interval.low, share.interval.high
     return f"{100 * share.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING
 from ovseg_cli.console import stdout
 
 if TYPE_CHECKING:
-    from ovseg.evaluation.result import Result
+    from ovseg.evaluation.result import EvaluationResult
 
 
-def print_result(result: "Result", as_json: bool, as_markdown: bool) -> None:
+def print_result(result: "EvaluationResult", as_json: bool, as_markdown: bool) -> None:
     """The result as JSON, as Markdown or as tables."""
     if as_json:
         print(result.to_json())
     elif as_markdown:
-        from ovseg.evaluation.report.markdown import markdown
+        from ovseg.evaluation.report.summary import markdown
 
         print(markdown(result), end="")
     else:
         _print_tables(result)
 
 
-def _print_tables(result: "Result") -> None:
+def _print_tables(result: "EvaluationResult") -> None:
     from rich.table import Table
 
-    from ovseg.evaluation.report.text import percent, provenance, summary_rows
+    from ovseg.evaluation.report.summary import percent, provenance, summary_rows
 
     console = stdout()
     classes = Table("class", title=f"{result.model['name']} on {result.set_name}")
@@ -51,11 +51,11 @@ def _print_tables(result: "Result") -> None:
         console.print(f"[bold]{key}[/bold]: {value}", soft_wrap=True)
 
 
-def _print_sweep(result: "Result") -> None:
+def _print_sweep(result: "EvaluationResult") -> None:
     """One bar per threshold, scaled to the best."""
     if not result.sweep:
         return
-    from ovseg.evaluation.report.text import percent
+    from ovseg.evaluation.report.summary import percent
 
     console = stdout()
     best = max(point.mean_iou for point in result.sweep) or 1.0

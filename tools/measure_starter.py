@@ -27,14 +27,19 @@ import numpy as np
 
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import read_image
+from ovseg.evaluation.bootstrap import Interval, mean_iou_interval
 from ovseg.evaluation.encoding import EncodedView, encode_views
 from ovseg.evaluation.loading import LoadedSample, load_chunks
-from ovseg.evaluation.metrics.bootstrap import Interval, mean_iou_interval
-from ovseg.evaluation.metrics.boundary import boundary_counts
-from ovseg.evaluation.metrics.confusion import IGNORED, confusion_matrix
-from ovseg.evaluation.metrics.scores import Counts, mean_of_present, ratio
+from ovseg.evaluation.overlap import (
+    IGNORED,
+    Counts,
+    areas,
+    boundary_counts,
+    confusion_matrix,
+    mean_of_present,
+    ratio,
+)
 from ovseg.evaluation.protocol import load_protocol
-from ovseg.evaluation.records import areas
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.evaluation.sets.panoptic import read_panoptic

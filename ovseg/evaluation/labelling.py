@@ -20,7 +20,7 @@ from ovseg.evaluation.maps import (
     resized,
     strongest,
 )
-from ovseg.evaluation.metrics.confusion import label_type
+from ovseg.evaluation.overlap import label_type
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
 from ovseg.inference.embeddings import EmbeddingCache

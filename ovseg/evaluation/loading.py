@@ -14,7 +14,7 @@ from ovseg.data.images import Pixels, read_image, resize, resized_shape
 from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
 from ovseg.evaluation.protocol import Protocol
-from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
+from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet, Labels
 from ovseg.evaluation.threads import map_chunks
 from ovseg.inference.score_maps import Box
 from ovseg.inference.windows import SlidingWindow, boxes_of
@@ -49,7 +49,7 @@ class View:
 class LoadedSample:
     """A sample in memory: the image, uint8 [H, W, 3], its true labels, and its views."""
 
-    sample: Sample
+    sample: EvaluationSample
     image: Pixels
     labels: Labels
     views: tuple[View, ...]
@@ -57,7 +57,7 @@ class LoadedSample:
 
 def load_chunks(
     evaluated: EvaluationSet,
-    chunks: Sequence[Sequence[Sample]],
+    chunks: Sequence[Sequence[EvaluationSample]],
     protocol: Protocol,
     preprocessing: Preprocessing,
 ) -> Iterator[list[LoadedSample]]:
@@ -67,7 +67,7 @@ def load_chunks(
         DataError: an image or label file is damaged, or their sizes differ.
     """
 
-    def load(sample: Sample) -> LoadedSample:
+    def load(sample: EvaluationSample) -> LoadedSample:
         return load_sample(evaluated, sample, protocol, preprocessing)
 
     with ThreadPoolExecutor(max_workers=min(8, cpu_count() + 1)) as pool:
@@ -75,7 +75,10 @@ def load_chunks(
 
 
 def load_sample(
-    evaluated: EvaluationSet, sample: Sample, protocol: Protocol, preprocessing: Preprocessing
+    evaluated: EvaluationSet,
+    sample: EvaluationSample,
+    protocol: Protocol,
+    preprocessing: Preprocessing,
 ) -> LoadedSample:
     """Read one sample; DataError if a file is damaged or image and labels differ in size."""
     image = read_image(sample.image)

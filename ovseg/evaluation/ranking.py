@@ -19,7 +19,7 @@ from ovseg.data.class_list import ClassList
 from ovseg.data.images import SUFFIXES, Pixels, read_image, resize
 from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
-from ovseg.evaluation.metrics.bootstrap import Interval, share_interval
+from ovseg.evaluation.bootstrap import Interval, share_interval
 from ovseg.inference.embeddings import EmbeddingCache
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 
@@ -32,7 +32,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Share:
+class HitShare:
     """A share of hits in 0..1 with its 95 % bootstrap interval."""
 
     value: float
@@ -45,8 +45,8 @@ class Classification:
 
     images: int
     classes: int
-    top1: Share
-    top5: Share
+    top1: HitShare
+    top5: HitShare
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Retrieval:
 
     images: int
     texts: int
-    image_to_text: dict[int, Share]
-    text_to_image: dict[int, Share]
+    image_to_text: dict[int, HitShare]
+    text_to_image: dict[int, HitShare]
 
 
 @dataclass(frozen=True)
@@ -275,8 +275,8 @@ def _rank(similarity: NDArray[np.floating], right: NDArray[np.integer]) -> NDArr
     return ((similarity > own) | before).sum(axis=1)
 
 
-def _share(hits: NDArray[np.bool_]) -> Share:
-    return Share(float(hits.mean()), share_interval(hits))
+def _share(hits: NDArray[np.bool_]) -> HitShare:
+    return HitShare(float(hits.mean()), share_interval(hits))
 
 
 def _unit(vectors: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -5,7 +5,7 @@ Letters: K class, T threshold of a sweep.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg.evaluation.metrics.grouping import GroupingCounts
-from ovseg.evaluation.metrics.scores import Counts
+from ovseg.evaluation.grouping import GroupingCounts
+from ovseg.evaluation.overlap import Counts
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,6 @@ class ImageRecord:
         )
 
 
-def areas(confusion: Counts) -> Counts:
-    """Common, true and predicted pixels of every class, int64 [..., K, 3], of [..., K, K]."""
-    common = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return np.stack([common, confusion.sum(-1), confusion.sum(-2)], axis=-1)
-
-
 def _sparse(values: NDArray[Any]) -> list[Any]:
     """Indices into the flat array and the values there, of what is not zero."""
     where = np.flatnonzero(values)
@@ -125,9 +119,3 @@ class RecordStore:
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
-
-
-def total(records: Sequence[ImageRecord], field: str) -> Counts:
-    """One field summed over images."""
-    summed: Counts = sum(getattr(record, field) for record in records)
-    return summed

@@ -13,25 +13,26 @@ from typing import Any
 import numpy as np
 
 from ovseg.errors import DataError, UsageError
-from ovseg.evaluation.labelling import background_threshold
-from ovseg.evaluation.metrics.bootstrap import (
-    Difference,
+from ovseg.evaluation.bootstrap import (
     Interval,
+    PairedDifference,
     mean_iou_interval,
     paired_difference,
 )
-from ovseg.evaluation.metrics.grouping import GroupingScores, grouping_scores, no_groups
-from ovseg.evaluation.metrics.scores import (
+from ovseg.evaluation.grouping import GroupingScores, grouping_scores, no_groups
+from ovseg.evaluation.labelling import background_threshold
+from ovseg.evaluation.overlap import (
     Confused,
     Counts,
     Scores,
+    areas,
+    class_iou,
     mean_of_present,
-    ratio,
     scores,
     top_confusions,
 )
 from ovseg.evaluation.protocol import Protocol
-from ovseg.evaluation.records import ImageRecord, areas
+from ovseg.evaluation.records import ImageRecord
 from ovseg.evaluation.run import Run
 from ovseg.files import write_text
 from ovseg.version import __version__
@@ -48,7 +49,7 @@ class Swept:
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """One model on one set by one protocol.
 
     Attributes:
@@ -93,7 +94,7 @@ class Result:
     @cached_property
     def boundary_iou(self) -> tuple[float, ...]:
         """Boundary IoU of every class."""
-        return tuple(_iou(self.boundary).tolist())
+        return tuple(class_iou(self.boundary).tolist())
 
     @property
     def mean_boundary_iou(self) -> float:
@@ -113,7 +114,7 @@ class Result:
     @cached_property
     def image_mean_iou(self) -> tuple[float, ...]:
         """mIoU within each image, over the classes that occur in it, [I]."""
-        return tuple(mean_of_present(iou) for iou in _iou(self.areas))
+        return tuple(mean_of_present(iou) for iou in class_iou(self.areas))
 
     def to_json(self) -> str:
         """Scores for people and scripts, and counts from which everything can be had again."""
@@ -170,7 +171,7 @@ class Result:
         write_text(path, self.to_json() + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> "Result":
+    def read(cls, path: Path) -> "EvaluationResult":
         """Back from `write`, or from the saved output of `--json`.
 
         Raises:
@@ -184,7 +185,7 @@ class Result:
             raise DataError(f"{path}: not a result of `ovseg eval --json` ({error!r})") from error
 
 
-def summarise(run: Run, records: Sequence[ImageRecord]) -> Result:
+def summarise(run: Run, records: Sequence[ImageRecord]) -> EvaluationResult:
     """The result of a run from the records of its images."""
     evaluated, protocol = run.evaluated, run.protocol
     classes = len(evaluated.classes)
@@ -192,7 +193,7 @@ def summarise(run: Run, records: Sequence[ImageRecord]) -> Result:
     for record in records:
         grouping = grouping + record.grouping
     swept = np.sum([record.sweep for record in records], axis=0)  # [T, K, 3]
-    return Result(
+    return EvaluationResult(
         set_name=evaluated.name,
         labels_from=evaluated.labels_from,
         root=str(evaluated.root),
@@ -208,13 +209,13 @@ def summarise(run: Run, records: Sequence[ImageRecord]) -> Result:
         boundary=np.sum([record.boundary for record in records], axis=0),
         grouping=grouping_scores(grouping),
         sweep=tuple(
-            Swept(value, mean_of_present(_iou(counts)))
+            Swept(value, mean_of_present(class_iou(counts)))
             for value, counts in zip(run.thresholds, swept, strict=True)
         ),
     )
 
 
-def compare(first: Result, second: Result) -> Difference:
+def compare(first: EvaluationResult, second: EvaluationResult) -> PairedDifference:
     """Paired bootstrap of the difference of mIoU, second minus first.
 
     Raises:
@@ -236,7 +237,7 @@ def compare(first: Result, second: Result) -> Difference:
     return paired_difference(first.areas, second.areas[order])
 
 
-def _from_document(document: dict[str, Any]) -> Result:
+def _from_document(document: dict[str, Any]) -> EvaluationResult:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
     counts = document["counts"]
@@ -247,7 +248,7 @@ def _from_document(document: dict[str, Any]) -> Result:
             per_image[index, label] = values
     protocol = dict(document["protocol"])
     grouping = {k: _number(v) for k, v in document["scores"]["grouping"].items()}
-    return Result(
+    return EvaluationResult(
         set_name=document["set"],
         labels_from=document["labels_from"],
         root=document["root"],
@@ -265,12 +266,6 @@ def _from_document(document: dict[str, Any]) -> Result:
         sweep=tuple(Swept(p["threshold"], _number(p["mean_iou"])) for p in document["sweep"]),
         version=document["version"],
     )
-
-
-def _iou(counts: Counts) -> np.ndarray:
-    """IoU from common, true and predicted pixels [..., 3]."""
-    common, true, predicted = np.moveaxis(counts, -1, 0)
-    return ratio(common, true + predicted - common)
 
 
 def _rows(counts: Counts) -> list[list[int]]:

@@ -20,15 +20,13 @@ from array_api_compat import array_namespace, device, is_torch_array
 from ovseg.distributed import Processes, processes
 from ovseg.errors import DataError
 from ovseg.evaluation.encoding import EncodedView, encode_views
+from ovseg.evaluation.grouping import GroupingCounts, grouping_counts, no_groups
 from ovseg.evaluation.labelling import Labeller, Views, regions_of
 from ovseg.evaluation.loading import CHUNK, LoadedSample, load_chunks
-from ovseg.evaluation.metrics.boundary import boundary_counts
-from ovseg.evaluation.metrics.confusion import confusion_matrix
-from ovseg.evaluation.metrics.grouping import GroupingCounts, grouping_counts, no_groups
-from ovseg.evaluation.metrics.scores import Counts
+from ovseg.evaluation.overlap import Counts, areas, boundary_counts, confusion_matrix
 from ovseg.evaluation.protocol import Protocol
-from ovseg.evaluation.records import ImageRecord, RecordStore, areas
-from ovseg.evaluation.sets.base import EvaluationSet, Labels, Sample
+from ovseg.evaluation.records import ImageRecord, RecordStore
+from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet, Labels
 from ovseg.evaluation.threads import compute_threads, map_chunks, shared_by
 from ovseg.files import cache_folder
 from ovseg.models.interface import Array, SegmentationModel, to_numpy
@@ -123,7 +121,9 @@ def evaluate(
     return [records[sample.name] for sample in run.evaluated.samples]
 
 
-def _share(run: Run, done: dict[str, ImageRecord], group: Processes) -> list[Sequence[Sample]]:
+def _share(
+    run: Run, done: dict[str, ImageRecord], group: Processes
+) -> list[Sequence[EvaluationSample]]:
     """The chunks of this process: those not complete, dealt in turn."""
     chunks = _chunks(run.evaluated.samples)
     open_chunks = [c for c in chunks if any(sample.name not in done for sample in c)]
@@ -132,7 +132,7 @@ def _share(run: Run, done: dict[str, ImageRecord], group: Processes) -> list[Seq
 
 def _compute(
     run: Run,
-    chunks: list[Sequence[Sample]],
+    chunks: list[Sequence[EvaluationSample]],
     store: RecordStore,
     done: dict[str, ImageRecord],
     on_progress: Progress | None,
@@ -147,7 +147,9 @@ def _compute(
     return records
 
 
-def evaluate_chunks(run: Run, chunks: Sequence[Sequence[Sample]]) -> Iterator[list[ImageRecord]]:
+def evaluate_chunks(
+    run: Run, chunks: Sequence[Sequence[EvaluationSample]]
+) -> Iterator[list[ImageRecord]]:
     """Records of chunk after chunk."""
     labeller = Labeller(run.model, run.protocol, run.evaluated)
 
@@ -157,7 +159,9 @@ def evaluate_chunks(run: Run, chunks: Sequence[Sequence[Sample]]) -> Iterator[li
     return _of_each(run, chunks, measure)
 
 
-def predictions(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[LoadedSample, Labels]]:
+def predictions(
+    run: Run, samples: Sequence[EvaluationSample]
+) -> Iterator[tuple[LoadedSample, Labels]]:
     """Samples with their predicted label maps, for pictures of them."""
     labeller = Labeller(run.model, run.protocol, run.evaluated)
 
@@ -169,7 +173,7 @@ def predictions(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[LoadedSam
 
 
 def _of_each(
-    run: Run, chunks: Sequence[Sequence[Sample]], work: Callable[[LoadedSample, Views], R]
+    run: Run, chunks: Sequence[Sequence[EvaluationSample]], work: Callable[[LoadedSample, Views], R]
 ) -> Iterator[list[R]]:
     """What `work` makes of every sample and its encoded views, chunk by chunk.
 
@@ -198,7 +202,7 @@ def _computes_on_processor(model: SegmentationModel) -> bool:
     return is_torch_array(values) and str(device(values)) == "cpu"
 
 
-def _chunks(samples: Sequence[Sample]) -> list[Sequence[Sample]]:
+def _chunks(samples: Sequence[EvaluationSample]) -> list[Sequence[EvaluationSample]]:
     return [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
 
 

@@ -20,10 +20,10 @@ from torch.nn.functional import interpolate
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.data.images import read_image
-from ovseg.evaluation.metrics.confusion import confusion_matrix
+from ovseg.evaluation.overlap import confusion_matrix
 from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.run import Run, evaluate_chunks, predictions
-from ovseg.evaluation.sets.base import EvaluationSet, Sample
+from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.models.build import build_ovsegmentor
 from ovseg.models.interface import ModelCard
@@ -124,7 +124,7 @@ def pictures(root: Path, classes: int) -> EvaluationSet:
 
 
 def reference_labels(
-    model: RandomModel, embeddings: torch.Tensor, protocol: Protocol, sample: Sample
+    model: RandomModel, embeddings: torch.Tensor, protocol: Protocol, sample: EvaluationSample
 ) -> torch.Tensor:
     """One image, window after window, with the encoder twice in each."""
     image = read_image(sample.image)

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, normalize
 from ovseg.data.images import read_image
 from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.run import Run, predictions
-from ovseg.evaluation.sets.base import Sample
+from ovseg.evaluation.sets.base import EvaluationSample
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.interface import GroupedImage, Preprocessing, SegmentationModel
 from ovseg.models.templates import imagenet_templates
@@ -38,7 +38,7 @@ def resized(path: Path, protocol: Protocol, rule: Preprocessing) -> tuple[tuple[
 def mean_maps(
     model: SegmentationModel,
     protocol: Protocol,
-    sample: Sample,
+    sample: EvaluationSample,
     score: Callable[[GroupedImage], Tensor],
 ) -> Tensor:
     """Scores [G, L] of every window at its pixels, averaged, at the original size, [L, H, W]."""
@@ -85,7 +85,7 @@ def best_of_each(scores: Tensor, owner: tuple[int, ...], axis: int) -> Tensor:
     )
 
 
-def plain_groupvit(run: Run, sample: Sample) -> Tensor:
+def plain_groupvit(run: Run, sample: EvaluationSample) -> Tensor:
     protocol, classes = run.protocol, run.protocol.class_list
     embeddings = run.model.encode_text(classes.phrases, protocol.templates)
     threshold = protocol.threshold if run.evaluated.background else None
@@ -98,7 +98,7 @@ def plain_groupvit(run: Run, sample: Sample) -> Tensor:
     return maps.argmax(0) if run.evaluated.background else maps[1:].argmax(0)
 
 
-def plain_tcl(run: Run, sample: Sample) -> Tensor:
+def plain_tcl(run: Run, sample: EvaluationSample) -> Tensor:
     """Sigmoid of scaled cosines, the mean over windows, then a constant background."""
     protocol, classes = run.protocol, run.protocol.class_list
     embeddings = run.model.encode_text(classes.phrases, protocol.templates)
@@ -115,7 +115,7 @@ def plain_tcl(run: Run, sample: Sample) -> Tensor:
     return torch.where(best > protocol.threshold, winner + 1, 0)
 
 
-def plain_sclip(run: Run, sample: Sample) -> Tensor:
+def plain_sclip(run: Run, sample: EvaluationSample) -> Tensor:
     """Cosines averaged over windows, softmax at the original size, rules in their order."""
     protocol = run.protocol
     background = protocol.background_words

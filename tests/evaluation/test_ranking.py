@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ovseg.errors import DataError
-from ovseg.evaluation.metrics.bootstrap import share_interval
+from ovseg.evaluation.bootstrap import share_interval
 from ovseg.evaluation.ranking import classify, read_captions, read_image_folder, retrieve
 from ovseg.models.interface import GroupedImage
 from tests.evaluation.fakes import FakeModel

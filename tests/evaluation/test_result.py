@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ovseg.errors import DataError, UsageError
-from ovseg.evaluation.report.markdown import markdown
 from ovseg.evaluation.report.page import write_report
-from ovseg.evaluation.result import Result, compare, summarise
+from ovseg.evaluation.report.summary import markdown
+from ovseg.evaluation.result import EvaluationResult, compare, summarise
 from ovseg.evaluation.run import Run, evaluate
 from tests.evaluation.fakes import FakeModel, folder_set
 from tests.evaluation.test_run import run_of
@@ -24,11 +24,11 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def result(run: Run) -> Result:
+def result(run: Run) -> EvaluationResult:
     return summarise(run, evaluate(run))
 
 
-def test_summary_agrees_with_the_counts(result: Result) -> None:
+def test_summary_agrees_with_the_counts(result: EvaluationResult) -> None:
     common, true, predicted = result.areas.sum(0).T
     iou = common / (true + predicted - common)
     assert result.scores.iou == pytest.approx(iou)
@@ -40,24 +40,26 @@ def test_summary_agrees_with_the_counts(result: Result) -> None:
     assert swept[0.6] == result.scores.mean_iou
 
 
-def test_written_and_read_back(result: Result, tmp_path: Path) -> None:
+def test_written_and_read_back(result: EvaluationResult, tmp_path: Path) -> None:
     path = tmp_path / "out/result.json"
     result.write(path)
-    again = Result.read(path)
+    again = EvaluationResult.read(path)
     assert again.to_json() == result.to_json()
     document = json.loads(path.read_text())
     assert document["protocol"]["hash"] == result.protocol_hash
     assert document["scores"]["mean_iou"] == result.scores.mean_iou
 
 
-def test_what_could_not_be_measured_is_null_and_comes_back(result: Result, tmp_path: Path) -> None:
+def test_what_could_not_be_measured_is_null_and_comes_back(
+    result: EvaluationResult, tmp_path: Path
+) -> None:
     confusion = result.confusion.copy()
     confusion[2], confusion[:, 2] = 0, 0
-    changed = Result(**{**result.__dict__, "confusion": confusion})
+    changed = EvaluationResult(**{**result.__dict__, "confusion": confusion})
     path = tmp_path / "result.json"
     changed.write(path)
     assert json.loads(path.read_text())["classes"][2]["iou"] is None
-    assert np.isnan(Result.read(path).scores.iou[2])
+    assert np.isnan(EvaluationResult.read(path).scores.iou[2])
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "no json", '{"format": 99}'])
@@ -65,14 +67,14 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"other\.json: not a result"):
-        Result.read(path)
+        EvaluationResult.read(path)
     with pytest.raises(DataError, match="cannot be read"):
-        Result.read(tmp_path / "absent.json")
+        EvaluationResult.read(tmp_path / "absent.json")
 
 
-def test_comparison_pairs_images_by_name(result: Result) -> None:
+def test_comparison_pairs_images_by_name(result: EvaluationResult) -> None:
     order = [3, 1, 4, 0, 2]
-    shuffled = Result(
+    shuffled = EvaluationResult(
         **{
             **result.__dict__,
             "names": tuple(result.names[index] for index in order),
@@ -83,16 +85,18 @@ def test_comparison_pairs_images_by_name(result: Result) -> None:
     assert (difference.value, difference.interval.low, difference.interval.high) == (0, 0, 0)
 
 
-def test_comparison_refuses_other_images(result: Result) -> None:
-    fewer = Result(**{**result.__dict__, "names": result.names[:3], "areas": result.areas[:3]})
+def test_comparison_refuses_other_images(result: EvaluationResult) -> None:
+    fewer = EvaluationResult(
+        **{**result.__dict__, "names": result.names[:3], "areas": result.areas[:3]}
+    )
     with pytest.raises(UsageError, match="5 and 3, 3 shared"):
         compare(result, fewer)
-    other = Result(**{**result.__dict__, "set_name": "voc"})
+    other = EvaluationResult(**{**result.__dict__, "set_name": "voc"})
     with pytest.raises(UsageError, match="evaluate the same set twice"):
         compare(result, other)
 
 
-def test_markdown_has_scores_classes_and_provenance(result: Result) -> None:
+def test_markdown_has_scores_classes_and_provenance(result: EvaluationResult) -> None:
     text = markdown(result)
     assert f"| mIoU | {100 * result.scores.mean_iou:.2f} (" in text
     assert "| red dog |" in text
@@ -122,7 +126,9 @@ class Page(HTMLParser):
                 pass
 
 
-def test_the_page_is_whole_and_asks_for_nothing(run: Run, result: Result, tmp_path: Path) -> None:
+def test_the_page_is_whole_and_asks_for_nothing(
+    run: Run, result: EvaluationResult, tmp_path: Path
+) -> None:
     path = write_report(run, result, tmp_path / "report")
     assert {p.name for p in path.parent.iterdir()} == {"index.html", "result.json", "result.md"}
     text = path.read_text()
@@ -137,9 +143,9 @@ def test_the_page_is_whole_and_asks_for_nothing(run: Run, result: Result, tmp_pa
         assert name in text
 
 
-def test_names_are_escaped(run: Run, result: Result, tmp_path: Path) -> None:
+def test_names_are_escaped(run: Run, result: EvaluationResult, tmp_path: Path) -> None:
     classes = ("background", "<script>alert(1)</script>", "a&b", "tree")
-    hostile = Result(**{**result.__dict__, "classes": classes})
+    hostile = EvaluationResult(**{**result.__dict__, "classes": classes})
     text = write_report(run, hostile, tmp_path / "report").read_text()
     assert "<script" not in text
     assert "&lt;script&gt;" in text

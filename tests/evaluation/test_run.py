@@ -13,7 +13,7 @@ import torch
 
 from ovseg.errors import DataError
 from ovseg.evaluation.loading import CHUNK
-from ovseg.evaluation.result import Result, summarise
+from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import Run, evaluate, predictions
 from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
@@ -22,7 +22,7 @@ from tests.evaluation.sets import tiny
 from tests.evaluation.sets.test_coco import write_instances, write_panoptic
 
 
-def result_of(run: Run, **options: bool) -> Result:
+def result_of(run: Run, **options: bool) -> EvaluationResult:
     return summarise(run, evaluate(run, **options))
 
 

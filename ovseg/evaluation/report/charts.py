@@ -9,8 +9,8 @@ from html import escape
 
 import numpy as np
 
-from ovseg.evaluation.report.text import percent
-from ovseg.evaluation.result import Result, Swept
+from ovseg.evaluation.report.summary import percent
+from ovseg.evaluation.result import EvaluationResult, Swept
 
 ACCENT = "#0072b2"  # Okabe and Ito's blue, told apart with every common kind of colour vision
 ACCENT_2 = "#d55e00"
@@ -21,13 +21,13 @@ MATRIX_CLASSES = 40
 """Most classes that a heat map shows: beyond, cells are smaller than a pixel is worth."""
 
 
-def lost_classes(result: Result) -> list[str]:
+def lost_classes(result: EvaluationResult) -> list[str]:
     """Classes that occur and are hardly ever right: no bar would show."""
     pairs = zip(result.classes, result.scores.iou, strict=True)
     return [name for name, iou in pairs if iou < _LEAST]
 
 
-def class_bars(result: Result) -> str:
+def class_bars(result: EvaluationResult) -> str:
     """One bar per class that is not lost, IoU, best first, with a tick at the boundary IoU."""
     order = sorted(
         (index for index, iou in enumerate(result.scores.iou) if iou >= _LEAST),
@@ -59,7 +59,7 @@ def _tick(edge: float, top: float, scale: float) -> str:
     return f'<rect x="{x - 1:.1f}" y="{top + 1}" width="3" height="18" fill="{ACCENT_2}"/>'
 
 
-def confusion_map(result: Result) -> str:
+def confusion_map(result: EvaluationResult) -> str:
     """Rows are true classes, columns predictions; colour is the share of the true class.
 
     With many classes, those with the most true pixels are shown.
@@ -83,7 +83,9 @@ def confusion_map(result: Result) -> str:
     return _svg(side, side, parts, "Confusion matrix")
 
 
-def _cell(result: Result, target: int, prediction: int, row: int, column: int, cell: int) -> str:
+def _cell(
+    result: EvaluationResult, target: int, prediction: int, row: int, column: int, cell: int
+) -> str:
     true = int(result.confusion[target].sum())
     share = result.confusion[target, prediction] / true if true else 0.0
     colour = ACCENT if target == prediction else ACCENT_2

@@ -12,10 +12,9 @@ from ovseg.evaluation.report.charts import (
     lost_classes,
     sweep_line,
 )
-from ovseg.evaluation.report.markdown import markdown
-from ovseg.evaluation.report.pictures import Shown, best_and_worst
-from ovseg.evaluation.report.text import percent, provenance, summary_rows
-from ovseg.evaluation.result import Result
+from ovseg.evaluation.report.examples import Example, best_and_worst
+from ovseg.evaluation.report.summary import markdown, percent, provenance, summary_rows
+from ovseg.evaluation.result import EvaluationResult
 from ovseg.evaluation.run import Run
 from ovseg.files import write_text
 
@@ -43,7 +42,7 @@ figcaption { margin-top: .3rem; } .swatch { display: inline-block; width: .8em; 
 """
 
 
-def write_report(run: Run, result: Result, folder: Path) -> Path:
+def write_report(run: Run, result: EvaluationResult, folder: Path) -> Path:
     """Write `index.html`, `result.json` and `result.md`; returns the page's path."""
     best, worst = best_and_worst(run, result)
     result.write(folder / "result.json")
@@ -53,7 +52,7 @@ def write_report(run: Run, result: Result, folder: Path) -> Path:
     return page
 
 
-def html_page(result: Result, best: Sequence[Shown], worst: Sequence[Shown]) -> str:
+def html_page(result: EvaluationResult, best: Sequence[Example], worst: Sequence[Example]) -> str:
     """The page's text."""
     title = escape(f"{result.model['name']} on {result.set_name}")
     low, high = result.interval.low, result.interval.high
@@ -103,7 +102,7 @@ def html_page(result: Result, best: Sequence[Shown], worst: Sequence[Shown]) -> 
     return "\n".join(parts) + "\n"
 
 
-def _diagnosis(result: Result) -> str:
+def _diagnosis(result: EvaluationResult) -> str:
     grouping = result.grouping
     return (
         f"With every region named right, the mIoU would be "
@@ -114,14 +113,14 @@ def _diagnosis(result: Result) -> str:
     )
 
 
-def _lost(result: Result) -> str:
+def _lost(result: EvaluationResult) -> str:
     lost = lost_classes(result)
     if not lost:
         return ""
     return f'<p class="note">At 0.0: {escape(", ".join(lost))} ({len(lost)} classes).</p>'
 
 
-def _matrix_note(result: Result) -> str:
+def _matrix_note(result: EvaluationResult) -> str:
     note = (
         "Rows are true classes, columns predictions, blue right and orange wrong; strength is the "
         "square root of the share of the true class."
@@ -131,7 +130,7 @@ def _matrix_note(result: Result) -> str:
     return note
 
 
-def _sweep_note(result: Result) -> str:
+def _sweep_note(result: EvaluationResult) -> str:
     measured = [point for point in result.sweep if point.mean_iou == point.mean_iou]
     if not measured:
         return "Nothing to measure."
@@ -148,7 +147,7 @@ def _rows(rows: Sequence[tuple[str, ...]], *, number: bool = True) -> str:
     return "<table>" + "".join(cells) + "</table>"
 
 
-def _confusions(result: Result) -> str:
+def _confusions(result: EvaluationResult) -> str:
     rows = [
         (
             f"{result.classes[c.target]} is called {result.classes[c.prediction]}",
@@ -159,7 +158,7 @@ def _confusions(result: Result) -> str:
     return _rows(rows)
 
 
-def _pictures(shown: Sequence[Shown]) -> str:
+def _pictures(shown: Sequence[Example]) -> str:
     figures = []
     for image in shown:
         swatches = "".join(
@@ -178,7 +177,7 @@ def _pictures(shown: Sequence[Shown]) -> str:
     return "".join(figures) or '<p class="note">none</p>'
 
 
-def _class_table(result: Result) -> str:
+def _class_table(result: EvaluationResult) -> str:
     head = ("class", "IoU", "accuracy", "precision", "boundary IoU", "true pixels")
     cells = "".join(f'<th class="number">{name}</th>' for name in head[1:])
     rows = [f"<tr><th>{head[0]}</th>{cells}</tr>"]

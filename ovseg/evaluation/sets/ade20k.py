@@ -4,16 +4,16 @@ from pathlib import Path
 
 from ovseg.data.class_list import ClassList
 from ovseg.evaluation.sets.base import (
+    EvaluationSample,
     EvaluationSet,
     Labels,
-    Layout,
-    Sample,
+    SetLayout,
     find_root,
     paired_files,
 )
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, remap
 
-LAYOUT = Layout(
+LAYOUT = SetLayout(
     "ADE20K",
     "images/validation/*.jpg, annotations/validation/*.png",
     "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
@@ -44,5 +44,5 @@ def open_ade20k(data: Path, split: str | None) -> EvaluationSet:
     )
 
 
-def _read_labels(sample: Sample) -> Labels:
+def _read_labels(sample: EvaluationSample) -> Labels:
     return remap(read_index_png(Path(sample.key)), _TABLE, sample.key)

@@ -20,7 +20,7 @@ MOST_CLASSES = 65_000
 
 
 @dataclass(frozen=True)
-class Sample:
+class EvaluationSample:
     """One image of a set: `name` is unique in the set, `key` tells the label reader which one.
 
     The key is the path of the label file where every image has one of its own.
@@ -51,8 +51,8 @@ class EvaluationSet:
     root: Path
     words: ClassList
     background: bool
-    samples: tuple[Sample, ...]
-    read_labels: Callable[[Sample], Labels] = field(repr=False)
+    samples: tuple[EvaluationSample, ...]
+    read_labels: Callable[[EvaluationSample], Labels] = field(repr=False)
     labels_from: str = ""
     annotations: tuple[Path, ...] = ()
 
@@ -77,7 +77,7 @@ class EvaluationSet:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SetLayout:
     """Where a set comes from and how its folder looks: what an error has to say.
 
     Attributes:
@@ -100,7 +100,7 @@ class Layout:
         )
 
 
-def find_root(data: Path, layout: Layout, nested: Sequence[str], markers: Sequence[str]) -> Path:
+def find_root(data: Path, layout: SetLayout, nested: Sequence[str], markers: Sequence[str]) -> Path:
     """The folder that holds any of `markers`: `data` itself or one of its `nested` folders.
 
     Raises:
@@ -120,7 +120,7 @@ def read_names(path: Path) -> list[str]:
     return [line.split()[0] for line in lines if line.split()]
 
 
-def check_files(layout: Layout, root: Path, paths: Iterable[Path]) -> None:
+def check_files(layout: SetLayout, root: Path, paths: Iterable[Path]) -> None:
     """Raise DataError that names the first absent file and counts the others."""
     absent = [path for path in paths if not path.is_file()]
     if absent:
@@ -130,8 +130,8 @@ def check_files(layout: Layout, root: Path, paths: Iterable[Path]) -> None:
 
 
 def paired_files(
-    layout: Layout, root: Path, pairs: Iterable[tuple[Path, Path]]
-) -> tuple[Sample, ...]:
+    layout: SetLayout, root: Path, pairs: Iterable[tuple[Path, Path]]
+) -> tuple[EvaluationSample, ...]:
     """Samples from pairs of image file and label file; the label's path is the key.
 
     Raises:
@@ -141,10 +141,10 @@ def paired_files(
     check_files(layout, root, (path for pair in pairs for path in pair))
     if not pairs:
         raise layout.missing(root, "every image")
-    return tuple(Sample(image.stem, image, str(labels)) for image, labels in pairs)
+    return tuple(EvaluationSample(image.stem, image, str(labels)) for image, labels in pairs)
 
 
-def choose_split(split: str | None, there: Sequence[str], default: str, layout: Layout) -> str:
+def choose_split(split: str | None, there: Sequence[str], default: str, layout: SetLayout) -> str:
     """The split asked for, or the default; `val` also stands for `val2017` and the like.
 
     Raises:

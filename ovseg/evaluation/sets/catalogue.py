@@ -8,37 +8,37 @@ from pathlib import Path
 
 from ovseg.errors import UsageError
 from ovseg.evaluation.sets import ade20k, cityscapes, coco, context, folder, panoptic, voc
-from ovseg.evaluation.sets.base import EvaluationSet, Layout
+from ovseg.evaluation.sets.base import EvaluationSet, SetLayout
 
 Opener = Callable[[Path, str | None], EvaluationSet]
 
 
 @dataclass(frozen=True)
-class Entry:
+class SetEntry:
     """A set that can be opened: its classes in words, where it comes from, by which function."""
 
     classes: str
-    layout: Layout
+    layout: SetLayout
     open: Opener
 
 
-SETS: Mapping[str, Entry] = {
-    "voc": Entry("20 + background", voc.LAYOUT, partial(voc.open_voc, background=True)),
-    "voc20": Entry("20", voc.LAYOUT, partial(voc.open_voc, background=False)),
-    "context": Entry(
+SETS: Mapping[str, SetEntry] = {
+    "voc": SetEntry("20 + background", voc.LAYOUT, partial(voc.open_voc, background=True)),
+    "voc20": SetEntry("20", voc.LAYOUT, partial(voc.open_voc, background=False)),
+    "context": SetEntry(
         "59 + background", context.LAYOUT, partial(context.open_context, background=True)
     ),
-    "context59": Entry("59", context.LAYOUT, partial(context.open_context, background=False)),
-    "coco-object": Entry("80 + background", coco.LAYOUT, coco.open_coco_object),
-    "coco-stuff": Entry("171", coco.STUFF_LAYOUT, coco.open_coco_stuff),
-    "ade20k": Entry("150", ade20k.LAYOUT, ade20k.open_ade20k),
-    "cityscapes": Entry("19", cityscapes.LAYOUT, cityscapes.open_cityscapes),
-    "coco-panoptic": Entry("133, by its JSON", panoptic.LAYOUT, panoptic.open_panoptic),
-    "cutouts": Entry("by its JSON + background", panoptic.SCENES_LAYOUT, panoptic.open_scenes),
-    "cutouts-objects": Entry(
+    "context59": SetEntry("59", context.LAYOUT, partial(context.open_context, background=False)),
+    "coco-object": SetEntry("80 + background", coco.LAYOUT, coco.open_coco_object),
+    "coco-stuff": SetEntry("171", coco.STUFF_LAYOUT, coco.open_coco_stuff),
+    "ade20k": SetEntry("150", ade20k.LAYOUT, ade20k.open_ade20k),
+    "cityscapes": SetEntry("19", cityscapes.LAYOUT, cityscapes.open_cityscapes),
+    "coco-panoptic": SetEntry("133, by its JSON", panoptic.LAYOUT, panoptic.open_panoptic),
+    "cutouts": SetEntry("by its JSON + background", panoptic.SCENES_LAYOUT, panoptic.open_scenes),
+    "cutouts-objects": SetEntry(
         "by its JSON", panoptic.SCENES_LAYOUT, partial(panoptic.open_scenes, background=False)
     ),
-    "folder": Entry("by its class file", folder.LAYOUT, folder.open_folder),
+    "folder": SetEntry("by its class file", folder.LAYOUT, folder.open_folder),
 }
 
 

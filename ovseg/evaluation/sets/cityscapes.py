@@ -4,16 +4,16 @@ from pathlib import Path
 
 from ovseg.data.class_list import ClassList
 from ovseg.evaluation.sets.base import (
+    EvaluationSample,
     EvaluationSet,
     Labels,
-    Layout,
-    Sample,
+    SetLayout,
     find_root,
     paired_files,
 )
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, remap
 
-LAYOUT = Layout(
+LAYOUT = SetLayout(
     "Cityscapes",
     "leftImg8bit/val/CITY/*_leftImg8bit.png, gtFine/val/CITY/*_gtFine_labelIds.png",
     "https://www.cityscapes-dataset.com/downloads (gtFine_trainvaltest.zip, "
@@ -56,5 +56,5 @@ def _image_of(root: Path, split: str, labels: Path) -> Path:
     return root / "leftImg8bit" / split / labels.parent.name / name
 
 
-def _read_labels(sample: Sample) -> Labels:
+def _read_labels(sample: EvaluationSample) -> Labels:
     return remap(read_index_png(Path(sample.key)), _TABLE, sample.key)

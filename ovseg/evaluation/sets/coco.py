@@ -15,10 +15,10 @@ import numpy as np
 
 from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.sets.base import (
+    EvaluationSample,
     EvaluationSet,
     Labels,
-    Layout,
-    Sample,
+    SetLayout,
     check_files,
     choose_split,
     paired_files,
@@ -33,14 +33,14 @@ from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, rema
 from ovseg.evaluation.sets.panoptic import read_panoptic
 
 SITE = "http://images.cocodataset.org"
-LAYOUT = Layout(
+LAYOUT = SetLayout(
     "COCO-Object",
     "val2017/*.jpg and one of stuffthingmaps/val2017/*.png, annotations/panoptic_val2017.json with "
     "annotations/panoptic_val2017/*.png, annotations/instances_val2017.json",
     f"{SITE}/zips/val2017.zip and {SITE}/annotations/annotations_trainval2017.zip",
     "0.8 GB and 241 MB",
 )
-STUFF_LAYOUT = Layout(
+STUFF_LAYOUT = SetLayout(
     "COCO-Stuff",
     "val2017/*.jpg, stuffthingmaps/val2017/*.png",
     f"{SITE}/zips/val2017.zip and "
@@ -108,7 +108,7 @@ def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
     )
 
 
-def image_folder(data: Path, split: str, layout: Layout) -> Path:
+def image_folder(data: Path, split: str, layout: SetLayout) -> Path:
     """Where the photos of a split lie: `val2017` or `images/val2017`."""
     for folder in (data / split, data / "images" / split):
         if folder.is_dir() and any(folder.glob("*.jpg")):
@@ -116,7 +116,7 @@ def image_folder(data: Path, split: str, layout: Layout) -> Path:
     raise layout.missing(data, f"{split}/*.jpg")
 
 
-def _check_folder(data: Path, layout: Layout) -> None:
+def _check_folder(data: Path, layout: SetLayout) -> None:
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; {layout.title} comes from {layout.source}")
 
@@ -150,7 +150,7 @@ def _expected(source: str, split: str) -> str:
     return f"annotations/{source}_{split}.json"
 
 
-Opened = tuple[tuple[Sample, ...], Callable[[Sample], Labels]]
+Opened = tuple[tuple[EvaluationSample, ...], Callable[[EvaluationSample], Labels]]
 
 
 def _object_maps(data: Path, split: str) -> Opened:
@@ -160,12 +160,12 @@ def _object_maps(data: Path, split: str) -> Opened:
     return _from_maps(data, folder, split, table, LAYOUT)
 
 
-def _from_maps(data: Path, folder: Path, split: str, table: Labels, layout: Layout) -> Opened:
+def _from_maps(data: Path, folder: Path, split: str, table: Labels, layout: SetLayout) -> Opened:
     images = image_folder(data, split, layout)
     maps = (path for path in sorted(folder.glob("*.png")) if path.stem.isdigit())
     pairs = ((images / f"{path.stem}.jpg", path) for path in maps)
 
-    def read_labels(sample: Sample) -> Labels:
+    def read_labels(sample: EvaluationSample) -> Labels:
         return remap(read_index_png(Path(sample.key)), table, sample.key)
 
     return paired_files(layout, data, pairs), read_labels
@@ -183,7 +183,7 @@ def _object_instances(data: Path, split: str) -> Opened:
     instances = _read_instances(path)
     images = image_folder(data, split, LAYOUT)
     samples = tuple(
-        Sample(Path(image["file_name"]).stem, images / image["file_name"], str(number))
+        EvaluationSample(Path(image["file_name"]).stem, images / image["file_name"], str(number))
         for number, image in sorted(instances.images.items())
     )
     check_files(LAYOUT, data, (sample.image for sample in samples))
@@ -205,7 +205,7 @@ class _Instances:
     images: Mapping[int, Mapping[str, Any]]
     annotations: Mapping[int, Sequence[Mapping[str, Any]]]
 
-    def read_labels(self, sample: Sample) -> Labels:
+    def read_labels(self, sample: EvaluationSample) -> Labels:
         """Paint the instances of an image, large ones first, so that small ones stay visible."""
         image = self.images[int(sample.key)]
         height, width = int(image["height"]), int(image["width"])

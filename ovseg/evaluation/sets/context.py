@@ -17,17 +17,17 @@ import numpy as np
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError
 from ovseg.evaluation.sets.base import (
+    EvaluationSample,
     EvaluationSet,
     Labels,
-    Layout,
-    Sample,
+    SetLayout,
     find_root,
     paired_files,
     read_names,
 )
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, read_mat, remap
 
-LAYOUT = Layout(
+LAYOUT = SetLayout(
     "PASCAL Context",
     "JPEGImages/*.jpg and ImageSets/Main/val.txt of VOC2010, and beside them one of "
     "trainval/*.mat, 59_context_labels/*.png with 59_labels.txt, SegmentationClassContext/*.png",
@@ -89,7 +89,7 @@ def _label_folder(root: Path, data: Path) -> tuple[Path, str]:
     raise LAYOUT.missing(root, "a label folder (trainval, 59_context_labels)")
 
 
-def _reader(folder: Path, *, background: bool) -> Callable[[Sample], Labels]:
+def _reader(folder: Path, *, background: bool) -> Callable[[EvaluationSample], Labels]:
     """How to read the labels of this folder, once and for all samples."""
     if folder.name == "trainval":
         mapping = {value: label for label, value in enumerate(IDS_OF_459, start=1)}
@@ -103,7 +103,7 @@ def _reader(folder: Path, *, background: bool) -> Callable[[Sample], Labels]:
     if folder.name != "trainval":  # there 255 is one of the 459
         table[255] = 255
 
-    def read_labels(sample: Sample) -> Labels:
+    def read_labels(sample: EvaluationSample) -> Labels:
         path = Path(sample.key)
         mat = path.suffix == ".mat"
         values = read_mat(path, "LabelMap") if mat else read_index_png(path)

@@ -17,12 +17,12 @@ import numpy as np
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import SUFFIXES
 from ovseg.errors import DataError
-from ovseg.evaluation.metrics.confusion import IGNORED, ignored_label, label_type
+from ovseg.evaluation.overlap import IGNORED, ignored_label, label_type
 from ovseg.evaluation.sets.base import (
+    EvaluationSample,
     EvaluationSet,
     Labels,
-    Layout,
-    Sample,
+    SetLayout,
     paired_files,
     read_names,
 )
@@ -39,7 +39,7 @@ CLASS_FILES = ("classes.txt", "codes.txt", "label_colors.txt")
 LABEL_ENDINGS = ("", "_L", "_P", "_labels", "_label", "_mask", "_gt")
 IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabelled", "unlabeled"})
 
-LAYOUT = Layout(
+LAYOUT = SetLayout(
     "a folder set",
     f"images/ with photos, labels/ with PNG files of the same names, {CLASS_FILES[0]} with one "
     "class a line",
@@ -184,7 +184,7 @@ class _Reader:
             colour: label_of.get(stored, self._ignored) for stored, colour in enumerate(colours)
         }
 
-    def read_labels(self, sample: Sample) -> Labels:
+    def read_labels(self, sample: EvaluationSample) -> Labels:
         path = Path(sample.key)
         if self._by_colour:
             return self._from_colours(path)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ovseg.errors import DataError, MissingDependencyError
-from ovseg.evaluation.metrics.confusion import IGNORED
+from ovseg.evaluation.overlap import IGNORED
 from ovseg.evaluation.sets.base import Labels
 
 

@@ -14,24 +14,24 @@ import numpy as np
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError
-from ovseg.evaluation.metrics.confusion import label_type
+from ovseg.evaluation.overlap import label_type
 from ovseg.evaluation.sets.base import (
+    EvaluationSample,
     EvaluationSet,
     Labels,
-    Layout,
-    Sample,
+    SetLayout,
     check_files,
     choose_split,
 )
 from ovseg.evaluation.sets.label_files import read_colour_png
 
-LAYOUT = Layout(
+LAYOUT = SetLayout(
     "COCO panoptic",
     "val2017/*.jpg, annotations/panoptic_val2017.json, annotations/panoptic_val2017/*.png",
     "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",
     "0.8 GB of images and 0.9 GB",
 )
-SCENES_LAYOUT = Layout(
+SCENES_LAYOUT = SetLayout(
     "cut-out scenes",
     "images/test/*.jpg, annotations/panoptic_test.json, annotations/panoptic_test/*.png",
     "`ovseg build-dataset cutouts`",
@@ -62,10 +62,12 @@ class PanopticFile:
         """The folder of PNG files."""
         return self.path.with_suffix("")
 
-    def samples(self, images: Path, layout: Layout) -> tuple[Sample, ...]:
+    def samples(self, images: Path, layout: SetLayout) -> tuple[EvaluationSample, ...]:
         """All annotated images, in the order of their ids; DataError where files are missing."""
         samples = tuple(
-            Sample(Path(self.images[n]).stem, images / self.images[n], str(self.folder / name))
+            EvaluationSample(
+                Path(self.images[n]).stem, images / self.images[n], str(self.folder / name)
+            )
             for n, name in sorted(self.pngs.items())
         )
         files = [sample.image for sample in samples] + [Path(sample.key) for sample in samples]
@@ -74,14 +76,14 @@ class PanopticFile:
 
     def label_reader(
         self, label_of_category: Mapping[int, int], unlabelled: int | None
-    ) -> Callable[[Sample], Labels]:
+    ) -> Callable[[EvaluationSample], Labels]:
         """A reader of semantic labels; other categories count as unlabelled (None: ignored)."""
         kind = label_type(len(label_of_category) + 1)
         rest = np.iinfo(kind).max if unlabelled is None else unlabelled
         unknown = np.iinfo(kind).max - 1  # stands for a colour that is no segment
         numbers = {str(self.folder / name): number for number, name in self.pngs.items()}
 
-        def read_labels(sample: Sample) -> Labels:
+        def read_labels(sample: EvaluationSample) -> Labels:
             number, path = numbers[sample.key], Path(sample.key)
             colours = read_colour_png(path)
             table = np.full(1 << 24, unknown, kind)  # one entry per colour beats sorting pixels
@@ -142,7 +144,7 @@ def open_panoptic(data: Path, split: str | None) -> EvaluationSet:
 
 
 def _open(
-    data: Path, split: str | None, name: str, layout: Layout, default: str, background: bool
+    data: Path, split: str | None, name: str, layout: SetLayout, default: str, background: bool
 ) -> EvaluationSet:
     if not data.is_dir():
         raise DataError(f"{data}: no such folder; {layout.title} come from {layout.source}")

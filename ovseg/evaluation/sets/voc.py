@@ -6,10 +6,10 @@ import numpy as np
 
 from ovseg.data.class_list import ClassList
 from ovseg.evaluation.sets.base import (
+    EvaluationSample,
     EvaluationSet,
     Labels,
-    Layout,
-    Sample,
+    SetLayout,
     choose_split,
     find_root,
     paired_files,
@@ -17,7 +17,7 @@ from ovseg.evaluation.sets.base import (
 )
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, remap
 
-LAYOUT = Layout(
+LAYOUT = SetLayout(
     "PASCAL VOC 2012",
     "JPEGImages/*.jpg, SegmentationClass/*.png, ImageSets/Segmentation/val.txt",
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
@@ -49,7 +49,7 @@ def open_voc(data: Path, split: str | None, *, background: bool) -> EvaluationSe
     first = 0 if background else 1
     table = lookup_table({label: label - first for label in range(first, 21)})
 
-    def read_labels(sample: Sample) -> Labels:
+    def read_labels(sample: EvaluationSample) -> Labels:
         return remap(read_index_png(Path(sample.key)).astype(np.uint8), table, sample.key)
 
     return EvaluationSet(

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from ovseg.errors import DataError
-from ovseg.evaluation.metrics.boundary import boundary_counts
-from ovseg.evaluation.metrics.confusion import confusion_matrix
-from ovseg.evaluation.result import Result, summarise
+from ovseg.evaluation.overlap import boundary_counts, confusion_matrix
+from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import evaluate
 from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
@@ -71,7 +70,7 @@ def test_they_are_evaluated_and_kept(tmp_path: Path) -> None:
     assert result.confusion.shape == (COUNT, COUNT)
     assert result.confusion.sum() == 30 * 56, "a quarter is ignored"
     result.write(tmp_path / "r.json")
-    assert (Result.read(tmp_path / "r.json").confusion == result.confusion).all()
+    assert (EvaluationResult.read(tmp_path / "r.json").confusion == result.confusion).all()
 
 
 def test_counts_equal_a_loop() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ovseg.data.class_list import ClassList
 from ovseg.evaluation.encoding import EncodedView
-from ovseg.evaluation.sets.base import EvaluationSet, Sample
+from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
 from ovseg.inference.score_maps import Box
 from ovseg.models.interface import GroupedImage
 from tests.models.starter.test_starter import load_tool
@@ -50,7 +50,7 @@ def evaluated(labels: np.ndarray, *, background: bool = True) -> EvaluationSet:
         Path(),
         ClassList.of(["cat", "dog", "cow"]),
         background,
-        (Sample("one", Path("one.jpg"), "1"),),
+        (EvaluationSample("one", Path("one.jpg"), "1"),),
         lambda _sample: labels,
     )
 

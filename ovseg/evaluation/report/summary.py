@@ -1,8 +1,9 @@
-"""What every form of a report says, in words."""
+"""What every form of a report says, in words, and as Markdown."""
 
 import math
+from collections.abc import Sequence
 
-from ovseg.evaluation.result import Result
+from ovseg.evaluation.result import EvaluationResult
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -10,7 +11,7 @@ def percent(value: float, digits: int = 1) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def summary_rows(result: Result) -> list[tuple[str, ...]]:
+def summary_rows(result: EvaluationResult) -> list[tuple[str, ...]]:
     """Name and value of every summary score, in percent but for counts."""
     scores, grouping = result.scores, result.grouping
     low, high = result.interval.low, result.interval.high
@@ -29,7 +30,7 @@ def summary_rows(result: Result) -> list[tuple[str, ...]]:
     ]
 
 
-def provenance(result: Result) -> list[tuple[str, str]]:
+def provenance(result: EvaluationResult) -> list[tuple[str, str]]:
     """What the scores are of: set, model, protocol."""
     protocol = result.protocol
     window = f"{protocol['window']}/{protocol['stride']}" if protocol["window"] else "none"
@@ -52,3 +53,32 @@ def provenance(result: Result) -> list[tuple[str, str]]:
         ("interval", "95 %, bootstrap over images, 1,000 resamples, seed 0"),
         ("ovseg", result.version),
     ]
+
+
+def markdown(result: EvaluationResult) -> str:
+    """Summary, classes and provenance as Markdown tables, scores in percent."""
+    lines = [f"## {result.model['name']} on {result.set_name}", ""]
+    lines += _table(("score", "%"), summary_rows(result))
+    lines += [""]
+    classes = [
+        (name, percent(iou), percent(accuracy), percent(boundary))
+        for name, iou, accuracy, boundary in zip(
+            result.classes,
+            result.scores.iou,
+            result.scores.accuracy,
+            result.boundary_iou,
+            strict=True,
+        )
+    ]
+    lines += _table(("class", "IoU", "accuracy", "boundary IoU"), classes)
+    lines += ["", *(f"- {key}: {value}" for key, value in provenance(result))]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    alignment = "|---|" + "---:|" * (len(head) - 1)
+    return (
+        ["| " + " | ".join(row) + " |" for row in [head]]
+        + [alignment]
+        + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    )

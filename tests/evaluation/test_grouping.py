@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ovseg.evaluation.metrics.grouping import (
+from ovseg.evaluation.grouping import (
     grouping_counts,
     grouping_scores,
     no_groups,

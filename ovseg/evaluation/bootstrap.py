@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg.evaluation.metrics.scores import Counts, ratio
+from ovseg.evaluation.overlap import Counts, ratio
 
 RESAMPLES = 1000
 SEED = 0
@@ -25,7 +25,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """A paired difference of mean IoU, second minus first.
 
     Attributes:
@@ -64,7 +64,7 @@ def share_interval(
 
 def paired_difference(
     first: Counts, second: Counts, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference:
+) -> PairedDifference:
     """Difference of mIoU of two runs over the same images, both resampled together.
 
     Args:
@@ -79,7 +79,9 @@ def paired_difference(
     once = np.ones((1, len(first)))
     value = float(_mean_iou(once, second)[0] - _mean_iou(once, first)[0])
     tail = min(np.mean(differences <= 0), np.mean(differences >= 0))
-    return Difference(value, _interval(differences), float(min(1.0, max(2 * tail, 1 / resamples))))
+    return PairedDifference(
+        value, _interval(differences), float(min(1.0, max(2 * tail, 1 / resamples)))
+    )
 
 
 def _weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ovseg.data.images import Pixels
-from ovseg.evaluation.metrics.confusion import ignored_label
-from ovseg.evaluation.result import Result
+from ovseg.evaluation.overlap import ignored_label
+from ovseg.evaluation.result import EvaluationResult
 from ovseg.evaluation.run import Run, predictions
 from ovseg.evaluation.sets.base import Labels
 from ovseg.inference.overlay import colours
@@ -25,7 +25,7 @@ _HATCH = 6  # pixels between the stripes over ignored pixels
 
 
 @dataclass(frozen=True)
-class Shown:
+class Example:
     """An image of the report.
 
     Attributes:
@@ -43,7 +43,7 @@ class Shown:
     legend: tuple[tuple[str, str], ...]
 
 
-def best_and_worst(run: Run, result: Result) -> tuple[list[Shown], list[Shown]]:
+def best_and_worst(run: Run, result: EvaluationResult) -> tuple[list[Example], list[Example]]:
     """Pictures of the images with the highest and lowest mIoU of their own, recomputed."""
     measured = [i for i, value in enumerate(result.image_mean_iou) if not math.isnan(value)]
     ranked = sorted(measured, key=lambda index: -result.image_mean_iou[index])
@@ -53,7 +53,9 @@ def best_and_worst(run: Run, result: Result) -> tuple[list[Shown], list[Shown]]:
     return [pictures[index] for index in best], [pictures[index] for index in worst]
 
 
-def _pictures(run: Run, result: Result, indices: Sequence[int]) -> Iterator[tuple[int, Shown]]:
+def _pictures(
+    run: Run, result: EvaluationResult, indices: Sequence[int]
+) -> Iterator[tuple[int, Example]]:
     samples = [run.evaluated.samples[index] for index in indices]
     for index, (loaded, predicted) in zip(indices, predictions(run, samples), strict=True):
         first = 0 if result.background else 1
@@ -61,7 +63,7 @@ def _pictures(run: Run, result: Result, indices: Sequence[int]) -> Iterator[tupl
         labels = np.union1d(loaded.labels, predicted)
         yield (
             index,
-            Shown(
+            Example(
                 name=loaded.sample.name,
                 mean_iou=result.image_mean_iou[index],
                 photo=data_uri(_small(loaded.image)),

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ovseg.evaluation.metrics.confusion import confusion_matrix, ignored_label
-from ovseg.evaluation.metrics.scores import Counts, mean_of_present, ratio
+from ovseg.evaluation.overlap import Counts, confusion_matrix, ignored_label, mean_of_present, ratio
 from ovseg.models.interface import Array
 
 

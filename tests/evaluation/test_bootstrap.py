@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ovseg.evaluation.metrics.bootstrap import mean_iou_interval, paired_difference
+from ovseg.evaluation.bootstrap import mean_iou_interval, paired_difference
 
 
 def random_areas(images: int, seed: int) -> np.ndarray:

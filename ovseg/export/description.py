@@ -12,6 +12,7 @@ from ovseg.export.onnx_files import OPSET
 from ovseg.export.source import TOKENIZER, Source
 from ovseg.files import sha256, write_text
 from ovseg.models.export_description import (
+    EXPORT_DESCRIPTION,
     FORMAT_VERSION,
     Card,
     Description,
@@ -22,7 +23,6 @@ from ovseg.models.export_description import (
     Text,
 )
 from ovseg.models.interface import is_dense
-from ovseg.models.loading import EXPORT_DESCRIPTION
 
 PACKAGES = ("ovseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tokenizers")
 

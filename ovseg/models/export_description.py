@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ovseg.errors import ModelError
 from ovseg.models.interface import DenseReading, ModelCard, Preprocessing
-from ovseg.models.loading import EXPORT_DESCRIPTION
 
+EXPORT_DESCRIPTION = "export.json"  # what makes a folder an exported model
 FORMAT_VERSION = 1
 
 Format = Literal["onnx", "onnx-int8", "torchscript", "torch-export", "openvino"]

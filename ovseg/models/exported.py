@@ -24,7 +24,6 @@ from ovseg.models.interface import (
     Preprocessing,
     UnknownPhrase,
 )
-from ovseg.models.loading import BUILT_IN
 from ovseg.models.runtimes import open_graph
 from ovseg.models.starter.words import WordTable
 
@@ -182,7 +181,7 @@ class BuiltInModel(ExportedModel):
 
     @property
     def card(self) -> ModelCard:
-        return replace(super().card, name=BUILT_IN)
+        return replace(super().card, name=self.description.kind)
 
     @cached_property
     def _words(self) -> WordTable:

@@ -9,7 +9,6 @@ from ovseg.models.clip.names import is_clip_name
 from ovseg.models.interface import SegmentationModel
 
 BUILT_IN = "starter"
-EXPORT_DESCRIPTION = "export.json"  # what makes a folder an exported model
 
 
 def load_model(
@@ -33,7 +32,7 @@ def load_model(
         MissingDependencyError: the model needs torch and torch is not installed. The built-in one
             does without where ONNX Runtime is there.
     """
-    if (Path(name_or_path) / EXPORT_DESCRIPTION).is_file():
+    if _is_export(Path(name_or_path)):
         from ovseg.models.exported import read_exported
 
         return read_exported(Path(name_or_path), device)
@@ -51,6 +50,15 @@ def load_model(
 
         return read_model(Path(name_or_path)).to(chosen)
     return load_model(_file_of(str(name_or_path)), chosen)
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a path is an exported folder; for what is no folder, nothing is imported to know."""
+    if not path.is_dir():
+        return False
+    from ovseg.models.export_description import EXPORT_DESCRIPTION
+
+    return (path / EXPORT_DESCRIPTION).is_file()
 
 
 def _built_in(device: str, in_torch: bool) -> SegmentationModel:

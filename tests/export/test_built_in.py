@@ -22,7 +22,7 @@ from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
 from tests.export.without import TORCH, run_without
 
-FOLDER = ROOT / "ovseg" / "model" / "starter"
+FOLDER = ROOT / "ovseg" / "models" / "starter"
 REMAKE = "run: python tools/make_starter_graph.py"
 
 

@@ -7,12 +7,12 @@ needs no word more.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from ovseg_cli import console, cutouts, dataset_tables
+from ovseg_cli.defaults import DefaultCommandGroup
 
 if TYPE_CHECKING:
     from ovseg.data.corpus.build import Progress
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 _BUILD = "from"
 
 
-class _SourceFirst(TyperGroup):
-    """A group whose command `from` may be left out."""
+class _SourceFirst(DefaultCommandGroup):
+    """A group whose first word is a command or else the source of `from`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `from` in front unless a command, or the group's own help, is asked for."""
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = [_BUILD, *args]
-        return super().parse_args(ctx, args)
+    default = _BUILD
 
 
 app = typer.Typer(

@@ -2,13 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from ovseg.errors import UsageError
 from ovseg_cli.console import print_warning, progress, stderr, stdout
+from ovseg_cli.defaults import DefaultCommandGroup
 from ovseg_cli.eval_ranking import AsJson, Device, Model, classify, load, retrieve
 
 if TYPE_CHECKING:
@@ -52,17 +52,13 @@ the images among eight GPUs and gives the same scores; on a processor, all cores
 """
 
 
-class SetGroup(TyperGroup):
-    """A group whose first word is a sub-command or else the name of a set."""
+class _SetFirst(DefaultCommandGroup):
+    """A group whose first word is a command or else the name of a set."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
-        """Leave a word that is no sub-command to `evaluate`, as its argument."""
-        if args and args[0] not in self.commands:
-            return "", self.commands["evaluate"], args
-        return super().resolve_command(ctx, args)
+    default = "evaluate"
 
 
-app = typer.Typer(cls=SetGroup, help=HELP, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=_SetFirst, help=HELP, no_args_is_help=True, rich_markup_mode=None)
 
 app.command("classify")(classify)
 app.command("retrieve")(retrieve)

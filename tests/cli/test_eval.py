@@ -71,6 +71,7 @@ def test_markdown_and_limit(voc: Path, capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "code", "message"),
     [
         (["vocc", "--data", "."], 2, "did you mean voc"),
+        (["--data", ".", "vocc"], 2, "did you mean voc"),
         (["voc", "--data", "no-such-folder"], 1, "no such folder"),
         (["voc", "--data", "."], 1, "ImageSets/Segmentation/val.txt is missing"),
         (["voc", "--data", ".", "--json", "--markdown"], 2, "not both"),

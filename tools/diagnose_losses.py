@@ -10,17 +10,17 @@ new weights are, says nothing about where an entity is.
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
 from ovseg.config.schema import Recipe
-from ovseg.losses.entity import entity_loss
+from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.mask import attention_masks, binary_targets
 from ovseg.models.checkpoint import load_state, read_info, read_tensors
+from ovseg.models.image_encoder import EncodedImage
 from ovseg.models.ovsegmentor import OVSegmentor
 from ovseg.training import setup
 from ovseg.training.batch import Batch
@@ -97,17 +97,17 @@ def both(model: OVSegmentor, batch: Batch) -> tuple[float, float]:
     """The loss of a batch with the right images, and with each image given to the next pair."""
     assert batch.questions is not None
     masked, prompt = batch.questions.masked, batch.questions.prompt
-    groups = model.encode_image(normalised(batch.images)).groups
-    tokens = model.encode_text(masked.ids, masked.mask)
-    wanted = model.text_projector(model.encode_text(prompt.ids, prompt.mask).sentence)
+    image = model.encode_image(normalised(batch.images))
+    text = model.encode_text(masked.ids, masked.mask)
+    wanted = model.embed_text(model.encode_text(prompt.ids, prompt.mask).sentence)
+    present = batch.questions.present
 
-    def loss(seen: Tensor) -> float:
-        answer = model.bridge_projector(model.entity_decoder(tokens.tokens, tokens.mask, seen))
-        present = batch.questions.present if batch.questions else None
-        return float(entity_loss(answer, wanted, model.scale, present))
+    def loss(seen: EncodedImage) -> float:
+        answer = model.embed_answer(model.complete_entities(text, seen))
+        return float(contrastive_loss(answer, wanted, model.scale, present))
 
     # By two: in paired epochs the neighbour shares an entity.
-    return loss(groups), loss(groups.roll(2, dims=0))
+    return loss(image), loss(replace(image, groups=image.groups.roll(2, dims=0)))
 
 
 if __name__ == "__main__":

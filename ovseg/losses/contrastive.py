@@ -1,4 +1,6 @@
-"""Image-caption contrast: which caption belongs to which image (Xu et al., equation 4).
+"""Which caption belongs to which image, and which prompt to which answer of the entity decoder.
+
+Image-caption contrast and masked entity completion (Xu et al., equations 4 and 5) are one loss.
 
 Letters: B row of this process, A row of all processes, C embedding width.
 """

@@ -6,7 +6,6 @@ columns; i online group, j momentum group.
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy.typing as npt
 import torch
@@ -27,7 +26,6 @@ def mask_consistency_loss(
     trained_groups: float = 0.5,
     smoothing: float = 1.0,
     valid: Tensor | None = None,
-    reduction: Literal["sum", "mean"] = "sum",
 ) -> Tensor:
     """Dice loss between the masks that an image's groups and a momentum encoder find.
 
@@ -45,11 +43,10 @@ def mask_consistency_loss(
         trained_groups: share of the groups that receive a gradient, the most relevant ones.
         smoothing: added to both parts of the Dice fraction.
         valid: images that have a cross image, bool [B]; all by default.
-        reduction: "sum" over the images is the reference's: it grows with the batch of a device,
-            and its weight of 0.1 belongs to 128 images. "mean" does not.
 
     Returns:
-        The loss, float []: 1 - Dice over all masks of an image, divided by G and reduced.
+        The loss, float []: 1 - Dice over all masks of an image, divided by G, summed over images as
+        in the reference: it grows with the batch, and its weight of 0.1 belongs to 128 images.
     """
     with torch.no_grad():
         pseudo = attention_masks(cross_query, cross_key, grid, size)  # [B, G, H, W]
@@ -59,10 +56,7 @@ def mask_consistency_loss(
     order = match_masks(masks.detach(), pseudo)  # [B, G]
     target = target.gather(1, order[..., None, None].expand_as(target))
     loss = dice_loss(min_max(masks), target, smoothing) / masks.shape[1]  # [B]
-    if valid is None:
-        return loss.sum() if reduction == "sum" else loss.mean()
-    total = loss.where(valid, 0).sum()
-    return total if reduction == "sum" else total / valid.sum().clamp_min(1)
+    return loss.sum() if valid is None else loss.where(valid, 0).sum()
 
 
 def relevance_of(group_embeddings: Tensor, entity_embedding: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """OVSegmentor (Xu et al., CVPR 2023): image encoder, text encoder and what joins them.
 
-Letters: B image or text, G group, L token, C embedding width.
+Letters: B image or text, G group, L token, D image width, E text width, F width of the entity
+decoder, C embedding width.
 """
 
 import math
@@ -15,9 +16,10 @@ from ovseg.models.text_encoder import EncodedText, TextEncoder
 
 
 class OVSegmentor(nn.Module):
-    """The trained modules. Encoders run once; each projection is a call of its own.
+    """The trained modules, by named steps: encoders, entity decoder, and projections.
 
-    Projections are apart since BatchNorm, in training, normalises with the rows of its own call.
+    Encoders may see a batch in parts. Each projection is a call of its own, with the whole batch,
+    since its BatchNorm, in training, normalises with the rows of that call.
 
     Args:
         initial_temperature: the learned scale starts at its inverse.
@@ -60,19 +62,23 @@ class OVSegmentor(nn.Module):
         encoded: EncodedText = self.text_encoder(ids, mask)
         return encoded
 
-    def embed_image(self, encoded: EncodedImage) -> Tensor:
-        """Image embedding, float [B, C], not normalised: the projected mean group."""
-        return self.image_projector(encoded.mean)
+    def embed_image(self, groups: Tensor) -> Tensor:
+        """Image embedding of group features [B, G, D], float [B, C], not normalised."""
+        return self.image_projector(groups.mean(dim=1))
 
-    def embed_groups(self, encoded: EncodedImage) -> Tensor:
-        """Group embeddings, float [B, G, C], not normalised."""
-        return self.image_projector(encoded.groups)
+    def embed_groups(self, groups: Tensor) -> Tensor:
+        """Embeddings of group features [B, G, D], float [B, G, C], not normalised."""
+        return self.image_projector(groups)
 
-    def embed_text(self, encoded: EncodedText) -> Tensor:
-        """Text embedding, float [B, C], not normalised."""
-        return self.text_projector(encoded.sentence)
+    def embed_text(self, sentence: Tensor) -> Tensor:
+        """Text embedding of sentence features [B, E], float [B, C], not normalised."""
+        return self.text_projector(sentence)
 
-    def complete_entities(self, masked: EncodedText, encoded: EncodedImage) -> Tensor:
-        """What the image says about the masked words, float [B, C], not normalised."""
-        answer = self.entity_decoder(masked.tokens, masked.mask, encoded.groups)
+    def complete_entities(self, masked: EncodedText, image: EncodedImage) -> Tensor:
+        """What the image says about a caption's masked words, float [B, F]; see `embed_answer`."""
+        answer: Tensor = self.entity_decoder(masked.tokens, masked.mask, image.groups)
+        return answer
+
+    def embed_answer(self, answer: Tensor) -> Tensor:
+        """Embedding of what `complete_entities` found, float [B, C], not normalised."""
         return self.bridge_projector(answer)

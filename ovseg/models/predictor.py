@@ -92,10 +92,10 @@ class Predictor:
         """Group normalised images, float [B, 3, H, W], in one pass of the encoder."""
         encoded = self.model.encode_image(pixels.to(self._weight))
         return GroupedImage(
-            embedding=_precise(self.model.embed_groups(encoded)),
+            embedding=_precise(self.model.embed_groups(encoded.groups)),
             grid=encoded.grid,
             assignment=_precise(encoded.binding.soft),
-            image_embedding=_precise(self.model.embed_image(encoded)),
+            image_embedding=_precise(self.model.embed_image(encoded.groups)),
         )
 
     @torch.no_grad()
@@ -137,7 +137,7 @@ class Predictor:
         tokens = self.tokenizer(prompts)
         device = self._weight.device
         encoded = self.model.encode_text(tokens.ids.to(device), tokens.mask.to(device))
-        return functional.normalize(_precise(self.model.embed_text(encoded)), dim=-1)
+        return functional.normalize(_precise(self.model.embed_text(encoded.sentence)), dim=-1)
 
     @property
     def _weight(self) -> Tensor:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ovseg.models.image_encoder import EncodedImage
-from ovseg.training.objective import Losses
+from ovseg.training.step import StepResult
 
 
 @dataclass
@@ -21,20 +20,23 @@ class Meter:
 
     Attributes:
         rows: losses and gradient norm of each step, float [5], still on the device.
+        assignment: of patches to groups in the newest step, float [B, G, N].
         pairs, flops: of this process.
         waited: seconds in which nothing was done for want of data.
     """
 
     rows: list[Tensor] = field(default_factory=list)
+    assignment: Tensor | None = None
     pairs: int = 0
     flops: float = 0.0
     waited: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, losses: Losses, norm: Tensor) -> None:
+    def add(self, result: StepResult, norm: Tensor) -> None:
         """Note a step."""
-        values = (losses.total, losses.contrastive, losses.entity, losses.mask, norm)
+        values = (result.total, result.contrastive, result.entity, result.mask, norm)
         self.rows.append(torch.stack([value.detach().float() for value in values]))
+        self.assignment = result.assignment
 
     @property
     def seconds(self) -> float:
@@ -48,17 +50,24 @@ class Meter:
 
 
 @torch.no_grad()
-def assignment_entropy(encoded: EncodedImage) -> Tensor:
-    """Entropy of each patch over the groups, mean, as a share of the highest possible, float []."""
-    soft = encoded.binding.soft.float()  # [B, G, N]
+def assignment_entropy(soft: Tensor) -> Tensor:
+    """Entropy of each patch over the groups, mean, as a share of the highest possible, float [].
+
+    Args:
+        soft: assignment, [B, G, N], adding up to 1 over the groups.
+    """
+    soft = soft.float()
     entropy = -(soft * soft.clamp_min(1e-12).log()).sum(dim=1).mean()
     return entropy / math.log(max(soft.shape[1], 2))
 
 
 @torch.no_grad()
-def groups_used(encoded: EncodedImage) -> Tensor:
-    """Mean number of groups of an image that have the most of some patch, float []."""
-    soft = encoded.binding.soft
+def groups_used(soft: Tensor) -> Tensor:
+    """Mean number of groups of an image that have the most of some patch, float [].
+
+    Args:
+        soft: assignment, [B, G, N].
+    """
     winner = soft.argmax(dim=1)  # [B, N]
     used = torch.zeros(soft.shape[:2], device=soft.device).scatter(1, winner, 1.0)
     return used.sum(dim=1).mean()

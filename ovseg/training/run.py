@@ -14,6 +14,7 @@ from ovseg.training.batch import Batch
 from ovseg.training.feed.loader import load_batches
 from ovseg.training.observer import Evaluate, Observer, Outcome
 from ovseg.training.saving import Saver
+from ovseg.training.step import unscaled
 from ovseg.training.stopping import StopRequest
 from ovseg.training.trainee import Trainee
 from ovseg.training.troubles import Troubles
@@ -165,14 +166,13 @@ class Run:
         trainee = self.trainee
         trainee.updater.begin()
         scale = trainee.loss_scale.value
-        losses = trainee.step(
-            [part.to(trainee.device) for part in parts], 1.0 if scale is None else scale
-        )
-        norm = trainee.updater.apply(losses.total, trainee.schedule(number), scale)
+        scaled = unscaled if scale is None else scale.mul
+        result = trainee.step([part.to(trainee.device) for part in parts], scaled)
+        norm = trainee.updater.apply(result.total, trainee.schedule(number), scale)
         trainee.loss_scale.update(norm)
         if trainee.momentum is not None:
             trainee.momentum.follow()
-        self.watch.meter.add(losses, norm)
+        self.watch.meter.add(result, norm)
         self._noting(lambda: self.troubles.stepped(number + 1, norm, parts))
         self.watch.count(parts)
 

@@ -19,10 +19,10 @@ from ovseg.training.checkpoints import (
     write_tensors,
     written,
 )
-from ovseg.training.noise import NoiseState, noise_state, set_noise_state
 from ovseg.training.observer import Observer
 from ovseg.training.optimizer_state import load_optimizer, optimizer_tensors
 from ovseg.training.resuming import check_same_run
+from ovseg.training.rng import RngState, rng_state, set_rng_state
 from ovseg.training.trainee import Trainee
 from ovseg.training.troubles import Troubles
 
@@ -53,7 +53,7 @@ class Saver:
         self.best: float | None = None
         self.best_step = 0
         self.saved_step = 0
-        self._noise: NoiseState | None = None
+        self._noise: RngState | None = None
 
     def resume(self, mode: str) -> int:
         """Put back the newest complete checkpoint; returns the steps that it had done.
@@ -118,14 +118,14 @@ class Saver:
     def restore_noise(self) -> None:
         """Let random numbers go on where the checkpoint left them."""
         if self._noise is not None:
-            set_noise_state(self.trainee.device, self._noise)
+            set_rng_state(self.trainee.device, self._noise)
 
     def _begin(self, step: int) -> None:
         self.folder.begin(step)
 
     def _write(self, folder: Path, step: int, counts: list[int]) -> None:
         trainee = self.trainee
-        noise = noise_state(trainee.device)
+        noise = rng_state(trainee.device)
         own = {
             "host": noise.host,
             **{f"loss_scale.{k}": v for k, v in trainee.loss_scale.state().items()},
@@ -221,7 +221,7 @@ class Saver:
             scale = {k.removeprefix("loss_scale."): v for k, v in own.items() if "." in k}
             trainee.loss_scale.load(scale)
             if state.world_size == trainee.group.size:
-                self._noise = NoiseState(own["host"], own.get("device"))
+                self._noise = RngState(own["host"], own.get("device"))
                 self.troubles.unreadable_in_a_row = state.unreadable_in_a_row[rank]
 
 

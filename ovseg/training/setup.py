@@ -30,7 +30,7 @@ from ovseg.training.feed.pairs import Draw
 from ovseg.training.feed.sampler import IndexSampler, Share, steps_per_epoch
 from ovseg.training.feed.vocabulary import learn_tokenizer
 from ovseg.training.feed.webdataset import StreamSampler, expand
-from ovseg.training.objective import Objective
+from ovseg.training.step import LossWeights
 
 _log = logging.getLogger(__name__)
 
@@ -239,9 +239,9 @@ def checked_augmentation(recipe: Recipe) -> Augmentation:
     return augmentation
 
 
-def objective_of(loss: LossConfig) -> Objective:
+def loss_weights_of(loss: LossConfig) -> LossWeights:
     """The weights of the losses that are on."""
-    return Objective(
+    return LossWeights(
         contrastive=loss.contrastive.weight if loss.contrastive.enabled else 0.0,
         entity=loss.entity.weight if loss.entity.enabled else 0.0,
         mask=loss.mask.weight if loss.mask.enabled else 0.0,

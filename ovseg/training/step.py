@@ -10,194 +10,123 @@ Letters: A pair of the whole batch, B pair of a part, G group, N patch, D image 
 F width of the entity decoder, C embedding width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ovseg.distributed import mean_over_processes
 from ovseg.losses.contrastive import contrastive_loss
-from ovseg.losses.entity import entity_loss
 from ovseg.losses.mask import mask_consistency_loss, relevance_of
 from ovseg.models.image_encoder import EncodedImage, ImageEncoder
 from ovseg.models.ovsegmentor import OVSegmentor
 from ovseg.models.predictor import IMAGENET_MEAN, IMAGENET_STD
-from ovseg.training.batch import Batch
-from ovseg.training.features import EncodedPart, Features, features_of
-from ovseg.training.noise import noise_state, set_noise_state
-from ovseg.training.objective import Losses, Objective
+from ovseg.models.text_encoder import EncodedText
+from ovseg.models.tokenizer import Tokens
+from ovseg.training.batch import Batch, CrossImages
+from ovseg.training.rng import rng_state, set_rng_state
+
+Scale = Callable[[Tensor], Tensor]
+"""What multiplies a loss before its gradients are computed, such as `GradScaler.scale`."""
 
 
-class TrainingStep:
-    """Computes losses and accumulates gradients in the parameters of `model`.
+@dataclass(frozen=True)
+class LossWeights:
+    """Which losses train the model, by their weights; a weight of 0 switches one off.
 
-    Args:
-        model: in training mode.
-        momentum: the encoder of cross images; needed where `objective.mask` is above 0.
-        objective: the losses.
-        precision: dtype of the encoders' matrix products; float32 leaves autocast off.
-        rank, world_size: this process and how many there are.
+    Attributes:
+        mask_images: the number of images whose summed mask loss `mask` is the weight of. The
+            reference sums over a device's batch of 128; here the mean over the whole batch is
+            multiplied by it, so that the loss does not depend on how a batch is spread.
+        threshold, trained_groups, smoothing, resolution: of `mask_consistency_loss`.
     """
 
-    def __init__(
-        self,
-        model: OVSegmentor,
-        momentum: ImageEncoder | None,
-        objective: Objective,
-        precision: torch.dtype = torch.float32,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.model = model
-        self.momentum = momentum
-        self.objective = objective
-        self.precision = precision
-        self.rank = rank
-        self.world_size = world_size
-        self.last_image: EncodedImage | None = None
+    contrastive: float = 1.0
+    entity: float = 1.0
+    mask: float = 0.0
+    mask_images: int = 128
+    threshold: float = 0.6
+    trained_groups: float = 0.5
+    smoothing: float = 1.0
+    resolution: int = 224
 
-    def __call__(self, parts: Sequence[Batch], loss_scale: float | Tensor = 1.0) -> Losses:
-        """Add the gradients of a batch to the model's and return its losses.
 
-        With several processes, the mean of their gradients is that of the batch they share.
+@dataclass(frozen=True)
+class StepResult:
+    """What a step computed, without gradients.
 
-        Args:
-            parts: the batch of this process, on its device; equally many pairs in every process.
-            loss_scale: what gradients are multiplied by, against float16's underflow.
-        """
-        if len(parts) == 1:
-            return self._at_once(parts[0], loss_scale)
-        return self._in_parts(parts, loss_scale)
+    Attributes:
+        total, contrastive, entity, mask: losses, float []; the mean over processes is the batch's.
+            Those that are switched off are 0.
+        assignment: soft assignment of patches to groups, of the last part, float [B, G, N].
+    """
 
-    def _at_once(self, part: Batch, loss_scale: float | Tensor) -> Losses:
-        encoded = self._encode(part)
-        losses = self._batch_losses(encoded.features, [part])
-        mask = self._mask_loss(part, encoded, self._relevance(encoded.features, [part]), [part])
-        total = losses.total + self.objective.mask * mask
-        (total * loss_scale).backward()
-        return _report(losses, mask, self.objective.mask)
+    total: Tensor
+    contrastive: Tensor
+    entity: Tensor
+    mask: Tensor
+    assignment: Tensor
 
-    def _in_parts(self, parts: Sequence[Batch], loss_scale: float | Tensor) -> Losses:
-        device = parts[0].images.device
-        states, seen = [], []
-        for part in parts:
-            states.append(noise_state(device))
-            with torch.no_grad():
-                seen.append(self._encode(part).features)
-        features = Features.joined(seen).detached()
-        losses = self._batch_losses(features, parts)
-        if losses.total.requires_grad:  # mask consistency alone compares no pairs of the batch
-            (losses.total * loss_scale).backward()
-        relevance = self._relevance(features, parts)
-        mask = losses.total.new_zeros(())
-        start = 0
-        for part, state in zip(parts, states, strict=True):
-            rows = slice(start, start + len(part))
-            set_noise_state(device, state)
-            encoded = self._encode(part)
-            part_relevance = None if relevance is None else relevance[rows]
-            part_mask = self._mask_loss(part, encoded, part_relevance, parts)
-            _send_back(
-                encoded.features, features, rows, part_mask * self.objective.mask, loss_scale
-            )
-            mask = mask + part_mask.detach()
-            start += len(part)
-        return _report(losses, mask, self.objective.mask)
 
-    def _encode(self, part: Batch) -> EncodedPart:
-        """Images, captions, masked captions and prompts through the encoders."""
-        model, questions = self.model, part.questions
-        with self._autocast(part):
-            image = model.encode_image(normalised(part.images))
-            caption = answer = prompt = None
-            if self.objective.contrastive > 0:
-                caption = model.encode_text(part.caption.ids, part.caption.mask).sentence
-            if self.objective.entity > 0 and questions is not None:
-                masked = model.encode_text(questions.masked.ids, questions.masked.mask)
-                answer = model.entity_decoder(masked.tokens, masked.mask, image.groups)
-                prompt = model.encode_text(questions.prompt.ids, questions.prompt.mask).sentence
-        self.last_image = image
-        columns = [
-            None if x is None else _precise(x) for x in (image.groups, caption, answer, prompt)
-        ]
-        return EncodedPart(image, features_of(columns))
+@dataclass(frozen=True)
+class Features:
+    """What the losses of the whole batch need of each pair; None where they do not need it.
 
-    def _batch_losses(self, features: Features, parts: Sequence[Batch]) -> Losses:
-        """The losses that compare all pairs of the batch with each other."""
-        model, valid = self.model, torch.cat([part.valid for part in parts])
-        zero = features.groups.new_zeros(())
-        contrastive = entity = zero
-        ranks = (self.rank, self.world_size)
-        with self._autocast(parts[0]):
-            if features.caption is not None:
-                image = model.image_projector(features.groups.mean(dim=1))  # [A, C]
-                caption = model.text_projector(features.caption)
-                contrastive = contrastive_loss(image, caption, model.scale, valid, *ranks)
-            if features.answer is not None and features.prompt is not None:
-                answer = model.bridge_projector(features.answer)  # [A, C]
-                prompt = model.text_projector(features.prompt)
-                asked = [part.questions.present for part in parts if part.questions is not None]
-                counted = valid & torch.cat(asked)
-                entity = entity_loss(answer, prompt, model.scale, counted, *ranks)
-        total = self.objective.contrastive * contrastive + self.objective.entity * entity
-        return Losses(total=total, contrastive=contrastive, entity=entity, mask=zero)
+    Attributes:
+        groups: float [A, G, D].
+        caption: sentence feature, float [A, E].
+        answer: the entity decoder's first token, float [A, F].
+        prompt: sentence feature of the prompt, float [A, E].
+    """
 
-    @torch.no_grad()
-    def _relevance(self, features: Features, parts: Sequence[Batch]) -> Tensor | None:
-        """How near each group is to the shared entity, float [A, G]."""
-        crosses = [part.cross for part in parts if part.cross is not None]
-        if self.objective.mask == 0 or not crosses:
-            return None
-        model = self.model
-        with self._autocast(parts[0]):
-            words = [model.encode_text(c.entity.ids, c.entity.mask).sentence for c in crosses]
-            entity = model.text_projector(torch.cat(words))  # [A, C]
-            groups = model.image_projector(features.groups)  # [A, G, C]
-        return relevance_of(groups.float(), entity.float())
+    groups: Tensor
+    caption: Tensor | None
+    answer: Tensor | None
+    prompt: Tensor | None
 
-    def _mask_loss(
-        self,
-        part: Batch,
-        encoded: EncodedPart,
-        relevance: Tensor | None,
-        parts: Sequence[Batch],
-    ) -> Tensor:
-        """This part's share of the mask loss, whose sum over parts is the batch's."""
-        cross, objective = part.cross, self.objective
-        if relevance is None or cross is None or self.momentum is None:
-            return encoded.features.groups.new_zeros(())
-        images = part.images if cross.images is None else cross.images
-        with torch.no_grad(), self._autocast(part):
-            seen = self.momentum(normalised(images))
-        counted = self._counted(part)
-        summed = mask_consistency_loss(
-            encoded.image.binding.query,
-            seen.binding.query[cross.partner],
-            seen.binding.key[cross.partner],
-            relevance,
-            seen.grid,
-            size=(objective.resolution, objective.resolution),
-            threshold=objective.threshold,
-            trained_groups=objective.trained_groups,
-            smoothing=objective.smoothing,
-            valid=counted,
-        )
-        # The mean over the batch of all processes, as gradients are averaged over them afterwards.
-        count = torch.cat([self._counted(each) for each in parts]).float().sum()
-        count = mean_over_processes(count).clamp_min(1e-6)
-        return summed * objective.mask_images / count
+    def all(self) -> tuple[Tensor | None, ...]:
+        """In the order of the attributes."""
+        return self.groups, self.caption, self.answer, self.prompt
 
-    def _counted(self, part: Batch) -> Tensor:
-        """Pairs whose mask loss counts, bool [B]."""
-        if part.cross is None:
-            return torch.zeros_like(part.valid)
-        return part.valid & part.cross.present
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Features":
+        """The same with every feature changed."""
+        caption, answer, prompt = (None if x is None else change(x) for x in self.all()[1:])
+        return Features(change(self.groups), caption, answer, prompt)
 
-    def _autocast(self, part: Batch) -> AbstractContextManager:
-        if self.precision == torch.float32:
-            return nullcontext()
-        return torch.autocast(part.images.device.type, dtype=self.precision)
+
+def joined(parts: Sequence[Features]) -> Features:
+    """The features of all parts, one after the other."""
+
+    def column(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        present = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(present) if present else None
+
+    _, *texts = zip(*(part.all() for part in parts), strict=True)
+    return Features(torch.cat([part.groups for part in parts]), *map(column, texts))
+
+
+@dataclass(frozen=True)
+class EncodedPart:
+    """A part after the encoders."""
+
+    image: EncodedImage
+    features: Features
+
+
+@dataclass(frozen=True)
+class _PairLosses:
+    """The losses that compare all pairs of the batch, float [], with gradients."""
+
+    total: Tensor
+    contrastive: Tensor
+    entity: Tensor
+
+
+def unscaled(loss: Tensor) -> Tensor:
+    """The loss itself."""
+    return loss
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -208,27 +137,201 @@ def normalised(images: Tensor) -> Tensor:
     return torch.stack([(x - mean) / deviation for x, mean, deviation in statistics], dim=1)
 
 
+class TrainingStep:
+    """Computes losses and accumulates gradients in the parameters of `model`.
+
+    Args:
+        model: in training mode.
+        momentum: the encoder of cross images; needed where `weights.mask` is above 0.
+        weights: of the losses.
+        precision: dtype of the encoders' matrix products; float32 leaves autocast off.
+        rank, world_size: this process and how many there are.
+        normalise: makes of uint8 images [B, 3, H, W] what the image encoders take.
+    """
+
+    def __init__(
+        self,
+        model: OVSegmentor,
+        momentum: ImageEncoder | None,
+        weights: LossWeights,
+        precision: torch.dtype = torch.float32,
+        rank: int = 0,
+        world_size: int = 1,
+        normalise: Callable[[Tensor], Tensor] = normalised,
+    ) -> None:
+        self.model = model
+        self.momentum = momentum
+        self.weights = weights
+        self.precision = precision
+        self.rank = rank
+        self.world_size = world_size
+        self.normalise = normalise
+
+    def __call__(self, parts: Sequence[Batch], scale: Scale = unscaled) -> StepResult:
+        """Add the gradients of a batch to the model's and return its losses.
+
+        With several processes, the mean of their gradients is that of the batch they share.
+
+        Args:
+            parts: the batch of this process, on its device; equally many pairs in every process.
+            scale: multiplies what gradients are computed of, against float16's underflow.
+        """
+        if len(parts) == 1:
+            return self._at_once(parts[0], scale)
+        return self._in_parts(parts, scale)
+
+    def _at_once(self, part: Batch, scale: Scale) -> StepResult:
+        encoded = self._encode(part)
+        losses = self._pair_losses(encoded.features, [part])
+        mask = self._mask_loss(part, encoded, self._relevance(encoded.features, [part]), [part])
+        scale(losses.total + self.weights.mask * mask).backward()
+        return self._result(losses, mask, encoded)
+
+    def _in_parts(self, parts: Sequence[Batch], scale: Scale) -> StepResult:
+        device = parts[0].images.device
+        states, seen = [], []
+        for part in parts:
+            states.append(rng_state(device))
+            with torch.no_grad():
+                seen.append(self._encode(part).features)
+        # Copies without a graph, which collect gradients.
+        features = joined(seen).map(lambda x: x.detach().requires_grad_())
+        losses = self._pair_losses(features, parts)
+        if losses.total.requires_grad:  # mask consistency alone compares no pairs of the batch
+            scale(losses.total).backward()
+        relevance = self._relevance(features, parts)
+        mask = losses.total.new_zeros(())
+        start = 0
+        for part, state in zip(parts, states, strict=True):
+            rows = slice(start, start + len(part))
+            set_rng_state(device, state)
+            encoded = self._encode(part)
+            part_relevance = None if relevance is None else relevance[rows]
+            part_mask = self._mask_loss(part, encoded, part_relevance, parts)
+            _send_back(encoded.features, features, rows, scale(self.weights.mask * part_mask))
+            mask = mask + part_mask.detach()
+            start += len(part)
+        return self._result(losses, mask, encoded)
+
+    def _encode(self, part: Batch) -> EncodedPart:
+        """Images, captions, masked captions and prompts through the encoders."""
+        model, questions = self.model, part.questions
+        caption = answer = prompt = None
+        with self._autocast(part):
+            image = model.encode_image(self.normalise(part.images))
+            if self.weights.contrastive > 0:
+                caption = self._text(part.caption).sentence
+            if self.weights.entity > 0 and questions is not None:
+                answer = model.complete_entities(self._text(questions.masked), image)
+                prompt = self._text(questions.prompt).sentence
+        return EncodedPart(image, Features(image.groups, caption, answer, prompt).map(_precise))
+
+    def _text(self, tokens: Tokens) -> EncodedText:
+        return self.model.encode_text(tokens.ids, tokens.mask)
+
+    def _pair_losses(self, features: Features, parts: Sequence[Batch]) -> _PairLosses:
+        """The losses that compare all pairs of the batch with each other."""
+        model, valid = self.model, torch.cat([part.valid for part in parts])
+        contrastive = entity = features.groups.new_zeros(())
+        ranks = (self.rank, self.world_size)
+        with self._autocast(parts[0]):
+            if features.caption is not None:
+                image = model.embed_image(features.groups)  # [A, C]
+                caption = model.embed_text(features.caption)
+                contrastive = contrastive_loss(image, caption, model.scale, valid, *ranks)
+            if features.answer is not None and features.prompt is not None:
+                answer = model.embed_answer(features.answer)  # [A, C]
+                prompt = model.embed_text(features.prompt)
+                asked = [part.questions.present for part in parts if part.questions is not None]
+                counted = valid & torch.cat(asked)  # without a masked entity, nothing to complete
+                entity = contrastive_loss(answer, prompt, model.scale, counted, *ranks)
+        total = self.weights.contrastive * contrastive + self.weights.entity * entity
+        return _PairLosses(total, contrastive, entity)
+
+    @torch.no_grad()
+    def _relevance(self, features: Features, parts: Sequence[Batch]) -> Tensor | None:
+        """How near each group is to the shared entity, float [A, G]."""
+        crosses = [part.cross for part in parts if part.cross is not None]
+        if self.weights.mask == 0 or not crosses:
+            return None
+        with self._autocast(parts[0]):
+            words = [self._text(cross.entity).sentence for cross in crosses]
+            entity = self.model.embed_text(torch.cat(words))  # [A, C]
+            groups = self.model.embed_groups(features.groups)  # [A, G, C]
+        return relevance_of(groups.float(), entity.float())
+
+    def _mask_loss(
+        self,
+        part: Batch,
+        encoded: EncodedPart,
+        relevance: Tensor | None,
+        parts: Sequence[Batch],
+    ) -> Tensor:
+        """This part's share of the mask loss, whose sum over parts is the batch's."""
+        cross, weights = part.cross, self.weights
+        if relevance is None or cross is None or self.momentum is None:
+            return encoded.features.groups.new_zeros(())
+        seen = self._cross_images(self.momentum, part, cross)
+        summed = mask_consistency_loss(
+            encoded.image.binding.query,
+            seen.binding.query[cross.partner],
+            seen.binding.key[cross.partner],
+            relevance,
+            seen.grid,
+            size=(weights.resolution, weights.resolution),
+            threshold=weights.threshold,
+            trained_groups=weights.trained_groups,
+            smoothing=weights.smoothing,
+            valid=_with_cross_image(part),
+        )
+        # The mean over the batch of all processes, as gradients are averaged over them afterwards.
+        count = torch.cat([_with_cross_image(each) for each in parts]).float().sum()
+        count = mean_over_processes(count).clamp_min(1e-6)
+        return summed * weights.mask_images / count
+
+    @torch.no_grad()
+    def _cross_images(
+        self, momentum: ImageEncoder, part: Batch, cross: CrossImages
+    ) -> EncodedImage:
+        images = part.images if cross.images is None else cross.images
+        with self._autocast(part):
+            encoded: EncodedImage = momentum(self.normalise(images))
+        return encoded
+
+    def _autocast(self, part: Batch) -> AbstractContextManager:
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(part.images.device.type, dtype=self.precision)
+
+    def _result(self, losses: _PairLosses, mask: Tensor, last: EncodedPart) -> StepResult:
+        found = (
+            losses.total + self.weights.mask * mask,
+            losses.contrastive,
+            losses.entity,
+            mask,
+            last.image.binding.soft,
+        )
+        return StepResult(*(tensor.detach() for tensor in found))
+
+
+def _with_cross_image(part: Batch) -> Tensor:
+    """Pairs whose mask loss counts, bool [B]."""
+    if part.cross is None:
+        return torch.zeros_like(part.valid)
+    return part.valid & part.cross.present
+
+
 def _precise(x: Tensor) -> Tensor:
     """At least float32: what is kept between two passes should not lose digits."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _send_back(
-    encoded: Features, cached: Features, rows: slice, extra: Tensor, loss_scale: float | Tensor
-) -> None:
-    """Give a part's features the gradients that the whole batch found for them."""
-    pairs = zip(encoded.tensors(), cached.tensors(), strict=True)
-    surrogate = extra * loss_scale
-    for feature, leaf in pairs:
-        if leaf.grad is not None:
+def _send_back(encoded: Features, cached: Features, rows: slice, surrogate: Tensor) -> None:
+    """Give a part's features the gradients that the whole batch found for them.
+
+    `surrogate` is what the part adds to the losses by itself, float [].
+    """
+    for feature, leaf in zip(encoded.all(), cached.all(), strict=True):
+        if feature is not None and leaf is not None and leaf.grad is not None:
             surrogate = surrogate + (feature * leaf.grad[rows]).sum()
     surrogate.backward()
-
-
-def _report(losses: Losses, mask: Tensor, weight: float) -> Losses:
-    return Losses(
-        total=(losses.total + weight * mask).detach(),
-        contrastive=losses.contrastive.detach(),
-        entity=losses.entity.detach(),
-        mask=mask.detach(),
-    )

@@ -11,8 +11,8 @@ from ovseg.models.ovsegmentor import OVSegmentor
 from ovseg.training import setup
 from ovseg.training.loss_scale import LossScale
 from ovseg.training.momentum import MomentumEncoder
-from ovseg.training.noise import noise_state, set_noise_state
 from ovseg.training.optimizer import Updater, build_optimizer
+from ovseg.training.rng import rng_state, set_rng_state
 from ovseg.training.schedule import schedule_of
 from ovseg.training.step import TrainingStep
 from ovseg.training.synchronised import synchronise_batch_norm
@@ -49,7 +49,7 @@ class Trainee:
         self.step = TrainingStep(
             self.model,
             None if self.momentum is None else self.momentum.encoder,
-            setup.objective_of(recipe.loss),
+            setup.loss_weights_of(recipe.loss),
             setup.PRECISIONS[recipe.train.precision],
             group.rank,
             group.size,
@@ -58,14 +58,14 @@ class Trainee:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Evaluation mode; afterwards everything, random numbers too, is as before."""
-        state = noise_state(self.device)
+        state = rng_state(self.device)
         self.model.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
             self._train_mode(self.model)
-            set_noise_state(self.device, state)
+            set_rng_state(self.device, state)
 
     def _train_mode(self, model: OVSegmentor) -> None:
         model.train()

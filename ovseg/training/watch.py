@@ -66,8 +66,8 @@ class Watch:
         trainee, meter = self.trainee, self.meter
         means = mean_over_processes(meter.means())
         total, contrastive, entity, mask, norm = (_finite(value) for value in means.tolist())
-        seconds, image = meter.seconds, trainee.step.last_image
-        assert image is not None
+        seconds, assignment = meter.seconds, meter.assignment
+        assert assignment is not None
         device = trainee.device
         peak = peak_flops(torch.cuda.get_device_name(device) if device.type == "cuda" else "")
         self.meter = Meter()
@@ -85,8 +85,8 @@ class Watch:
             stall=meter.waited / seconds,
             mfu=meter.flops / seconds / peak if peak else None,
             memory=memory_in_use(device),
-            assignment_entropy=float(assignment_entropy(image)),
-            groups_used=float(groups_used(image)),
+            assignment_entropy=float(assignment_entropy(assignment)),
+            groups_used=float(groups_used(assignment)),
             skipped=self.troubles.skipped,
             unreadable=sum(self.troubles.unreadable.values()),
         )

@@ -24,9 +24,8 @@ from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 from ovseg.training.flops import batch_lengths, pair_cost, peak_flops
 from ovseg.training.momentum import MomentumEncoder
-from ovseg.training.objective import Objective
 from ovseg.training.optimizer import Updater, build_optimizer
-from ovseg.training.step import TrainingStep, normalised
+from ovseg.training.step import LossWeights, TrainingStep, normalised
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALF = DEVICE.type == "cuda"
@@ -80,7 +79,7 @@ def full_step(model: OVSegmentor, pairs: Batch, mask: float = 0.0) -> Callable[[
     """A step with its update."""
     momentum = MomentumEncoder(model.image_encoder, 0.99) if mask else None
     encoder = None if momentum is None else momentum.encoder
-    step = TrainingStep(model, encoder, Objective(mask=mask), PRECISION)
+    step = TrainingStep(model, encoder, LossWeights(mask=mask), PRECISION)
     update = Updater(model, build_optimizer(model, OptimizerConfig()), 5.0)
 
     def run() -> None:
@@ -95,7 +94,7 @@ def full_step(model: OVSegmentor, pairs: Batch, mask: float = 0.0) -> Callable[[
 
 def losses_alone(model: OVSegmentor, pairs: Batch) -> Callable[[], Any]:
     """A step without its update, whose cost does not depend on the batch."""
-    step = TrainingStep(model, None, Objective(), PRECISION)
+    step = TrainingStep(model, None, LossWeights(), PRECISION)
 
     def run() -> None:
         model.zero_grad(set_to_none=True)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ovseg.losses.contrastive import contrastive_loss
-from ovseg.losses.entity import entity_loss
 
 
 def naive(left: Tensor, right: Tensor, scale: float) -> float:
@@ -71,11 +70,11 @@ def test_an_embedding_of_zeros_is_no_nan() -> None:
     assert left.grad is not None and bool(left.grad.isfinite().all())
 
 
-def test_entity_completion_leaves_out_captions_without_entities() -> None:
+def test_rows_that_do_not_count_are_left_out() -> None:
     torch.manual_seed(0)
     answer, prompt = torch.randn(4, 6).double(), torch.randn(4, 6).double()
     masked = torch.tensor([True, True, False, True])
-    loss = entity_loss(answer, prompt, torch.tensor(5.0), masked)
+    loss = contrastive_loss(answer, prompt, torch.tensor(5.0), masked)
     assert float(loss) == pytest.approx(naive(answer[masked], prompt[masked], 5.0), rel=1e-12)
 
 

@@ -66,13 +66,14 @@ def test_equals_a_naive_loop_over_images_and_permutations() -> None:
     assert float(loss) == pytest.approx(naive(query, cross_query, cross_key, SIZE), rel=1e-10)
 
 
-def test_the_sum_grows_with_the_batch_and_the_mean_does_not() -> None:
-    query, cross_query, cross_key, relevance = given()
-    total = mask_consistency_loss(query, cross_query, cross_key, relevance, GRID, SIZE)
-    mean = mask_consistency_loss(
-        query, cross_query, cross_key, relevance, GRID, SIZE, reduction="mean"
-    )
-    assert float(total) == pytest.approx(3 * float(mean), rel=1e-12)
+def test_the_loss_is_a_sum_over_images() -> None:
+    tensors = given()
+    total = mask_consistency_loss(*tensors, GRID, SIZE)
+    alone = [
+        mask_consistency_loss(*(x[image : image + 1] for x in tensors), GRID, SIZE)
+        for image in range(3)
+    ]
+    assert float(total) == pytest.approx(float(sum(alone)), rel=1e-12)
 
 
 def test_images_without_a_cross_image_do_not_count() -> None:
@@ -80,11 +81,10 @@ def test_images_without_a_cross_image_do_not_count() -> None:
     some = torch.tensor([True, False, True])
     tensors = (query, cross_query, cross_key, relevance)
     kept = mask_consistency_loss(*(x[some] for x in tensors), GRID, SIZE)
-    for reduction, factor in (("sum", 1), ("mean", 0.5)):
-        loss = mask_consistency_loss(*tensors, GRID, SIZE, valid=some, reduction=reduction)
-        assert float(loss) == pytest.approx(factor * float(kept), rel=1e-12)
+    loss = mask_consistency_loss(*tensors, GRID, SIZE, valid=some)
+    assert float(loss) == pytest.approx(float(kept), rel=1e-12)
     none = torch.zeros(3, dtype=torch.bool)
-    assert float(mask_consistency_loss(*tensors, GRID, SIZE, valid=none, reduction="mean")) == 0
+    assert float(mask_consistency_loss(*tensors, GRID, SIZE, valid=none)) == 0
 
 
 def test_only_the_most_relevant_half_of_the_groups_learns() -> None:

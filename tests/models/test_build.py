@@ -50,7 +50,6 @@ def test_a_decoder_that_its_heads_do_not_divide_is_named(tmp_path) -> None:
 
 def test_all_trained_parameters_receive_a_gradient() -> None:
     from ovseg.losses.contrastive import contrastive_loss
-    from ovseg.losses.entity import entity_loss
     from ovseg.losses.mask import mask_consistency_loss, relevance_of
 
     torch.manual_seed(0)
@@ -58,15 +57,16 @@ def test_all_trained_parameters_receive_a_gradient() -> None:
     ids = torch.randint(1, 40, (4, 9))
     image = model.encode_image(torch.randn(4, 3, 64, 64))
     text = model.encode_text(ids, ids > 0)
-    embedded = model.embed_text(text)
-    loss = contrastive_loss(model.embed_image(image), embedded, model.scale)
-    loss = loss + entity_loss(model.complete_entities(text, image), embedded, model.scale)
+    embedded = model.embed_text(text.sentence)
+    answer = model.embed_answer(model.complete_entities(text, image))
+    loss = contrastive_loss(model.embed_image(image.groups), embedded, model.scale)
+    loss = loss + contrastive_loss(answer, embedded, model.scale)
     binding = image.binding
     loss = loss + mask_consistency_loss(
         binding.query,
         binding.query.detach(),
         binding.key.detach(),
-        relevance_of(model.embed_groups(image), embedded),
+        relevance_of(model.embed_groups(image.groups), embedded),
         image.grid,
     )
     loss.backward()

@@ -36,5 +36,5 @@ def test_a_recipe_builds_its_model_small(name: str, binding: str) -> None:
     side = recipe.model.image.image_size
     with torch.no_grad():
         encoded = model.encode_image(torch.zeros(2, 3, side, side))
-        embedding = model.embed_groups(encoded)
+        embedding = model.embed_groups(encoded.groups)
     assert embedding.shape == (2, recipe.model.image.groups, 16)

@@ -34,9 +34,6 @@ from ovseg.data.images import resize, resized_shape
 from ovseg.inference.masks import label_map
 from ovseg.inference.score_maps import windowed_label_map
 from ovseg.inference.windows import SlidingWindow, score_windows
-from ovseg.losses.contrastive import contrastive_loss
-from ovseg.losses.entity import entity_loss
-from ovseg.losses.mask import mask_consistency_loss, relevance_of
 from ovseg.models.build import build_image_encoder, build_ovsegmentor
 from ovseg.models.image_encoder import ImageEncoder
 from ovseg.models.interface import GroupedImage, ModelCard
@@ -45,6 +42,9 @@ from ovseg.models.predictor import Predictor
 from ovseg.models.released import read_released_tensors
 from ovseg.models.released_keys import our_key, released_momentum, released_to_ours
 from ovseg.models.text_encoder import EncodedText
+from ovseg.models.tokenizer import Tokens
+from ovseg.training.batch import Batch, CrossImages, Questions
+from ovseg.training.step import LossWeights, StepResult, TrainingStep
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FEATURE, LOSS, GRADIENT = 1e-5, 1e-4, 1e-3  # shares of a tensor's maximum, in float32
@@ -88,7 +88,11 @@ class Fixture:
 
     def images(self, name: str) -> Tensor:
         """Images as the model saw them."""
-        return (self.values[f"in.{name}_u8"].to(self.dtype) - 127.5) / 63.75
+        return self.normalise(self.values[f"in.{name}_u8"])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 images as the model saw them."""
+        return (images.to(self.dtype) - 127.5) / 63.75
 
     def class_embeddings(self) -> Tensor:
         return self.values["out.class_embeddings"].to(self.dtype)
@@ -164,20 +168,20 @@ def compare(prefix: Path) -> Iterator[Row]:
 def _features(fixture: Fixture) -> Iterator[Row]:
     model = fixture.model()
     found = model.encode_image(fixture.images("image"))
-    yield fixture.row("image_x", model.embed_image(found), FEATURE)
-    yield fixture.row("image_feat", model.embed_groups(found), FEATURE)
+    yield fixture.row("image_x", model.embed_image(found.groups), FEATURE)
+    yield fixture.row("image_feat", model.embed_groups(found.groups), FEATURE)
     yield fixture.row("group_feat_before_proj", found.groups, FEATURE)
     yield fixture.row("assign_soft", found.binding.soft, FEATURE)
     yield fixture.row("assign_hard", found.binding.hard, FEATURE)
     yield fixture.row("assign_q", found.binding.query, FEATURE)
     yield fixture.row("assign_k", found.binding.key, FEATURE)
     wide = model.encode_image(fixture.images("wide"))
-    yield fixture.row("wide_image_x", model.embed_image(wide), FEATURE)
-    yield fixture.row("wide_image_feat", model.embed_groups(wide), FEATURE)
+    yield fixture.row("wide_image_x", model.embed_image(wide.groups), FEATURE)
+    yield fixture.row("wide_image_feat", model.embed_groups(wide.groups), FEATURE)
     yield fixture.row("wide_soft", wide.binding.soft, FEATURE)
     caption = _text(fixture, model, "caption")
     yield fixture.row("text_tokens", caption.tokens, FEATURE)
-    yield fixture.row("text_x", model.embed_text(caption), FEATURE)
+    yield fixture.row("text_x", model.embed_text(caption.sentence), FEATURE)
 
 
 def _text(fixture: Fixture, model: OVSegmentor, name: str) -> EncodedText:
@@ -231,50 +235,56 @@ def _windows(fixture: Fixture, predictor: Predictor, variant: str, threshold: fl
 
 
 def _training(fixture: Fixture) -> Iterator[Row]:
-    """Losses and gradients of one step without noise, dropout or drop path."""
+    """Losses and gradients of one training step without noise, dropout or drop path."""
+    batch = _batch(fixture)
+    side, count = fixture.sizes["img"]["img_size"], len(batch)
+    settings: dict[str, Any] = {"mask_images": count, "resolution": side}  # a sum over the images
+    model, result = _step(fixture, batch, LossWeights(mask=0.1, **settings))
+    yield fixture.row("loss_matching", result.contrastive, LOSS)
+    yield fixture.row("loss_entity", result.entity, LOSS)
+    yield fixture.row("loss_mask", result.mask, LOSS)
+    yield fixture.row("loss_loss", result.total, LOSS)
+    yield from _gradients(fixture, model, "grad_total_")
+    model, _ = _step(fixture, batch, LossWeights(contrastive=0, entity=0, mask=1, **settings))
+    yield from _gradients(fixture, model, "grad_mask_")
+
+
+def _step(fixture: Fixture, batch: Batch, weights: LossWeights) -> tuple[OVSegmentor, StepResult]:
+    """A step as `ovseg pretrain` takes it; the model comes back with its gradients."""
     model, momentum = fixture.model().train(), fixture.momentum_encoder().train()
     model.text_encoder.eval()  # no dropout; the text encoder has nothing else to train differently
     for encoder in (model.image_encoder, momentum):
         encoder.binding.gumbel_noise = False
-    losses = _losses(fixture, model, momentum)
-    for name, loss in losses.items():
-        yield fixture.row(f"loss_{name}", loss, LOSS)
-    for kind, loss in (("total", losses["loss"]), ("mask", losses["mask"])):
-        yield from _gradients(fixture, model, f"grad_{kind}_", loss)
+    step = TrainingStep(model, momentum, weights, normalise=fixture.normalise)
+    return model, step([batch])
 
 
-def _losses(fixture: Fixture, model: OVSegmentor, momentum: ImageEncoder) -> dict[str, Tensor]:
-    image = model.encode_image(fixture.images("image"))
-    with torch.no_grad():
-        cross = momentum(fixture.images("cross_image"))
-    caption = model.embed_text(_text(fixture, model, "caption"))
-    matching = contrastive_loss(model.embed_image(image), caption, model.scale)
-    answer = model.complete_entities(_text(fixture, model, "question"), image)
-    prompt = model.embed_text(_text(fixture, model, "answer"))
-    entity = entity_loss(answer, prompt, model.scale)
-    shared = model.embed_text(_text(fixture, model, "cross_entity"))
-    mask = mask_consistency_loss(
-        image.binding.query,
-        cross.binding.query,
-        cross.binding.key,
-        relevance_of(model.embed_groups(image), shared),
-        image.grid,
-        size=(fixture.sizes["img"]["img_size"],) * 2,
+def _batch(fixture: Fixture) -> Batch:
+    """The fixture's inputs as the loader would deliver them."""
+
+    def text(name: str) -> Tokens:
+        mask = fixture.values[f"in.{name}.attention_mask"].bool()
+        return Tokens(fixture.values[f"in.{name}.input_ids"], mask)
+
+    images, crossed = (fixture.values[f"in.{name}_u8"] for name in ("image", "cross_image"))
+    rows = torch.arange(len(images))
+    everything = torch.ones(len(images), dtype=torch.bool)
+    return Batch(
+        images,
+        text("caption"),
+        everything,
+        Questions(text("question"), text("answer"), everything),
+        CrossImages(crossed, rows, text("cross_entity"), everything),
     )
-    total = matching + entity + 0.1 * mask
-    return {"matching": matching, "entity": entity, "mask": mask, "loss": total}
 
 
-def _gradients(fixture: Fixture, model: OVSegmentor, prefix: str, loss: Tensor) -> Iterator[Row]:
+def _gradients(fixture: Fixture, model: OVSegmentor, prefix: str) -> Iterator[Row]:
     parameters = dict(model.named_parameters())
-    wanted = {
-        name: parameters[str(our_key(key))]
-        for name, key in fixture.sizes["gradients"].items()
-        if f"out.{prefix}{name}" in fixture.values
-    }
-    gradients = torch.autograd.grad(loss, list(wanted.values()), retain_graph=True)
-    for name, gradient in zip(wanted, gradients, strict=True):
-        yield fixture.row(f"{prefix}{name}", gradient, GRADIENT)
+    for name, key in fixture.sizes["gradients"].items():
+        if f"out.{prefix}{name}" in fixture.values:
+            gradient = parameters[str(our_key(key))].grad
+            assert gradient is not None
+            yield fixture.row(f"{prefix}{name}", gradient, GRADIENT)
 
 
 def _resized(fixture: Fixture) -> Row:

@@ -10,15 +10,13 @@ from ovseg.config.schema import OptimizerConfig
 from ovseg.distributed import HostChannel, average_gradients, mean_over_processes
 from ovseg.errors import OvsegError, PeerError, UsageError
 from ovseg.models.ovsegmentor import OVSegmentor
-from ovseg.training import step as step_module
-from ovseg.training.objective import Objective
 from ovseg.training.optimizer import Updater, build_optimizer
-from ovseg.training.step import TrainingStep
+from ovseg.training.step import LossWeights, TrainingStep
 from ovseg.training.synchronised import synchronise_batch_norm
 from tests.training.processes import in_processes, save
 from tests.training.tiny import rows_of, tiny_batch, tiny_model
 
-ALL = Objective(mask=0.1, resolution=32)
+ALL = LossWeights(mask=0.1, resolution=32)
 PAIRS = 8
 
 
@@ -29,18 +27,17 @@ def exact(images: torch.Tensor) -> torch.Tensor:
 def one_step(model: OVSegmentor, parts: list, rank: int, world_size: int) -> dict:
     """Losses, averaged gradients and buffers after one step without its update."""
     momentum = tiny_model(seed=5).image_encoder
-    step = TrainingStep(model, momentum, ALL, rank=rank, world_size=world_size)
-    losses = step(parts)
+    step = TrainingStep(model, momentum, ALL, rank=rank, world_size=world_size, normalise=exact)
+    result = step(parts)
     average_gradients([p for p in model.parameters() if p.requires_grad], world_size)
     found = {f"grad.{n}": p.grad for n, p in model.named_parameters() if p.grad is not None}
     found |= {f"buffer.{name}": buffer for name, buffer in model.named_buffers()}
     for name in ("total", "contrastive", "entity", "mask"):
-        found[f"loss.{name}"] = mean_over_processes(getattr(losses, name))
+        found[f"loss.{name}"] = mean_over_processes(getattr(result, name))
     return found
 
 
 def child(rank: int, folder: Path, parts: int) -> None:
-    step_module.normalised = exact
     model = tiny_model()
     synchronise_batch_norm(model)
     mine = rows_of(tiny_batch(PAIRS), slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2))
@@ -50,10 +47,7 @@ def child(rank: int, folder: Path, parts: int) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_two_processes_equal_one(
-    parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(step_module, "normalised", exact)
+def test_two_processes_equal_one(parts: int, tmp_path: Path) -> None:
     expected = one_step(tiny_model(), [tiny_batch(PAIRS)], 0, 1)
     in_processes(2, child, tmp_path, parts)
     for rank in range(2):
@@ -74,7 +68,7 @@ def bad_child(rank: int, folder: Path) -> None:
     synchronise_batch_norm(model)
     update = Updater(model, build_optimizer(model, OptimizerConfig()), 5.0, world_size=2)
     before = model.image_encoder.position.detach().clone()
-    step = TrainingStep(model, None, Objective(), rank=rank, world_size=2)
+    step = TrainingStep(model, None, LossWeights(), rank=rank, world_size=2)
     update.begin()
     losses = step([tiny_batch(4, seed=rank)])
     norm = update.apply(losses.total * (float("nan") if rank == 1 else 1.0), 1e-3)

@@ -112,7 +112,7 @@ def test_the_shipped_recipe_builds_a_whole_model(folder: Path) -> None:
     )
     model = build_ovsegmentor(recipe.model).eval()
     encoded = model.encode_image(torch.randn(2, 3, 64, 64))
-    assert model.embed_groups(encoded).shape == (2, 8, 8)
+    assert model.embed_groups(encoded.groups).shape == (2, 8, 8)
 
 
 def test_the_recipe_names_the_tower_it_speaks_of() -> None:

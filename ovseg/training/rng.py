@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class NoiseState:
+class RngState:
     """States of the generators, uint8 tensors on the host; None where there is no such device."""
 
     host: Tensor
     device: Tensor | None = None
 
 
-def noise_state(device: torch.device) -> NoiseState:
+def rng_state(device: torch.device) -> RngState:
     """Where the random numbers of the host and of a device stand; waits for no device."""
     own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return NoiseState(torch.get_rng_state(), own)
+    return RngState(torch.get_rng_state(), own)
 
 
-def set_noise_state(device: torch.device, state: NoiseState) -> None:
+def set_rng_state(device: torch.device, state: RngState) -> None:
     """Let random numbers go on from there."""
     torch.set_rng_state(state.host)
     if device.type == "cuda" and state.device is not None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.predictor import Predictor
 
 if TYPE_CHECKING:
     from ovseg.evaluation.result import EvaluationResult

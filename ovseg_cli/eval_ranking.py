@@ -63,7 +63,7 @@ def retrieve(
 def load(model: str, device: str) -> "SegmentationModel":
     """The model on the device asked for, or on the one meant for this process."""
     from ovseg.distributed import processes
-    from ovseg.models.loading import load_model
+    from ovseg.models.registry import load_model
 
     return load_model(model, (processes().device or device) if device == "auto" else device)
 

@@ -11,7 +11,7 @@ import typer
 from ovseg_cli.console import stderr
 
 if TYPE_CHECKING:
-    from ovseg.models.catalogue import Entry
+    from ovseg.models.registry import Entry
 
 app = typer.Typer(help="List, inspect, fetch and convert models.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ def list_models(as_json: Json = False) -> None:
 
     Example: ovseg models list
     """
-    from ovseg.models.catalogue import CATALOGUE
+    from ovseg.models.registry import CATALOGUE
 
     rows = [_entry_values(entry) for entry in CATALOGUE]
     if as_json:
@@ -45,8 +45,8 @@ def info(
     """
     from dataclasses import asdict
 
-    from ovseg.models.catalogue import find_entry
     from ovseg.models.description import describe_file
+    from ovseg.models.registry import find_entry
 
     path = Path(model)
     if path.exists() or path.suffix:
@@ -69,8 +69,8 @@ def pull(
     Example: ovseg models pull starter
     """
     from ovseg.downloads import bytes_missing, show_size
-    from ovseg.models.catalogue import find_entry
-    from ovseg.models.catalogue import pull as pull_entry
+    from ovseg.models.registry import find_entry
+    from ovseg.models.registry import pull as pull_entry
 
     entry = find_entry(name)
     if entry.remote and bytes_missing(entry.remote) != 0:
@@ -100,7 +100,7 @@ def convert(
     """
     from dataclasses import asdict
 
-    from ovseg.models.conversion import convert_released
+    from ovseg.models.ovsegmentor.conversion import convert_released
 
     console = stderr()
     with console.status(f"converting {released}") if console.is_terminal else nullcontext():
@@ -141,7 +141,7 @@ def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None] 
 
 def _entry_values(entry: "Entry") -> dict[str, Any]:
     """What is known of an entry, for JSON and for the screen."""
-    from ovseg.models.catalogue import is_cached, local_file
+    from ovseg.models.registry import is_cached, local_file
 
     path = local_file(entry)
     return {

@@ -253,7 +253,7 @@ def _draw(result: "Segmentation") -> None:
 
 
 def _print_words(model: str) -> None:
-    from ovseg.models.loading import load_model
+    from ovseg.models.registry import load_model
 
     words = load_model(model, "cpu").known_words()
     if words is None:

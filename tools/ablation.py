@@ -30,8 +30,7 @@ from ovseg.config.schema import Recipe
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.files import write_text
 from ovseg.models.checkpoint import write_checkpoint
-from ovseg.models.checkpoint_model import read_model
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.predictor import Predictor, read_model
 from ovseg.training import setup
 from ovseg.training.feed.decoding import decode
 from ovseg.training.run import train

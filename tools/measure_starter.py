@@ -48,7 +48,7 @@ from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.segmenter import Segmenter
 from ovseg.inference.synonyms import best_synonym
 from ovseg.models.interface import SegmentationModel, to_numpy
-from ovseg.models.loading import load_model
+from ovseg.models.registry import load_model
 
 REPEATS = 15
 

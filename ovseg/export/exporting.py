@@ -28,7 +28,7 @@ from ovseg.export.torch_files import (
 from ovseg.models.export_description import EXPORT_DESCRIPTION, Format
 from ovseg.models.exported import RUNNABLE, WORDS_FOLDER, read_exported
 from ovseg.models.interface import SegmentationModel
-from ovseg.models.loading import load_model
+from ovseg.models.registry import load_model
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 END_TO_END_FORMATS = ("onnx", "onnx-int8")

@@ -18,10 +18,10 @@ from torch.nn import functional
 from ovseg.export.padding import with_fixed_padding
 from ovseg.export.patches import ProductEncoder
 from ovseg.export.positions import with_positions_for_all_sizes
-from ovseg.models.clip.network import DenseImageEncoder
-from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.clip.model import DenseImageEncoder
+from ovseg.models.ovsegmentor.model import OVSegmentor
 from ovseg.models.scoring import LIKELY_CLASSES
-from ovseg.models.starter.reading import PositionReader
+from ovseg.models.starter.reader import PositionReader
 from ovseg.models.starter.scoring import near_the_best, phrase_scores
 
 NO_BACKGROUND = float("-inf")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.models.clip.positions import bicubic_matrix
-from ovseg.models.image_encoder import ImageEncoder
+from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 
 
 class ProductEncoder(ImageEncoder):

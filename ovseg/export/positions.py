@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.errors import ModelError
-from ovseg.models.clip.network import DenseImageEncoder
+from ovseg.models.clip.model import DenseImageEncoder
 from ovseg.models.clip.positions import bicubic_matrix
 
 

@@ -13,12 +13,11 @@ from ovseg.export.graphs import DenseClipGraph, GroupingGraph, StarterGraph, Tex
 from ovseg.models.clip.model import DenseClip
 from ovseg.models.export_description import Kind
 from ovseg.models.interface import SegmentationModel
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.models.starter.model import StarterModel
-from ovseg.models.starter.reading import CELL
+from ovseg.models.starter.reader import CELL
 from ovseg.models.starter.words import TABLES
-from ovseg.models.tokenizer import ClipTokenizer, HubTokenizer
-from ovseg.models.tokenizer_files import collect_tokenizer_files
+from ovseg.models.tokenizer import ClipTokenizer, HubTokenizer, collect_tokenizer_files
 
 TOKENIZER = "tokenizer.json"
 

@@ -19,8 +19,7 @@ from ovseg.inference.refine import Pamr
 from ovseg.inference.resize import resize_bilinear, source_positions
 from ovseg.inference.segmentation import Segmentation
 from ovseg.inference.windows import SlidingWindow, boxes_of
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array, DenseModel, GroupedImage, to_numpy
+from ovseg.models.interface import Array, DenseModel, GroupedImage, array_namespace, to_numpy
 
 REFINEMENTS = {"pamr": Pamr()}
 """Refinements by name, with the settings SCLIP and NACLIP share."""

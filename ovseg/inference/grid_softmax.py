@@ -21,8 +21,7 @@ import numpy as np
 from array_api_compat import device
 
 from ovseg.inference.resize import as_array, source_positions
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 PIECE = 4_000_000
 """Values that are worked on at once."""

@@ -12,8 +12,7 @@ import numpy as np
 from array_api_compat import device, is_torch_array
 
 from ovseg.inference.resize import bilinear_taps, resize_bilinear, resize_columns
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 # Classes and groups are worked through in pieces of this many values of one image.
 PIECE = 4_000_000

@@ -26,8 +26,7 @@ from ovseg.inference.grid_softmax import (
     nodes_needed,
 )
 from ovseg.inference.query_maps import GridMaps, ImageMaps
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 PIECE = 4_000_000
 """Values of one piece of maps: 16 MB in float32, and a few times that while it is worked on."""

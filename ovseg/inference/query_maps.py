@@ -18,8 +18,7 @@ from array_api_compat import device
 from ovseg.inference.refine import Affinity
 from ovseg.inference.resize import as_array, interpolation_table, resize_bilinear
 from ovseg.inference.score_maps import Box
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 
 class ImageMaps(Protocol):

@@ -13,8 +13,7 @@ from itertools import product
 from typing import Any
 
 from ovseg.inference.resize import resize_bilinear
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 _SHARPNESS = 0.1  # share of a channel's local deviation that counts as one unit of difference
 _TINY = 1e-8

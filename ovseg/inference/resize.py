@@ -10,8 +10,7 @@ import numpy as np
 from array_api_compat import device, is_torch_array
 
 from ovseg.distributed import one_blas_thread
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 SMALL = 128
 """Longest source, in positions, that is resized by a matrix product instead of by gathering."""

@@ -16,8 +16,7 @@ from array_api_compat import device
 
 from ovseg.inference.masks import LabelMap, label_map
 from ovseg.inference.resize import resize_bilinear
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array, to_numpy
+from ovseg.models.interface import Array, array_namespace, to_numpy
 
 PIECE = 16_000_000
 """Most values of a chunk of score maps, at the resized or the original size."""

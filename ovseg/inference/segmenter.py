@@ -32,7 +32,7 @@ from ovseg.models.interface import (
     is_dense,
     to_numpy,
 )
-from ovseg.models.loading import load_model
+from ovseg.models.registry import load_model
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ovseg.data.class_list import ClassList
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 
 def best_synonym(scores: Array, classes: ClassList) -> Array:

@@ -14,8 +14,7 @@ from typing import Any, Literal
 from ovseg.data.images import resized_shape
 from ovseg.errors import UsageError
 from ovseg.inference.score_maps import Box, ScoredWindows
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array, GroupedImage, Preprocessing
+from ovseg.models.interface import Array, GroupedImage, Preprocessing, array_namespace
 
 
 @dataclass(frozen=True)

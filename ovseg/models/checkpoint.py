@@ -18,7 +18,7 @@ from ovseg.config.dump import to_json
 from ovseg.config.loading import recipe_from_values
 from ovseg.config.schema import Recipe
 from ovseg.errors import ModelError, RecipeError
-from ovseg.models.tokenizer_files import TokenizerFiles
+from ovseg.models.tokenizer import TokenizerFiles
 from ovseg.version import __version__
 
 if TYPE_CHECKING:

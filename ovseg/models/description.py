@@ -9,8 +9,8 @@ from ovseg.config.dump import to_values
 from ovseg.config.model import ModelConfig
 from ovseg.errors import ModelError
 from ovseg.models.checkpoint import content_is_intact, read_info
-from ovseg.models.released import read_released
-from ovseg.models.released_config import released_model_values
+from ovseg.models.ovsegmentor.released import read_released
+from ovseg.models.ovsegmentor.released_config import released_model_values
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
-from ovseg.models.build import build_image_encoder
+from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.training.batch import Batch
 
 # Dense bf16 peaks of the makers' data sheets, FLOP/s.

@@ -5,7 +5,7 @@ import copy
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ovseg.models.image_encoder import ImageEncoder
+from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 
 
 class MomentumEncoder:

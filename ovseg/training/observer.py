@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.training.records import Record
 
 Evaluate = Callable[[Predictor], float]

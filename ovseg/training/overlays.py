@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ovseg.files import replacing
-from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.ovsegmentor.model import OVSegmentor
 from ovseg.training.feed.decoding import UndecodableError, decode
 from ovseg.training.feed.index import PairIndex, UnreadableError
 from ovseg.training.step import normalised

@@ -90,7 +90,7 @@ def plan_run(recipe: Recipe, world_size: int) -> Plan:
 
 def count_parameters(recipe: Recipe) -> tuple[int, int]:
     """Numbers in the model, and of them those that are trained."""
-    from ovseg.models.build import build_ovsegmentor
+    from ovseg.models.ovsegmentor.build import build_ovsegmentor
 
     with torch.device("meta"):  # shapes without memory
         model = build_ovsegmentor(recipe.model)

@@ -11,16 +11,19 @@ import torch
 from ovseg.config.model import ModelConfig
 from ovseg.config.schema import LossConfig, Recipe, TrainConfig
 from ovseg.errors import RecipeError, UsageError
-from ovseg.models.build import build_ovsegmentor
 from ovseg.models.checkpoint import load_state, read_info, read_tensors
-from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.ovsegmentor.build import build_ovsegmentor
+from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.text_encoder import BertEncoder
 from ovseg.models.templates import imagenet_templates
-from ovseg.models.text_encoder import CLIP_PREFIX, BertEncoder
-from ovseg.models.tokenizer import HubTokenizer, Tokenizer, load_tokenizer
-from ovseg.models.tokenizer_files import (
+from ovseg.models.tokenizer import (
+    CLIP_PREFIX,
+    HubTokenizer,
+    Tokenizer,
     TokenizerFiles,
     collect_tokenizer_files,
     fetch_tokenizer_files,
+    load_tokenizer,
     restore_tokenizer,
 )
 from ovseg.training.feed.augmentation import Augmentation, augmentation_of, self_check

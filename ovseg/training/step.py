@@ -20,10 +20,10 @@ from torch import Tensor
 from ovseg.distributed import mean_over_processes
 from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.mask import mask_consistency_loss, relevance_of
-from ovseg.models.image_encoder import EncodedImage, ImageEncoder
-from ovseg.models.ovsegmentor import OVSegmentor
-from ovseg.models.predictor import IMAGENET_MEAN, IMAGENET_STD
-from ovseg.models.text_encoder import EncodedText
+from ovseg.models.ovsegmentor.image_encoder import EncodedImage, ImageEncoder
+from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.predictor import IMAGENET_MEAN, IMAGENET_STD
+from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages
 from ovseg.training.rng import rng_state, set_rng_state

@@ -8,7 +8,7 @@ from ovseg.config.dump import content_hash, to_toml, to_values
 from ovseg.distributed import mean_over_processes
 from ovseg.files import write_text
 from ovseg.models.interface import ModelCard
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.training.batch import Batch
 from ovseg.training.flops import batch_lengths, pair_cost, peak_flops
 from ovseg.training.meters import Meter, assignment_entropy, groups_used, memory_in_use

@@ -22,7 +22,7 @@ from ovseg.inference.pixel_rule import PixelRule, label_pixels
 from ovseg.inference.query_maps import GridMaps, RefinedMaps
 from ovseg.inference.refine import Pamr
 from ovseg.inference.windows import SlidingWindow
-from ovseg.models.clip.network import DenseImageEncoder
+from ovseg.models.clip.model import DenseImageEncoder
 from ovseg.models.clip.tower import image_tower
 from ovseg.models.interface import GroupedImage
 

@@ -25,9 +25,9 @@ from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.run import Run, evaluate_chunks, predictions
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
-from ovseg.models.build import build_ovsegmentor
 from ovseg.models.interface import ModelCard
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.build import build_ovsegmentor
+from ovseg.models.ovsegmentor.predictor import Predictor
 from tests.evaluation.sets import tiny
 
 IMAGES = 4

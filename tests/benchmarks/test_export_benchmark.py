@@ -31,7 +31,7 @@ from ovseg.export.onnx_files import write_image_onnx
 from ovseg.export.programs import OnnxProgram, TorchProgram
 from ovseg.export.quantisation import quantise_image
 from ovseg.export.source import Source, source_of
-from ovseg.models.build import build_ovsegmentor
+from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
 from tests.export.models import TINY_TEXT, tiny_predictor

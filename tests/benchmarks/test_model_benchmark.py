@@ -21,9 +21,9 @@ from ovseg.config.model import ImageEncoderConfig
 from ovseg.inference.masks import label_map
 from ovseg.inference.score_maps import windowed_label_map
 from ovseg.inference.windows import ScoredWindows, SlidingWindow, boxes_of
-from ovseg.models.build import build_image_encoder
-from ovseg.models.image_encoder import ImageEncoder
-from ovseg.models.projector import Projector
+from ovseg.models.ovsegmentor.build import build_image_encoder
+from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
+from ovseg.models.ovsegmentor.model import Projector
 from ovseg.models.scoring import group_scores
 
 ROUNDS = 7

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.config.schema import OptimizerConfig
-from ovseg.models.build import build_ovsegmentor
-from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.ovsegmentor.build import build_ovsegmentor
+from ovseg.models.ovsegmentor.model import OVSegmentor
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 from ovseg.training.flops import batch_lengths, pair_cost, peak_flops

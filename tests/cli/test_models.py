@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("torch")
 
 from ovseg.downloads import Remote
-from ovseg.models import catalogue
-from ovseg.models.catalogue import Entry
+from ovseg.models import registry
+from ovseg.models.registry import Entry
 from ovseg_cli.__main__ import run
 from tests.conftest import ROOT
 from tests.hostile_server import Server, honest, serving, truncating
@@ -30,7 +30,7 @@ def known(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     checksum = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
     remote = Remote("tiny", server.url, checksum, "models/tiny.bin", len(BODY), "MIT")
     entry = Entry("tiny", "test", "a test", "MIT", "https://host/", remote=remote)
-    monkeypatch.setattr(catalogue, "CATALOGUE", (entry,))
+    monkeypatch.setattr(registry, "CATALOGUE", (entry,))
 
 
 def results(capsys: pytest.CaptureFixture[str]) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ovseg_cli.__main__ import run
-from tests.models.test_predictor import write_small_checkpoint
+from tests.models.ovsegmentor.test_predictor import write_small_checkpoint
 
 Captured = pytest.CaptureFixture[str]
 
@@ -42,7 +42,7 @@ def test_one_pass_or_windows(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Captured,
 ) -> None:
-    from ovseg.models.image_encoder import ImageEncoder
+    from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 
     seen = []
     forward = ImageEncoder.forward

@@ -10,7 +10,7 @@ from ovseg.evaluation.run import Run, predictions
 from ovseg.inference.options import Options
 from ovseg.inference.segmenter import Segmenter
 from ovseg.inference.windows import SlidingWindow
-from ovseg.models.loading import load_model
+from ovseg.models.registry import load_model
 from tests.evaluation.fakes import folder_set, run_of
 from tests.evaluation.test_protocols_in_full import agreement
 from tests.models.clip.tiny import write_folder

@@ -6,9 +6,9 @@ import torch
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.data.class_list import ClassList
-from ovseg.models.build import build_ovsegmentor
 from ovseg.models.interface import ModelCard
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.build import build_ovsegmentor
+from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.models.tokenizer import HubTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "."]

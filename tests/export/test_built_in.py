@@ -14,10 +14,10 @@ from ovseg.errors import MissingDependencyError, UsageError
 from ovseg.export.shared_weights import read_stored, share_weights
 from ovseg.files import sha256
 from ovseg.inference.segmenter import Segmenter
-from ovseg.models import loading
+from ovseg.models import registry
 from ovseg.models.export_description import read_description
 from ovseg.models.exported import BuiltInModel
-from ovseg.models.loading import load_model
+from ovseg.models.registry import load_model
 from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
 from tests.export.without import TORCH, run_without
@@ -59,7 +59,7 @@ def test_onnx_runtime_is_the_first_choice_on_a_cpu(device: str) -> None:
 
 def test_a_named_accelerator_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(loading, "choose_device", lambda device: asked.append(device) or "cpu")
+    monkeypatch.setattr(registry, "choose_device", lambda device: asked.append(device) or "cpu")
     assert isinstance(load_model("starter", "cuda:1"), StarterModel)
     assert asked == ["cuda:1"]
 

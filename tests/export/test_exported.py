@@ -12,7 +12,7 @@ from ovseg.errors import ModelError, UsageError
 from ovseg.export.exporting import Exported
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.exported import ExportedModel
-from ovseg.models.loading import load_model
+from ovseg.models.registry import load_model
 from ovseg.models.starter.model import StarterModel
 from tests.export.models import tiny_predictor
 from tests.export.without import TORCH, run_without

@@ -238,7 +238,7 @@ def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_an_export_cannot_be_exported(tiny_folder: Path, tmp_path: Path) -> None:
-    from ovseg.models.loading import load_model
+    from ovseg.models.registry import load_model
 
     with pytest.raises(ModelError, match="cannot be exported again"):
         export_loaded(load_model(tiny_folder), tmp_path / "out", ExportOptions(images=ONE))

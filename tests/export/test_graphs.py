@@ -103,7 +103,7 @@ def test_clip_text_with_its_file_of_a_tokenizer(clip: DenseClip) -> None:
 
 def test_faults_of_released_code_are_not_exported(tmp_path: Path) -> None:
     from ovseg.errors import ModelError
-    from ovseg.models.clip.loading import load_clip
+    from ovseg.models.clip.weights import load_clip
 
     folder = write_folder(tmp_path / "clip")
     name = parse_clip_name(f"clip:{folder},as_released=true")

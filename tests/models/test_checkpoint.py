@@ -19,7 +19,7 @@ from ovseg.models.checkpoint import (  # noqa: E402
     read_tensors,
     write_checkpoint,
 )
-from ovseg.models.tokenizer_files import TokenizerFiles  # noqa: E402
+from ovseg.models.tokenizer import TokenizerFiles  # noqa: E402
 from ovseg.version import __version__  # noqa: E402
 
 TOKENIZER = TokenizerFiles("bert-base-uncased", "main", {"tokenizer.json": '{"é": "\\n"}'})

@@ -34,14 +34,14 @@ from ovseg.data.images import resize, resized_shape
 from ovseg.inference.masks import label_map
 from ovseg.inference.score_maps import windowed_label_map
 from ovseg.inference.windows import SlidingWindow, score_windows
-from ovseg.models.build import build_image_encoder, build_ovsegmentor
-from ovseg.models.image_encoder import ImageEncoder
 from ovseg.models.interface import GroupedImage, ModelCard
-from ovseg.models.ovsegmentor import OVSegmentor
-from ovseg.models.predictor import Predictor
-from ovseg.models.released import read_released_tensors
-from ovseg.models.released_keys import our_key, released_momentum, released_to_ours
-from ovseg.models.text_encoder import EncodedText
+from ovseg.models.ovsegmentor.build import build_image_encoder, build_ovsegmentor
+from ovseg.models.ovsegmentor.conversion import MOMENTUM_PREFIX, our_key, released_to_ours
+from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
+from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.predictor import Predictor
+from ovseg.models.ovsegmentor.released import read_released_tensors
+from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 from ovseg.training.step import LossWeights, StepResult, TrainingStep
@@ -135,7 +135,13 @@ class Fixture:
 
     def momentum_encoder(self) -> ImageEncoder:
         encoder = build_image_encoder(self.config().image)
-        encoder.load_state_dict(released_momentum(self.state))
+        twin = {
+            name.replace(MOMENTUM_PREFIX, "img_encoder.", 1): tensor
+            for name, tensor in self.state.items()
+            if name.startswith(MOMENTUM_PREFIX)
+        }
+        ours = released_to_ours(twin)
+        encoder.load_state_dict({n.removeprefix("image_encoder."): t for n, t in ours.items()})
         return encoder.to(self.dtype)
 
     def row(self, covers: str, ours: Tensor, share: float) -> Row:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.config.model import ImageEncoderConfig, ModelConfig
-from ovseg.models.build import build_image_encoder
+from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.training.flops import pair_cost, patches_forward
 
 CONFIG = ImageEncoderConfig(backbone="", width=16, depths=(1, 1), heads=2, patch=8, image_size=64)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ovseg.errors import DataError, MissingDependencyError, RecipeError
-from ovseg.models.predictor import Predictor
+from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.training.observer import Observer
 from ovseg.training.plan import plan_run
 from ovseg.training.run import train

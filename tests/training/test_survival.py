@@ -144,7 +144,7 @@ def test_other_data_is_refused(scenes: Path, whole: Path, tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_of_a_run_segments(whole: Path) -> None:
-    from ovseg.models.checkpoint_model import read_model
+    from ovseg.models.ovsegmentor.predictor import read_model
 
     model = read_model(whole / "last.safetensors")
     grouped = model.encode_image(torch.zeros(1, 3, 32, 32))

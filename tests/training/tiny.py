@@ -11,8 +11,8 @@ from ovseg.config.model import (
     ModelConfig,
     TextEncoderConfig,
 )
-from ovseg.models.build import build_ovsegmentor
-from ovseg.models.ovsegmentor import OVSegmentor
+from ovseg.models.ovsegmentor.build import build_ovsegmentor
+from ovseg.models.ovsegmentor.model import OVSegmentor
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 

@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ovseg.models.clip.guide import GuideNetwork
-from ovseg.models.clip.guide_loading import load_guide
+from ovseg.models.clip.guide import GuideNetwork, load_guide
+from ovseg.models.clip.heads import HEADS, Guide, LastBlock, head_defaults, scaled
 from ovseg.models.clip.hub import file_digest
-from ovseg.models.clip.loading import LoadedClip, load_clip
 from ovseg.models.clip.names import ClipName, parse_clip_name
-from ovseg.models.clip.network import DenseImageEncoder
 from ovseg.models.clip.positions import ENLARGEMENT
-from ovseg.models.clip.reading import head_defaults, scaled
-from ovseg.models.clip.text import embed_phrases
-from ovseg.models.clip.tower import image_tower
+from ovseg.models.clip.tower import OpenClipTower, SiglipTower, image_tower
+from ovseg.models.clip.weights import LoadedClip, load_clip
 from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
@@ -195,3 +193,86 @@ def _tokenizer_identity(loaded: LoadedClip) -> str:
     name = loaded.recipe.tokenizer
     file = Path(name.removeprefix("local-dir:")) / "tokenizer.json"
     return file_digest(file) if file.is_file() else type(loaded.tokenizer).__name__
+
+
+class DenseImageEncoder(nn.Module):
+    """The image path of a dense CLIP model; nothing in it depends on the values of tensors.
+
+    Args:
+        tower: the CLIP tower.
+        head: a name in `HEADS`.
+        guide: the network that guides `proxyclip`, None for the other heads.
+        as_released: ProxyCLIP's fold of windows that are not square, see `Guide`.
+    """
+
+    def __init__(
+        self,
+        tower: OpenClipTower | SiglipTower,
+        head: str,
+        guide: GuideNetwork | None = None,
+        as_released: bool = False,
+    ) -> None:
+        super().__init__()
+        if (head == "proxyclip") != (guide is not None):
+            raise TypeError("a guide goes with the proxyclip head, and only with it")
+        self.tower = tower
+        self.head = HEADS[head]
+        self.guide = guide
+        self.as_released = as_released
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the features of an image of these sides in pixels."""
+        patch = self.guide.patch if self.guide is not None else self.tower.patch
+        return height // patch, width // patch
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Dense features of normalised images [B, 3, H, W], not L2-normalised: [B, N, C]."""
+        patch = self.tower.patch
+        grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
+        guide = None
+        if self.guide is not None:
+            guide = Guide(self.guide(pixels), self.as_released)
+        block = LastBlock(self.tower, self.tower.tokens(pixels), grid, guide)
+        return self.tower.embed(self.head(block))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """L2-normalised dense features in float32: [B, N, C]."""
+        return F.normalize(self.features(pixels).float(), dim=-1)
+
+
+PROMPTS_A_BATCH = 256
+
+
+def embed_phrases(
+    model: Any, tokenizer: Any, phrases: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """Each phrase in each template, encoded, normalised, averaged and normalised: [Q, C]."""
+    prompts = [template.format(phrase) for phrase in phrases for template in templates]
+    device = next(model.parameters()).device
+    batches = [
+        F.normalize(encode(model, tokenizer(list(batch)).to(device)).float(), dim=-1)
+        for batch in _batches(prompts)
+    ]
+    each = torch.cat(batches).reshape(len(phrases), len(templates), -1)  # [Q, P, C]
+    return F.normalize(each.mean(dim=1), dim=-1)
+
+
+def encode(model: Any, tokens: Tensor) -> Tensor:
+    """Text features of tokens [P, L], not normalised: [P, C].
+
+    CLIP's text tower is causal and read at its end token, so what lies behind the longest prompt
+    of the batch changes nothing and is cut off: a few words need 10 of the 77 positions.
+    """
+    if getattr(model, "text_pool_type", "") != "argmax" or model.attn_mask is None:
+        return model.encode_text(tokens)
+    length = int(tokens.argmax(dim=-1).max()) + 1  # the end token has the highest number
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+    projection = model.text_projection
+    return projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
+
+
+def _batches(prompts: Sequence[str]) -> list[Sequence[str]]:
+    return [prompts[i : i + PROMPTS_A_BATCH] for i in range(0, len(prompts), PROMPTS_A_BATCH)]

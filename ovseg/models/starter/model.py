@@ -22,7 +22,7 @@ from torch import Tensor
 from ovseg.files import sha256
 from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
-from ovseg.models.starter.reading import PositionReader
+from ovseg.models.starter.reader import PositionReader
 from ovseg.models.starter.saliency import SaliencyNetwork
 from ovseg.models.starter.scoring import starter_scores
 from ovseg.models.starter.surroundings import Surroundings

@@ -5,8 +5,7 @@ Letters: B image, P position, Q phrase, C class of the classifier or kind of sur
 
 from math import inf
 
-from ovseg.models.arrays import array_namespace
-from ovseg.models.interface import Array
+from ovseg.models.interface import Array, array_namespace
 
 CAUTION = 0.3
 """The power of the number of phrases by which their scores fall."""

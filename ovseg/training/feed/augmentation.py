@@ -18,7 +18,7 @@ from PIL import Image, ImageEnhance
 
 from ovseg.config.schema import AugmentationConfig
 from ovseg.errors import MissingDependencyError, RecipeError
-from ovseg.models.predictor import IMAGENET_MEAN, IMAGENET_STD
+from ovseg.models.ovsegmentor.predictor import IMAGENET_MEAN, IMAGENET_STD
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from ovseg.errors import ModelError
 from ovseg.models.clip.guide import GuideNetwork
 from ovseg.models.clip.heads import HEADS, LastBlock
-from ovseg.models.clip.network import DenseImageEncoder
+from ovseg.models.clip.model import DenseImageEncoder
 from ovseg.models.clip.tower import OpenClipTower, SiglipTower, image_tower
 from ovseg.models.normalisation import Normalisation
 from tests.models.clip.tiny import tiny_clip

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ovseg.models.clip.loading import build
+from ovseg.models.clip.weights import build
 
 TINY: dict[str, Any] = {
     "embed_dim": 16,

@@ -1,0 +1,303 @@
+"""Models by name: where they come from, what they score, whether they are here, and loading them.
+
+What `--model` takes is a name of `CATALOGUE`, a name of dense CLIP (see `ovseg.models.clip.names`),
+a checkpoint's file or the folder of an exported model.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from ovseg import files
+from ovseg.downloads import Remote, fetch, is_here, target
+from ovseg.errors import MissingDependencyError, ModelError, UsageError
+from ovseg.models.clip.hub import WEIGHT_NAMES, cached_file, hub_file
+from ovseg.models.clip.names import is_clip_name
+from ovseg.models.interface import SegmentationModel
+from ovseg.transfer import Progress
+
+BUILT_IN = "starter"
+_AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model with a name.
+
+    Attributes:
+        name: as given to `--model`.
+        kind: the family, such as `starter`, `ovsegmentor` or `clip`.
+        description: what it is and learned from, in a few words.
+        licence: SPDX expression of the weights, or the terms in a few words.
+        source: "built in", or the page it comes from.
+        scores: published mIoU in percent by benchmark; empty where none is published.
+        remote: the file, where we can fetch and verify it ourselves.
+        released: name of the authors' file, where people must fetch and convert it.
+        hub: `owner/name` on the Hugging Face hub, where open_clip's loader finds the weights.
+        hub_bytes: their size, as computed from the architecture in float32.
+        facts: what else is to be known of it, by headings.
+    """
+
+    name: str
+    kind: str
+    description: str
+    licence: str
+    source: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    remote: Remote | None = None
+    released: str = ""
+    hub: str = ""
+    hub_bytes: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.source == "built in"
+
+    @property
+    def size(self) -> int | None:
+        """Bytes to download, or None where that is not known, or nothing is downloaded."""
+        return self.remote.size if self.remote else self.hub_bytes
+
+
+# One entry per model, in the order in which they are listed. Scores are the authors' own, zero-shot
+# mIoU under the protocol of their paper.
+CATALOGUE: tuple[Entry, ...] = (
+    Entry(
+        name="starter",
+        kind="starter",
+        description="ImageNet-supervised starter for a first try; not an OVSegmentor checkpoint",
+        licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
+        source="built in",
+        facts={
+            "network": "EfficientNet-Lite2, its classifier read on two scales, and U2-Net (small)",
+            "training data": "ImageNet-1k with its labels and DUTS-TR with its masks, by the "
+            "networks' authors; for giraffes a stamp of Tux Paint",
+            "words": "some 3,300 nouns, by hand and by WordNet: ovseg segment --list-classes",
+            "measured": "21.0 mIoU on 100 photos of COCO-Object (95 % interval 15.9 to 22.1), "
+            "32.5 with the things of each photo alone",
+            "weak at": "faces and bare skin, large plain things, what does not stand out",
+            "card": "MODEL_CARD.md in ovseg/models/starter",
+        },
+    ),
+    Entry(
+        name="ovsegmentor-vitb16-bert",
+        kind="ovsegmentor",
+        description="OVSegmentor, ViT-B/16 and BERT-base, CC4M (Xu et al., CVPR 2023)",
+        licence="non-commercial, see the source",
+        source=_AUTHORS,
+        scores={"voc": 53.8, "context": 20.4, "coco-object": 25.1, "ade20k": 5.6},
+        released="the ViT-B and BERT-Base checkpoint",
+    ),
+    Entry(
+        name="ovsegmentor-vits16-roberta",
+        kind="ovsegmentor",
+        description="OVSegmentor, ViT-S/16 and RoBERTa-base, CC4M (Xu et al., CVPR 2023)",
+        licence="non-commercial, see the source",
+        source=_AUTHORS,
+        scores={"voc": 44.5, "context": 18.3, "coco-object": 19.0, "ade20k": 4.3},
+        released="the ViT-S and Roberta-Base checkpoint",
+    ),
+    # Scores of NACLIP without PAMR, which is what these names run; with `--refine pamr` its authors
+    # report 64.1, 35.0, 36.2 and 19.1.
+    Entry(
+        name="clip-b16",
+        kind="dense-clip",
+        description="dense CLIP ViT-B/16 of OpenAI, head naclip (Hajimiri et al., WACV 2025)",
+        licence="MIT",
+        source="https://huggingface.co/timm/vit_base_patch16_clip_224.openai",
+        scores={"voc": 58.9, "context": 32.2, "coco-object": 33.2, "ade20k": 17.4},
+        hub="timm/vit_base_patch16_clip_224.openai",
+        hub_bytes=598_482_948,
+    ),
+    Entry(
+        name="clip-l14",
+        kind="dense-clip",
+        description="dense CLIP ViT-L/14 of OpenAI; no score of it is published that we know",
+        licence="MIT",
+        source="https://huggingface.co/timm/vit_large_patch14_clip_224.openai",
+        hub="timm/vit_large_patch14_clip_224.openai",
+        hub_bytes=1_710_466_052,
+    ),
+    # ProxyCLIP's scores, with DINO ViT-B/8 as guide (Lan et al., ECCV 2024).
+    Entry(
+        name="clip-h14",
+        kind="dense-clip",
+        description="dense CLIP ViT-H/14 on LAION-2B; scores are of clip-h14,head=proxyclip",
+        licence="MIT",
+        source="https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        scores={"voc": 65.0, "context": 35.4, "coco-object": 38.6, "ade20k": 24.2},
+        hub="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        hub_bytes=3_944_437_764,
+    ),
+    Entry(
+        name="siglip2-b16",
+        kind="dense-clip",
+        description="dense SigLIP 2 ViT-B/16, many languages; no dense score of it is published",
+        licence="Apache-2.0",
+        source="https://huggingface.co/timm/ViT-B-16-SigLIP2-256",
+        hub="timm/ViT-B-16-SigLIP2-256",
+        hub_bytes=1_500_936_200,
+    ),
+)
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+        UsageError: there is none, with the nearest name.
+    """
+    names = {entry.name: entry for entry in CATALOGUE}
+    if name in names:
+        return names[name]
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else "`ovseg models list` shows those there are"
+    raise UsageError(f"there is no model or file called {name}; {hint}")
+
+
+def local_file(entry: Entry) -> Path | None:
+    """Where the model's file is, or will be; None for what is built in or the hub will place."""
+    if entry.is_built_in:
+        return None
+    if entry.remote:
+        return target(entry.remote)
+    if entry.hub:
+        return cached_file(entry.hub, WEIGHT_NAMES)
+    return files.cache_folder() / "models" / f"{entry.name}.safetensors"
+
+
+def is_cached(entry: Entry) -> bool:
+    """Whether the model can be used without a network."""
+    path = local_file(entry)
+    if path is None:
+        return entry.is_built_in
+    return is_here(entry.remote) if entry.remote else path.is_file()
+
+
+def pull(entry: Entry, progress: Progress | None = None) -> Path | None:
+    """Make the model's file be here, and return its path; None for what is built in.
+
+    Raises:
+        ModelError: only people can fetch it, with the steps.
+        DownloadError: the source fails or does not keep its promise.
+    """
+    path = local_file(entry)
+    if entry.remote:
+        return fetch(entry.remote, progress=progress)
+    if entry.hub:
+        return hub_file(entry.hub, WEIGHT_NAMES, "then put it where the hub's cache would have it")
+    if path is None or path.is_file():
+        return path
+    raise ModelError(
+        f"{entry.name} cannot be fetched for you: its authors publish no checksum. Get "
+        f"{entry.released} from {entry.source}, then: ovseg models convert FILE.pth {path}"
+    )
+
+
+def load_model(
+    name_or_path: str | Path = BUILT_IN, device: str = "auto", *, in_torch: bool = False
+) -> SegmentationModel:
+    """Load a model by name and move it to a device.
+
+    Exported models run in their own runtime, all others in torch. The built-in one, which is both,
+    runs in ONNX Runtime where that is installed and the device is `auto` or `cpu`: there it gives
+    its first mask sooner, since torch takes long to import, and the same labels. A device that is
+    named otherwise (`cuda`, `mps`) is torch's.
+
+    Args:
+        name_or_path: as `ovseg segment --model` takes it.
+        device: as torch names it, or `auto`.
+        in_torch: have the built-in model in torch on every device, to take it apart.
+
+    Raises:
+        UsageError: the name is not known and no such file exists, or the device is not there.
+        ModelError: the file is no checkpoint of ovseg, damaged, or not downloaded yet.
+        MissingDependencyError: the model needs torch and torch is not installed. The built-in one
+            does without where ONNX Runtime is there.
+    """
+    if _is_export(Path(name_or_path)):
+        from ovseg.models.exported import read_exported
+
+        return read_exported(Path(name_or_path), device)
+    if str(name_or_path) == BUILT_IN:
+        return _built_in(device, in_torch)
+    if not _importable("torch"):
+        raise MissingDependencyError("torch", "torch", "this model")
+    chosen = choose_device(device)
+    if is_clip_name(str(name_or_path)):
+        from ovseg.models.clip.model import DenseClip
+
+        return DenseClip.load(str(name_or_path)).to(chosen)
+    if Path(name_or_path).exists():
+        from ovseg.models.ovsegmentor.predictor import read_model
+
+        return read_model(Path(name_or_path)).to(chosen)
+    return load_model(_file_of(str(name_or_path)), chosen)
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a path is an exported folder; for what is no folder, nothing is imported to know."""
+    if not path.is_dir():
+        return False
+    from ovseg.models.export_description import EXPORT_DESCRIPTION
+
+    return (path / EXPORT_DESCRIPTION).is_file()
+
+
+def _built_in(device: str, in_torch: bool) -> SegmentationModel:
+    """The starter in the runtime that suits the device; in the other where that is missing."""
+    kind = device.partition(":")[0]  # one of several processes has "cpu:0"
+    wants_torch = in_torch or kind not in ("auto", "cpu")
+    if not wants_torch and _importable("onnxruntime"):
+        return _in_onnx_runtime(kind)
+    if _importable("torch"):
+        from ovseg.models.starter.model import StarterModel
+
+        return StarterModel().to(choose_device(device))
+    if in_torch:
+        raise MissingDependencyError("torch", "torch", "this use of the built-in model")
+    if _importable("onnxruntime"):
+        return _in_onnx_runtime(device)
+    raise MissingDependencyError("onnxruntime (or torch)", "onnx", "the built-in model")
+
+
+def _in_onnx_runtime(device: str) -> SegmentationModel:
+    from ovseg.models.exported import BuiltInModel
+
+    return BuiltInModel(device)
+
+
+def _importable(package: str) -> bool:
+    """Whether a package can be imported, which is more than that it is there."""
+    try:
+        import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
+def _file_of(name: str) -> Path:
+    """The file of a model that the catalogue lists."""
+    entry = find_entry(name)
+    path = local_file(entry)
+    if path is None or not is_cached(entry):
+        raise ModelError(f"{name} is not on this machine yet: ovseg models pull {name}")
+    return path
+
+
+def choose_device(device: str) -> str:
+    """`auto` is the first of CUDA, MPS and CPU that is there; another name is checked."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next((name for name, usable in there.items() if usable), "cpu")
+    family = device.split(":")[0]
+    if family not in ("cpu", *there):
+        raise UsageError(f"unknown device {device}: choose auto, cpu, cuda or mps")
+    if not there.get(family, True):
+        raise UsageError(f"device {device} is not available to torch here: try --device cpu")
+    return device

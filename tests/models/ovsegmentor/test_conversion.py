@@ -1,0 +1,268 @@
+"""Released checkpoints: what they tell, and what becomes of them."""
+
+import json
+import shutil
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from ovseg.config.loading import recipe_from_values  # noqa: E402
+from ovseg.errors import ModelError, RecipeError, UsageError  # noqa: E402
+from ovseg.models.checkpoint import read_info, read_tensors  # noqa: E402
+from ovseg.models.ovsegmentor.conversion import convert_released  # noqa: E402
+from ovseg.models.ovsegmentor.inert_pickle import Inert, Name  # noqa: E402
+from ovseg.models.ovsegmentor.released import (  # noqa: E402
+    ReleasedCheckpoint,
+    plain,
+    read_released,
+    read_released_tensors,
+)
+from ovseg.models.ovsegmentor.released_config import released_model_values  # noqa: E402
+from ovseg.models.ovsegmentor.torch_archive import StorageRecord, TensorRecord  # noqa: E402
+
+PARITY = Path(__file__).parents[2] / "parity" / "data"
+HEADS = "model.text.heads=4"
+
+
+@pytest.fixture(scope="module")
+def reference() -> ReleasedCheckpoint:
+    return read_released(PARITY / "reference-a.pth")
+
+
+def test_every_tensor_of_the_fixture_is_there(reference: ReleasedCheckpoint) -> None:
+    expected = json.loads((PARITY / "reference-a.json").read_text())["keys"]
+    found = {name: list(record.shape) for name, record in reference.tensors.items()}
+    assert found == expected
+
+
+def test_numbers_agree_with_an_unrestricted_reading(
+    reference: ReleasedCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The fixture is ours to trust; stand-ins for omegaconf's classes let torch itself read it.
+    classes = {
+        "omegaconf": [],
+        "omegaconf.base": ["ContainerMetadata", "Metadata"],
+        "omegaconf.dictconfig": ["DictConfig"],
+        "omegaconf.listconfig": ["ListConfig"],
+        "omegaconf.nodes": ["AnyNode"],
+    }
+    for module, names in classes.items():
+        stand_in = types.ModuleType(module)
+        for name in names:
+            setattr(stand_in, name, type(name, (), {}))
+        monkeypatch.setitem(sys.modules, module, stand_in)
+    trusted = torch.load(reference.path, weights_only=False)["model"]
+    found = read_released_tensors(reference.path)
+    assert found.keys() == trusted.keys()
+    assert all(torch.equal(found[name], trusted[name]) for name in trusted)
+
+
+def test_the_stored_configuration_is_plain(reference: ReleasedCheckpoint) -> None:
+    assert reference.epoch == 3
+    assert reference.config["model"]["img_encoder"]["num_heads"] == [4, 4]
+    assert reference.config["data"] == {"train": {"batch_size": 256}}
+
+
+def test_sizes_follow_from_shapes_and_configuration(reference: ReleasedCheckpoint) -> None:
+    model = recipe_from_values(
+        {"model": released_model_values(reference)}, "fixture", [HEADS]
+    ).model
+    image, text = model.image, model.text
+    assert (model.embedding_width, model.projector_width) == (32, 4096)
+    assert (image.width, image.depths, image.heads, image.patch) == (64, (2, 2), 4, 16)
+    assert (image.image_size, image.group_tokens, image.groups) == (224, 16, 8)
+    assert (image.binding, image.mlp_ratio, image.drop_path) == ("released", 4.0, 0.0)
+    assert (text.architecture, text.width, text.depth, text.heads) == ("bert", 48, 2, 4)
+    assert (text.mlp_width, text.vocab_size, text.max_positions) == (96, 200, 32)
+    assert (text.encoder, text.max_tokens) == ("", 32)
+    assert not model.entity.mask_padding
+
+
+def record(*shape: int) -> TensorRecord:
+    return TensorRecord(StorageRecord("a/data/0", "float32", 1, 4), 0, shape, ())
+
+
+def published(architecture: str) -> dict[str, TensorRecord]:
+    """The deciding shapes of the two published sizes, and of a DistilBERT."""
+    width, vocabulary, positions, types = {
+        "bert": (768, 30_522, 512, 2),
+        "roberta": (384, 50_265, 514, 1),
+        "distilbert": (768, 30_522, 512, 0),
+    }[architecture]
+    image = "img_encoder.layers"
+    text = "text_encoder.transformer"
+    layer = f"{text}.transformer.layer" if architecture == "distilbert" else f"{text}.encoder.layer"
+    up = "ffn.lin1" if architecture == "distilbert" else "intermediate.dense"
+    tensors = {
+        "img_encoder.pos_embed": record(1, 196, width),
+        "img_encoder.patch_embed.proj.weight": record(width, 3, 16, 16),
+        f"{image}.0.group_token": record(1, 64, width),
+        f"{image}.0.downsample.mlp_inter.fc2.weight": record(8, width // 2),
+        f"{image}.0.blocks.0.mlp.fc1.weight": record(4 * width, width),
+        "img_projector.linear_out.weight": record(256, 4096, 1),
+        "img_projector.linear_hidden.0.weight": record(4096, width, 1),
+        f"{text}.embeddings.word_embeddings.weight": record(vocabulary, 768),
+        f"{text}.embeddings.position_embeddings.weight": record(positions, 768),
+    }
+    if types:
+        tensors[f"{text}.embeddings.token_type_embeddings.weight"] = record(types, 768)
+    depth = 6 if architecture == "distilbert" else 12
+    tensors |= {f"{layer}.{i}.{up}.weight": record(3072, 768) for i in range(depth)}
+    for stage in (0, 1):
+        for i in range(6):
+            tensors[f"{image}.{stage}.blocks.{i}.norm1.weight"] = record(width)
+    return tensors
+
+
+def values(tensors: Mapping[str, TensorRecord], **config: Any) -> dict[str, Any]:
+    checkpoint = ReleasedCheckpoint(Path("x.pth"), tensors, {"model": config}, None)
+    return released_model_values(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width", "encoder", "depth"),
+    [
+        ("bert", 768, "bert-base-uncased", 12),
+        ("roberta", 384, "roberta-base", 12),
+        ("distilbert", 768, "distilbert-base-uncased", 6),
+    ],
+)
+def test_published_sizes_need_no_word_from_people(
+    architecture: str, width: int, encoder: str, depth: int
+) -> None:
+    found = values(published(architecture), img_encoder={"num_heads": [8, 8]})
+    model = recipe_from_values({"model": found}, "x").model
+    assert (model.image.width, model.image.heads, model.image.depths) == (width, 8, (6, 6))
+    assert (model.image.group_tokens, model.image.groups, model.image.image_size) == (64, 8, 224)
+    assert (model.text.encoder, model.text.architecture) == (encoder, architecture)
+    assert (model.text.depth, model.text.heads, model.text.max_tokens) == (depth, 12, 77)
+
+
+def test_without_a_stored_configuration_the_usual_heads_are_assumed() -> None:
+    checkpoint = ReleasedCheckpoint(Path("x.pth"), published("bert"), {}, None)
+    assert released_model_values(checkpoint)["image"]["heads"] == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"img_encoder.pos_embed": record(1, 195, 768)}, "not square"),
+        ({"img_encoder.pos_embed": record(768)}, "img_encoder.pos_embed is missing or misshapen"),
+        ({"img_encoder.patch_embed.proj.weight": None}, "proj.weight is missing or misshapen"),
+    ],
+)
+def test_contradictory_sizes_are_named(change: dict, sentence: str) -> None:
+    tensors = {key: value for key, value in (published("bert") | change).items() if value}
+    with pytest.raises(ModelError, match=sentence):
+        values(tensors)
+
+
+def test_different_heads_per_stage_are_named() -> None:
+    with pytest.raises(ModelError, match="different numbers of heads"):
+        values(published("bert"), img_encoder={"num_heads": [8, 12]})
+
+
+def test_a_configuration_that_grows_without_end_is_refused() -> None:
+    laughs: Any = ["ha"]
+    for _ in range(40):
+        laughs = [laughs, laughs]
+    with pytest.raises(ModelError, match="too deep or too large"):
+        plain(laughs, "x")
+    circle: Any = Inert(Name("omegaconf.dictconfig", "DictConfig"), ())
+    circle.state = {"_content": {"self": circle}}
+    with pytest.raises(ModelError, match="too deep or too large"):
+        plain(circle, "x")
+
+
+def test_the_fixture_becomes_a_checkpoint_of_ours(tmp_path: Path) -> None:
+    out = tmp_path / "ours.safetensors"
+    made = convert_released(PARITY / "reference-a.pth", out, [HEADS])
+    info, tensors = read_info(out), read_tensors(out)
+    assert made.content_hash == info.content_hash
+    assert made.tensors == len(tensors) and made.parameters == info.parameters
+    assert info.model_class == "OVSegmentor" and not made.has_tokenizer
+    released = read_released_tensors(PARITY / "reference-a.pth")
+    assert torch.equal(tensors["logit_scale"], released["logit_scale"])
+    groups = released["img_encoder.layers.0.group_token"].squeeze(0)
+    assert torch.equal(tensors["image_encoder.group_tokens"], groups)
+
+
+def test_converting_twice_gives_the_same_content(tmp_path: Path) -> None:
+    made = [
+        convert_released(PARITY / "reference-a.pth", tmp_path / f"{i}.safetensors", [HEADS])
+        for i in range(2)
+    ]
+    assert made[0] == made[1]
+    assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()
+
+
+def test_a_size_that_the_file_does_not_tell_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"add --set model\.text\.heads=N"):
+        convert_released(PARITY / "reference-a.pth", tmp_path / "x.safetensors")
+    with pytest.raises(RecipeError, match="is no multiple of heads 5"):
+        convert_released(
+            PARITY / "reference-a.pth", tmp_path / "x.safetensors", ["model.text.heads=5"]
+        )
+    assert list(tmp_path.glob("*.safetensors")) == []
+
+
+def test_a_size_told_wrongly_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"does not fit OVSegmentor: .*of another shape"):
+        convert_released(
+            PARITY / "reference-a.pth",
+            tmp_path / "x.safetensors",
+            [HEADS, "model.image.groups=4"],
+        )
+    assert list(tmp_path.glob("*.safetensors")) == []
+
+
+def test_a_tokenizer_in_a_folder_comes_along(tmp_path: Path) -> None:
+    from tests.models.tokenizers import write_tokenizer
+
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    out = tmp_path / "ours.safetensors"
+    made = convert_released(
+        PARITY / "reference-a.pth", out, [HEADS, f"model.text.tokenizer={folder}"]
+    )
+    assert made.has_tokenizer
+    tokenizer = read_info(out).tokenizer
+    assert tokenizer is not None and "tokenizer.json" in tokenizer.files
+
+
+def test_a_tokenizer_that_is_nowhere_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "ours.safetensors"
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    made = convert_released(
+        PARITY / "reference-a.pth", out, [HEADS, f"model.text.tokenizer={absent}"]
+    )
+    assert not made.has_tokenizer
+    assert "will name its tokenizer but not bring it along" in caplog.text
+    assert "--set model.text.tokenizer=FOLDER" in caplog.text
+
+
+def test_module_prefixes_of_wrapped_models_are_taken_off(tmp_path: Path) -> None:
+    path = tmp_path / "wrapped.pth"
+    torch.save({"model": {"module.img_encoder.x": torch.ones(2)}}, path)
+    assert list(read_released_tensors(path)) == ["img_encoder.x"]
+
+
+def test_the_original_is_left_alone(tmp_path: Path) -> None:
+    source = tmp_path / "a.pth"
+    shutil.copy(PARITY / "reference-a.pth", source)
+    source.chmod(0o444)
+    before = source.read_bytes()
+    convert_released(source, tmp_path / "x.safetensors", [HEADS])
+    assert source.read_bytes() == before
+    assert replace(read_released(source), path=Path()) == replace(
+        read_released(PARITY / "reference-a.pth"), path=Path()
+    )

@@ -15,7 +15,7 @@ from ovseg_cli import console, cutouts, dataset_tables
 from ovseg_cli.defaults import DefaultCommandGroup
 
 if TYPE_CHECKING:
-    from ovseg.data.corpus.build import Progress
+    from ovseg.data.workers import Progress
 
 _BUILD = "from"
 
@@ -117,11 +117,11 @@ def build(
 
     Example: ovseg build-dataset cc12m --source cc12m.tsv --entities paper100 --output data/cc4m
     """
-    from ovseg.data.corpus.build import BuildOptions, EntityOptions, build_dataset, plan_only
-    from ovseg.data.corpus.encoding import ImageOptions
-    from ovseg.data.corpus.engines import Engine
-    from ovseg.data.corpus.guard import FetchOptions
-    from ovseg.data.corpus.sources import Columns, resolve_source
+    from ovseg.data.build.engine import Engine
+    from ovseg.data.build.guard import FetchOptions
+    from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset, plan_only
+    from ovseg.data.build.sources import Columns, resolve_source
+    from ovseg.data.dataset.folder import ImageOptions
     from ovseg.errors import UsageError
 
     options = BuildOptions(
@@ -162,7 +162,7 @@ def inspect(
 
     Example: ovseg build-dataset inspect data/cc4m --samples 3
     """
-    from ovseg.data.corpus.inspection import inspect_dataset
+    from ovseg.data.build.inspection import inspect_dataset
 
     with _steps() as progress:
         found = inspect_dataset(folder, samples, verify, seed, progress)
@@ -181,7 +181,7 @@ def merge(
 
     Example: ovseg build-dataset merge part1 part2 --output data/cc4m
     """
-    from ovseg.data.corpus.merging import merge_datasets
+    from ovseg.data.build.copying import merge_datasets
 
     with _steps() as progress:
         summary = merge_datasets(parts, output, progress)
@@ -197,7 +197,7 @@ def publish(
 
     Example: ovseg build-dataset publish data/cc4m s3://bucket/cc4m
     """
-    from ovseg.data.corpus.publishing import publish_dataset
+    from ovseg.data.build.copying import publish_dataset
 
     with _steps() as progress:
         sent = publish_dataset(folder, address, progress)
@@ -218,11 +218,10 @@ def agreement(
 
     Example: ovseg build-dataset agreement cc3m --source cc3m-validation.tsv
     """
-    from ovseg.data.corpus.agreement import measure_agreement
-    from ovseg.data.corpus.captions import Tally
-    from ovseg.data.corpus.entities import load_entities
-    from ovseg.data.corpus.sources import Columns, resolve_source
-    from ovseg.data.corpus.tagging import Tagger
+    from ovseg.data.build.sources import Columns, resolve_source
+    from ovseg.data.build.tagging import Tagger, measure_agreement
+    from ovseg.data.dataset.entities import load_entities
+    from ovseg.data.dataset.plan import Tally
 
     columns = Columns(format, url_column, tuple(caption_column or ()))
     found = resolve_source(source, file, columns, None)
@@ -247,7 +246,7 @@ def _parse_part(text: str) -> tuple[int, int]:
 
 def _download(source: str, progress: "Progress") -> "Callable[[int, int | None], None]":
     """Says, with the first bytes, what is downloaded and how large it is."""
-    from ovseg.data.corpus.sources import KNOWN
+    from ovseg.data.build.sources import KNOWN
 
     announced = False
 

@@ -79,12 +79,12 @@ def cutouts(
 
 
 @contextmanager
-def _stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+def _stage_bars() -> Iterator[Callable[[str, int, int | None], None]]:
     """A progress bar that begins anew with every stage."""
     with progress("", total=None) as bars:
         task = bars.task_ids[0]
 
-        def report(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int | None) -> None:
             bars.update(task, description=stage, completed=done, total=total)
 
         yield report

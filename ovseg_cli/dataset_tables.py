@@ -9,11 +9,11 @@ import typer
 from ovseg_cli import console
 
 if TYPE_CHECKING:
-    from ovseg.data.corpus.agreement import Agreement
-    from ovseg.data.corpus.dataset import Summary
-    from ovseg.data.corpus.entities import EntityList
-    from ovseg.data.corpus.inspection import Inspection
-    from ovseg.data.corpus.plan import PlanSummary
+    from ovseg.data.build.inspection import Inspection
+    from ovseg.data.build.tagging import Agreement
+    from ovseg.data.dataset.entities import EntityList
+    from ovseg.data.dataset.folder import Summary
+    from ovseg.data.dataset.plan import PlanSummary
 
 
 def print_plan(entities: "EntityList", plan: "PlanSummary", need: int, as_json: bool) -> None:

@@ -27,12 +27,12 @@ from torch.nn import functional
 
 from ovseg.config.loading import load_recipe
 from ovseg.config.schema import Recipe
+from ovseg.data.images import decode
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.files import write_text
 from ovseg.models.checkpoint import write_checkpoint
 from ovseg.models.ovsegmentor.predictor import Predictor, read_model
 from ovseg.training import setup
-from ovseg.training.feed.decoding import decode
 from ovseg.training.run import train
 from ovseg.training.step import normalised
 from ovseg_cli.epoch_evaluation import result_of

@@ -1,6 +1,6 @@
-"""Makes ovseg/data/corpus/visual_nouns.tsv from WordNet 3.0 (Debian package wordnet-base).
+"""Makes ovseg/data/build/visual_nouns.tsv from WordNet 3.0 (Debian package wordnet-base).
 
-    python tools/make_visual_nouns.py /usr/share/wordnet ovseg/data/corpus/visual_nouns.tsv
+    python tools/make_visual_nouns.py /usr/share/wordnet ovseg/data/build/visual_nouns.tsv
 
 A noun is taken for visible when its most frequent sense lies in one of the groups of `GROUPS`
 and is no child of `NOT_VISIBLE`. Nouns of one first sense share their third column, so that

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovseg.data.images import Pixels, read_image, resize, resized_shape
+from ovseg.data.workers import map_chunks
 from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet, Labels
-from ovseg.evaluation.threads import map_chunks
 from ovseg.inference.score_maps import Box
 from ovseg.inference.windows import SlidingWindow, boxes_of
 from ovseg.models.interface import Preprocessing

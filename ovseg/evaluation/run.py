@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from array_api_compat import array_namespace, device, is_torch_array
 
+from ovseg.data.workers import map_chunks
 from ovseg.distributed import Processes, processes
 from ovseg.errors import DataError
 from ovseg.evaluation.encoding import EncodedView, encode_views
@@ -27,7 +28,7 @@ from ovseg.evaluation.overlap import Counts, areas, boundary_counts, confusion_m
 from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.records import ImageRecord, RecordStore
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet, Labels
-from ovseg.evaluation.threads import compute_threads, map_chunks, shared_by
+from ovseg.evaluation.threads import compute_threads, shared_by
 from ovseg.files import cache_folder
 from ovseg.models.interface import Array, SegmentationModel, to_numpy
 from ovseg.version import __version__

@@ -1,26 +1,7 @@
-"""Worker threads: chunks of work in order, and torch's own threads shared among them."""
+"""Torch's own threads, shared among worker threads."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def map_chunks(
-    pool: Executor, work: Callable[[T], R], chunks: Iterable[Sequence[T]], ahead: int
-) -> Iterator[list[R]]:
-    """The results of chunk after chunk, in order, with `ahead` further chunks under way."""
-    pending: deque[list[Future[R]]] = deque()
-    for chunk in chunks:
-        pending.append([pool.submit(work, item) for item in chunk])
-        if len(pending) > ahead:
-            yield [future.result() for future in pending.popleft()]
-    while pending:
-        yield [future.result() for future in pending.popleft()]
 
 
 def compute_threads() -> int:

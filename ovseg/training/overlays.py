@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from ovseg.data.dataset.index import PairIndex
+from ovseg.data.dataset.shards import UnreadableError
+from ovseg.data.images import UndecodableError, decode
 from ovseg.files import replacing
 from ovseg.models.ovsegmentor.model import OVSegmentor
-from ovseg.training.feed.decoding import UndecodableError, decode
-from ovseg.training.feed.index import PairIndex, UnreadableError
 from ovseg.training.step import normalised
 
 _IMAGES = 6

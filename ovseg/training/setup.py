@@ -10,6 +10,8 @@ import torch
 
 from ovseg.config.model import ModelConfig
 from ovseg.config.schema import LossConfig, Recipe, TrainConfig
+from ovseg.data.dataset.index import PairIndex, open_index
+from ovseg.data.dataset.webdataset import expand
 from ovseg.errors import RecipeError, UsageError
 from ovseg.models.checkpoint import load_state, read_info, read_tensors
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
@@ -27,12 +29,11 @@ from ovseg.models.tokenizer import (
     restore_tokenizer,
 )
 from ovseg.training.feed.augmentation import Augmentation, augmentation_of, self_check
-from ovseg.training.feed.index import PairIndex, open_index
 from ovseg.training.feed.maker import BatchMaker, Wanted
 from ovseg.training.feed.pairs import Draw
 from ovseg.training.feed.sampler import IndexSampler, Share, steps_per_epoch
+from ovseg.training.feed.stream import StreamSampler
 from ovseg.training.feed.vocabulary import learn_tokenizer
-from ovseg.training.feed.webdataset import StreamSampler, expand
 from ovseg.training.step import LossWeights
 
 _log = logging.getLogger(__name__)

@@ -25,17 +25,16 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from ovseg.data.corpus.build import BuildOptions, EntityOptions, make_plan
-from ovseg.data.corpus.captions import Tally
-from ovseg.data.corpus.dataset import Dataset
-from ovseg.data.corpus.encoding import ImageOptions, PreparedImage, prepare_image
-from ovseg.data.corpus.engines import Engine
-from ovseg.data.corpus.entities import load_entities
-from ovseg.data.corpus.matching import Matcher
-from ovseg.data.corpus.plan import PlanSummary
-from ovseg.data.corpus.shards import PlanRow, write_shard
-from ovseg.data.corpus.sources import Columns, resolve_source
-from ovseg.data.corpus.tables import Layout, read_table
+from ovseg.data.build.encoding import prepare_image
+from ovseg.data.build.engine import Engine
+from ovseg.data.build.matching import Matcher
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, make_plan
+from ovseg.data.build.sources import Columns, resolve_source
+from ovseg.data.build.tables import Layout, read_table
+from ovseg.data.dataset.entities import load_entities
+from ovseg.data.dataset.folder import Dataset, ImageOptions
+from ovseg.data.dataset.plan import PlanSummary, Tally
+from ovseg.data.dataset.shards import PlanRow, PreparedImage, write_shard
 
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
@@ -102,7 +101,7 @@ def bench_ratios(captions: Path) -> None:
     """Captions per second on one core: ours, tokenise and look up, and a tagger."""
     from nltk.tokenize import NLTKWordTokenizer
 
-    from ovseg.data.corpus.tagging import Tagger
+    from ovseg.data.build.tagging import Tagger
 
     texts = pl.concat(read_table(str(captions), Layout("tsv", 1, (0,)), Tally()))["caption"]
     entities = load_entities("paper100")

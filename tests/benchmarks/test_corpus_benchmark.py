@@ -7,12 +7,13 @@ import polars as pl
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.data.corpus.encoding import ImageOptions, PreparedImage, prepare_image
-from ovseg.data.corpus.entities import load_entities
-from ovseg.data.corpus.matching import Matcher
-from ovseg.data.corpus.partners import EntityLists, draw_partners
-from ovseg.data.corpus.shards import PlanRow, write_shard
-from tests.data.corpus.pictures import picture
+from ovseg.data.build.encoding import prepare_image
+from ovseg.data.build.matching import Matcher
+from ovseg.data.dataset.entities import load_entities
+from ovseg.data.dataset.folder import ImageOptions
+from ovseg.data.dataset.partners import EntityLists, draw_partners
+from ovseg.data.dataset.shards import PlanRow, PreparedImage, write_shard
+from tests.data.pictures import picture
 
 CAPTIONS = [
     "a man walks his dog along the beach at sunset",

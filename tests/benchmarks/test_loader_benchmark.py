@@ -16,10 +16,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from ovseg.data.dataset.index import open_index
+from ovseg.data.images import decode
 from ovseg.models.tokenizer import HubTokenizer
 from ovseg.training.feed.augmentation import Augmentation
-from ovseg.training.feed.decoding import decode
-from ovseg.training.feed.index import open_index
 from ovseg.training.feed.maker import BatchMaker, Wanted
 from ovseg.training.feed.order import paired_order
 from ovseg.training.feed.sampler import IndexSampler, Share

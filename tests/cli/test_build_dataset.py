@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ovseg_cli.__main__ import run
-from tests.data.corpus.pictures import picture
+from tests.data.pictures import picture
 
 OPTIONS = ["--entities", "paper100", "--image-size", "32", "--partners", "2", "--workers", "1"]
 

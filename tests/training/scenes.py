@@ -6,14 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from ovseg.data.corpus.dataset import INDEX
-from ovseg.data.corpus.encoding import PreparedImage
-from ovseg.data.corpus.partners import EntityLists, write_partners
-from ovseg.data.corpus.shards import INDEX_SCHEMA, PlanRow, write_shard
+from ovseg.data.dataset.index import write_index
+from ovseg.data.dataset.partners import EntityLists, write_partners
+from ovseg.data.dataset.shards import PlanRow, PreparedImage, write_shard
+from ovseg.data.store import open_store
 
 SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 220), "white": (250,) * 3}
@@ -47,7 +45,6 @@ def make_scenes(
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     per_shard = -(-pairs // shards)
-    tables, lists = [], []
     for shard in range(shards):
         rows, images = [], []
         for number in range(shard * per_shard, min((shard + 1) * per_shard, pairs)):
@@ -60,18 +57,13 @@ def make_scenes(
             else:
                 ends = [len(before) + len(SHAPES[entity])]
                 spans = ([entity], [len(before)], ends)
-            lists.append(spans[0])
             rows.append(PlanRow(f"made/{number}", caption, None, None, *spans))
             data = b"no image" * 40 if number in bad else draw(SHAPES[entity], colour, random)
             images.append(PreparedImage(data, 80, 80))
         write_shard(folder, shard, rows, images, SHAPES)
-        tables.append(pq.read_table(folder / f"{shard:06d}.parquet"))
-    schema = pa.schema([field for field in INDEX_SCHEMA if field.name != "status"])
-    pq.write_table(pa.concat_tables(tables).select(schema.names), folder / INDEX)
+    offsets, entities = write_index(open_store(folder), range(shards))
     listed = "\n".join(f'[[entity]]\nname = "{name}"\n' for name in SHAPES)
     (folder / "entities.toml").write_text(listed)
-    offsets = np.cumsum([0, *(len(each) for each in lists)])
-    flat = np.array([entity for each in lists for entity in each])
-    write_partners(EntityLists(offsets, flat, len(SHAPES)), folder, 4, seed)
+    write_partners(EntityLists(offsets, entities, len(SHAPES)), folder, 4, seed)
     (folder / "dataset.json").write_text(json.dumps({"made": "by the tests"}))
     return folder

@@ -29,7 +29,8 @@ from ovseg.data.cutouts.request import (
     scene_counts,
 )
 from ovseg.data.cutouts.split import TEST, TRAIN, Split, split_backgrounds, split_cutouts
-from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
+from ovseg.data.cutouts.tasks import Piece, run_pieces
+from ovseg.data.workers import Progress
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
 

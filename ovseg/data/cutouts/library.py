@@ -5,7 +5,6 @@ stamps have; an SVG may have one or name itself in its metadata, as Open Clip Ar
 used is cropped to what is visible and kept as PNG, at most `STORED_SIDE` pixels long.
 """
 
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from ovseg.data.cutouts import duplicates
 from ovseg.data.cutouts.naming import Description, NameTable, Rejected, name_of
 from ovseg.data.cutouts.renderer import Renderer
+from ovseg.data.images import DAMAGED, LARGE, UNKNOWN, UndecodableError, open_image
 from ovseg.files import replacing
 
 STORED_SIDE = 384
@@ -182,19 +181,17 @@ def _may_mirror(path: Path) -> bool:
 
 
 def _decode(data: bytes) -> NDArray[np.uint8]:
+    rgba = None
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "WEBP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Rejected("too many pixels")
-            if "A" not in image.getbands() and "transparency" not in image.info:
-                raise Rejected("no transparency")
-            return np.asarray(image.convert("RGBA"))
-    except Image.DecompressionBombError as error:
-        raise Rejected("too many pixels") from error
-    except UnidentifiedImageError as error:
-        raise Rejected("not a picture") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise Rejected("damaged picture") from error
+        with open_image(data, ("PNG", "WEBP"), MAX_PIXELS) as image:
+            if "A" in image.getbands() or "transparency" in image.info:
+                rgba = np.asarray(image.convert("RGBA"))
+    except UndecodableError as error:
+        reasons = {LARGE: "too many pixels", UNKNOWN: "not a picture", DAMAGED: "damaged picture"}
+        raise Rejected(reasons[error.kind]) from error
+    if rgba is None:
+        raise Rejected("no transparency")
+    return rgba
 
 
 def _render(data: bytes, renderer: Renderer) -> NDArray[np.uint8]:

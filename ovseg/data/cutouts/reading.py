@@ -9,7 +9,8 @@ from ovseg.data.cutouts import backgrounds, library
 from ovseg.data.cutouts.backgrounds import Background, BackgroundChunk
 from ovseg.data.cutouts.library import CutOut, LibraryChunk
 from ovseg.data.cutouts.request import CutoutsRequest, Sources
-from ovseg.data.cutouts.tasks import Piece, Progress, run_pieces
+from ovseg.data.cutouts.tasks import Piece, run_pieces
+from ovseg.data.workers import Progress
 
 _FILES_PER_PIECE = 32
 _PHOTOGRAPHS_PER_PIECE = 4

@@ -6,17 +6,15 @@ know of each other, so that neither their order nor the number of processes show
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from ovseg.data.processes import worker_pool
+from ovseg.data.workers import Progress, map_in_processes
 from ovseg.files import write_text
 
 Arguments = TypeVar("Arguments")
-# Called with the stage's name, and how many items of how many are done.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -66,23 +64,11 @@ def run_pieces(
             _run(function, piece)
             report(piece)
     else:
-        _run_parallel(function, waiting, workers, report)
+        run = partial(_run, function)
+        done_pieces = map_in_processes(run, waiting, min(workers, len(waiting)))
+        for piece, _ in zip(waiting, done_pieces, strict=True):
+            report(piece)
     return [json.loads(piece.record.read_text(encoding="utf-8")) for piece in pieces]
-
-
-def _run_parallel(
-    function: Callable[[Arguments], Any],
-    pieces: Sequence[Piece[Arguments]],
-    workers: int,
-    report: Callable[[Piece[Arguments]], None],
-) -> None:
-    with worker_pool(min(workers, len(pieces))) as pool:
-        futures: dict[Future[None], Piece[Arguments]] = {
-            pool.submit(_run, function, piece): piece for piece in pieces
-        }
-        for future in as_completed(futures):
-            future.result()
-            report(futures[future])
 
 
 def _run(function: Callable[[Arguments], Any], piece: Piece[Arguments]) -> None:

@@ -11,13 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ovseg.data.dataset.index import PairIndex
+from ovseg.data.dataset.pairs import Pair
+from ovseg.data.dataset.shards import UnreadableError
+from ovseg.data.images import UndecodableError, decode
 from ovseg.models.tokenizer import Tokenizer
 from ovseg.training.batch import Batch, CrossImages, Problem, Questions
 from ovseg.training.feed.augmentation import Augmentation
-from ovseg.training.feed.decoding import UndecodableError, decode
-from ovseg.training.feed.index import PairIndex, UnreadableError
 from ovseg.training.feed.order import NOTHING
-from ovseg.training.feed.pairs import Draw, Pair
+from ovseg.training.feed.pairs import Draw
 from ovseg.training.feed.texts import mask_mentions, prompt_for
 
 Pixels = npt.NDArray[np.uint8]

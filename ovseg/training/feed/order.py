@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from ovseg.training.feed.index import PairIndex
+from ovseg.data.dataset.index import PairIndex
+from ovseg.data.splitmix import mix
 
 Numbers = npt.NDArray[np.int64]
 NOTHING = -1
@@ -96,9 +97,6 @@ def _neighbours(
 
 
 def sample_seed(seed: int, epoch: int, position: int) -> int:
-    """Seed of the sample at a position of an epoch, 64 bits (splitmix64's finaliser)."""
-    mask = (1 << 64) - 1
-    word = (seed * 0x9E3779B97F4A7C15 + epoch * 0xD1342543DE82EF95 + position + 1) & mask
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        word = ((word ^ (word >> shift)) * factor) & mask
-    return word ^ (word >> 31)
+    """Seed of the sample at a position of an epoch, 64 bits."""
+    word = seed * 0x9E3779B97F4A7C15 + epoch * 0xD1342543DE82EF95 + position + 1
+    return mix(word & (1 << 64) - 1)

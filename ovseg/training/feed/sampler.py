@@ -8,8 +8,8 @@ there are, and the state of the data is a number: the step.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ovseg.data.dataset.index import PairIndex
 from ovseg.errors import DataError
-from ovseg.training.feed.index import PairIndex
 from ovseg.training.feed.order import Order, paired_order, sample_seed, shuffled_order
 from ovseg.training.feed.pairs import Draw
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ovseg.training.feed.pairs import Mention, Pair
+from ovseg.data.dataset.pairs import Mention, Pair
 
 PLAIN_PROMPT = "a photo of {}"
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ovseg.config.schema import AugmentationConfig
+from ovseg.data.images import UndecodableError, decode
 from ovseg.errors import RecipeError
 from ovseg.training.feed.augmentation import Augmentation, augmentation_of, self_check
-from ovseg.training.feed.decoding import UndecodableError, decode
-from tests.data.corpus.pictures import picture
+from tests.data.pictures import picture
 
 PAPER = "rand-m9-mstd0.5-inc1"
 

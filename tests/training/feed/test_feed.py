@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from ovseg.data.dataset.index import PairIndex, open_index
+from ovseg.data.dataset.pairs import Mention, Pair
+from ovseg.data.dataset.webdataset import expand, read_shard
 from ovseg.errors import DataError
 from ovseg.models.tokenizer import HubTokenizer
 from ovseg.training.feed.augmentation import Augmentation
-from ovseg.training.feed.index import PairIndex, open_index
 from ovseg.training.feed.loader import load_batches
 from ovseg.training.feed.maker import BatchMaker, Wanted
 from ovseg.training.feed.order import NOTHING, paired_order, sample_seed, shuffled_order
-from ovseg.training.feed.pairs import Mention, Pair
 from ovseg.training.feed.sampler import IndexSampler, Share
+from ovseg.training.feed.stream import StreamSampler
 from ovseg.training.feed.texts import mask_mentions, prompt_for
 from ovseg.training.feed.vocabulary import learn_tokenizer
-from ovseg.training.feed.webdataset import StreamSampler, expand, read_shard
 from tests.training.scenes import make_scenes
 
 HOST = torch.device("cpu")

@@ -1,0 +1,125 @@
+"""Any webdataset, read as a stream: tar files with an image and its caption under one name.
+
+Nothing in the archives is executed or unpickled: members are bytes, and only images, `.txt` and
+`.json` are looked at.
+"""
+
+import json
+import logging
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ovseg.data.dataset.pairs import Mention, Pair, RawPair
+from ovseg.errors import DataError, MissingDependencyError
+
+_log = logging.getLogger(__name__)
+
+_IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
+_MAX_IMAGE, _MAX_TEXT = 50_000_000, 1_000_000  # bytes; more is no photo and no caption
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """Addresses with `{000..431}` written out."""
+    found = list(patterns)
+    while any(_RANGE.search(pattern) for pattern in found):
+        found = [address for pattern in found for address in _expand_first(pattern)]
+    return found
+
+
+def _expand_first(pattern: str) -> list[str]:
+    match = _RANGE.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last = match.groups()
+    numbers = range(int(first), int(last) + 1)
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [f"{before}{number:0{len(first)}d}{after}" for number in numbers]
+
+
+def read_shard(address: str) -> Iterator[RawPair]:
+    """The pairs of one tar file, in its order; members without a partner are counted and logged.
+
+    Raises:
+        DataError: the file is not there, or no tar file.
+    """
+    incomplete = 0
+    try:
+        with _open(address) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+            for group in _groups(archive):
+                pair = group.pair()
+                incomplete += pair is None
+                if pair is not None:
+                    yield pair
+    except FileNotFoundError as error:
+        raise DataError(f"{address} does not exist") from error
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise DataError(f"{address} cannot be read as a tar file ({error})") from error
+    if incomplete:
+        _log.warning("%s: %d samples without an image or a caption", address, incomplete)
+
+
+@dataclass
+class _Group:
+    """The members under one name."""
+
+    key: str
+    members: dict[str, bytes] = field(default_factory=dict)
+
+    def pair(self) -> RawPair | None:
+        image = next((self.members[kind] for kind in _IMAGES if kind in self.members), None)
+        described = _parsed(self.members.get("json"))
+        text = self.members.get("txt")
+        caption = text.decode("utf-8", "replace") if text is not None else described.get("caption")
+        if image is None or not isinstance(caption, str) or not caption.strip():
+            return None
+        # Places in the text of the .json are those of its own caption.
+        mentions = _mentions(described) if described.get("caption", caption) == caption else ()
+        return RawPair(Pair(self.key, caption, mentions), image)
+
+
+def _groups(archive: tarfile.TarFile) -> Iterator[_Group]:
+    group: _Group | None = None
+    for member in archive:
+        folder, _, name = member.name.rpartition("/")
+        stem, _, kind = name.partition(".")
+        key, kind = f"{folder}/{stem}".lstrip("/"), kind.lower()
+        if not member.isreg() or not (kind in _IMAGES or kind in ("txt", "json")):
+            continue
+        if group is None or group.key != key:
+            if group is not None:
+                yield group
+            group = _Group(key)
+        stream = archive.extractfile(member)
+        if stream is not None and member.size <= (_MAX_IMAGE if kind in _IMAGES else _MAX_TEXT):
+            group.members[kind] = stream.read()
+    if group is not None:
+        yield group
+
+
+def _parsed(text: bytes | None) -> dict[str, Any]:
+    try:
+        values = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _mentions(described: dict[str, Any]) -> tuple[Mention, ...]:
+    """Those that `ovseg build-dataset` writes down; none in other people's files."""
+    try:
+        entries = described.get("entities", [])
+        return tuple(Mention(str(e["name"]), int(e["start"]), int(e["end"])) for e in entries)
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _open(address: str) -> Any:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise MissingDependencyError("fsspec", "train", "reading shards") from error
+    return fsspec.open(address, "rb").open()

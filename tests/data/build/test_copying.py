@@ -1,0 +1,56 @@
+"""Copying a data set through fsspec: complete, incremental, in the order that says so."""
+
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from ovseg.data.build.copying import publish_dataset
+from ovseg.data.build.engine import Engine
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
+from ovseg.data.build.sources import Columns, resolve_source
+from ovseg.data.dataset.folder import ImageOptions
+from ovseg.errors import DataError
+from tests.data.pictures import picture
+
+
+def _build(folder: Path, part: tuple[int, int]) -> Path:
+    photos = folder / "photos"
+    photos.mkdir(exist_ok=True)
+    for number in range(6):
+        (photos / f"{number}.jpg").write_bytes(picture(number))
+        (photos / f"{number}.txt").write_text("a dog")
+    options = BuildOptions(
+        EntityOptions("paper100"),
+        ImageOptions(32),
+        engine=Engine(workers=1),
+        rows_per_shard=2,
+        partners=2,
+        part=part,
+    )
+    build_dataset(resolve_source(str(photos), "", Columns(), None), folder / "data", options)
+    return folder / "data"
+
+
+def test_shards_go_as_they_are_built_and_once(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    address = f"memory://{tmp_path.name}/data"
+    folder = _build(tmp_path, (1, 3))
+    assert publish_dataset(folder, address) == 4 + 4
+    assert not memory.exists(f"{address}/dataset.json")
+    _build(tmp_path, (1, 1))
+    assert publish_dataset(folder, address) == 2 * 4 + 7
+    assert publish_dataset(folder, address) == 0
+    names = {path.name for path in folder.iterdir()} - {".lock"}
+    assert {Path(path).name for path in memory.ls(address, detail=False)} == names
+    for name in names:
+        assert memory.cat_file(f"{address}/{name}") == (folder / name).read_bytes()
+
+
+def test_where_nobody_can_write(tmp_path: Path) -> None:
+    folder = _build(tmp_path, (1, 1))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write to"):
+        publish_dataset(folder, str(tmp_path / "file" / "below"))
+    with pytest.raises(DataError, match="cannot read from nosuch://place: Protocol not known"):
+        publish_dataset(folder, "nosuch://place")

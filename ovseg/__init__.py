@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, Any
 from ovseg.version import __version__
 
 if TYPE_CHECKING:
-    from ovseg.api import segment
+    from ovseg.api import evaluate, segment
     from ovseg.data.class_list import ClassList
+    from ovseg.evaluation.result import EvaluationResult
     from ovseg.inference.options import Options
     from ovseg.inference.segmentation import Segmentation
     from ovseg.inference.segmenter import Segmenter
 
-__all__ = ["ClassList", "Options", "Segmentation", "Segmenter", "__version__", "segment"]
+__all__ = [
+    "ClassList",
+    "EvaluationResult",
+    "Options",
+    "Segmentation",
+    "Segmenter",
+    "__version__",
+    "evaluate",
+    "segment",
+]
 
 _HOMES = {
     "ClassList": "ovseg.data.class_list",
+    "EvaluationResult": "ovseg.evaluation.result",
     "Options": "ovseg.inference.segmenter",
     "Segmentation": "ovseg.inference.segmentation",
     "Segmenter": "ovseg.inference.segmenter",
+    "evaluate": "ovseg.api",
     "segment": "ovseg.api",
 }
 

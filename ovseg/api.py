@@ -3,14 +3,16 @@
 Each puts together what lies below it and returns a typed result; nothing is printed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
+    from ovseg.evaluation.result import EvaluationResult
     from ovseg.inference.inputs import ImageLike
     from ovseg.inference.segmentation import Segmentation
+    from ovseg.models.interface import SegmentationModel
 
 
 def segment(
@@ -37,3 +39,75 @@ def segment(
     from ovseg.inference.segmenter import Segmenter
 
     return Segmenter.from_pretrained(model, device).segment(image, classes, **options)
+
+
+def evaluate(
+    name: str,
+    data: str | Path,
+    model: "str | Path | SegmentationModel" = "starter",
+    device: str = "auto",
+    *,
+    protocol: str | Path | None = None,
+    split: str | None = None,
+    labels: str | None = None,
+    threshold: float | None = None,
+    refine: str | None = None,
+    tta: Sequence[str] = (),
+    sweep: bool = False,
+    limit: int | None = None,
+    batch_size: int = 16,
+    save: str | Path | None = None,
+    report: str | Path | None = None,
+    fresh: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> "EvaluationResult":
+    """Evaluate a model on a benchmark set, read from its folder as downloaded.
+
+    A run that was interrupted goes on when it is called again with the same arguments. In processes
+    that `accelerate launch` or torchrun has started, each takes its share of the images; all get
+    the same result, and the first one writes.
+
+    Args:
+        name: of the set, such as `voc`; `ovseg.evaluation.sets.catalogue.SETS` has all.
+        data: the set's folder.
+        model: a model's name, checkpoint or exported folder, or a model.
+        device: as torch names it, or `auto`.
+        protocol: `own`, `groupvit`, `tcl`, `sclip` or a TOML file; by default the one that models
+            of this kind are published under.
+        split: part of the set; by default that of the papers.
+        labels: for `coco-object`, `stuffthingmaps`, `panoptic` or `instances`.
+        threshold: of the background, instead of the protocol's.
+        refine: `pamr` or `none`, instead of the protocol's.
+        tta: views to average over: `flip`, `scales` or both.
+        sweep: also the score at other background thresholds, from the same pass.
+        limit: only the first images, for a trial.
+        batch_size: most windows that go through the encoder at once.
+        save: file for the result as JSON.
+        report: folder for a page of tables, charts and pictures, `index.html`.
+        fresh: forget what an interrupted run has left.
+        on_progress: called with images done and in all.
+
+    Returns:
+        Counts and scores, shares in 0..1, with all it takes to say what they are of.
+
+    Raises:
+        UsageError: there is no such set, split, protocol or augmentation.
+        DataError: files of the set are missing or damaged.
+        OvsegError: the model or the protocol cannot be read.
+    """
+    from ovseg.evaluation.evaluate import measure, model_of, prepare, protocol_changes, write
+    from ovseg.evaluation.sets.catalogue import open_set
+
+    changes = protocol_changes(threshold, refine, tta)
+    evaluated = open_set(name, Path(data), split, labels).first(limit)
+    run = prepare(
+        model_of(model, device),
+        evaluated,
+        None if protocol is None else str(protocol),
+        changes,
+        sweep=sweep,
+        batch=batch_size,
+    )
+    result = measure(run, on_progress, fresh=fresh)
+    write(run, result, save, report)
+    return result

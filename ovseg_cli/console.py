@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,14 @@ def progress(description: str, total: float | None, shown: bool = True) -> Itera
         return
     with bars:
         yield bars
+
+
+@contextmanager
+def counted(description: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, by what moves it: a function of how many are done and how many there are."""
+    with progress(description, None, shown) as bars:
+        task = bars.task_ids[0]
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 class _WarningsToStderr(logging.Handler):

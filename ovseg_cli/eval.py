@@ -1,21 +1,23 @@
 """`ovseg eval`: a model on a benchmark, and what to make of the score."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ovseg.errors import UsageError
-from ovseg_cli.console import print_warning, progress, stderr, stdout
+from ovseg_cli.console import counted, stderr
 from ovseg_cli.defaults import DefaultCommandGroup
-from ovseg_cli.eval_ranking import AsJson, Device, Model, classify, load, retrieve
 
 if TYPE_CHECKING:
-    from ovseg.evaluation.result import EvaluationResult
-    from ovseg.evaluation.run import Run
-    from ovseg.evaluation.sets.base import EvaluationSet
-    from ovseg.models.interface import SegmentationModel
+    from ovseg.evaluation.ranking import Classification, Retrieval
+
+Model = Annotated[str, typer.Option(help="A model's name or file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+R = TypeVar("R", "Classification", "Retrieval")
 
 HELP = """
 Evaluate a model on a benchmark.
@@ -59,9 +61,6 @@ class _SetFirst(DefaultCommandGroup):
 
 
 app = typer.Typer(cls=_SetFirst, help=HELP, no_args_is_help=True, rich_markup_mode=None)
-
-app.command("classify")(classify)
-app.command("retrieve")(retrieve)
 
 
 @app.command("evaluate", help=EXAMPLES, hidden=True)
@@ -116,39 +115,55 @@ def evaluate(
         bool, typer.Option("--fresh", help="Forget what an interrupted run has left.")
     ] = False,
 ) -> None:
+    import ovseg
     from ovseg.distributed import leave_processes, processes
-    from ovseg.evaluation.protocol import load_protocol, protocol_for_model, swept_thresholds
-    from ovseg.evaluation.run import Run
-    from ovseg.evaluation.sets.catalogue import open_set
     from ovseg_cli.eval_tables import print_result
     from ovseg_cli.launching import launch
 
     if as_json and markdown:
         raise UsageError("give --json or --markdown, not both")
-    changes = _changes(threshold, refine, tta)
     if sweep not in (None, "threshold"):
         raise UsageError(f"--sweep {sweep}: only threshold can be swept")
-    evaluated = open_set(name, data, split, labels).first(limit)
+    views = [view.strip() for view in tta.split(",") if view.strip()]
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _check(name, data, split, labels, views)
         raise typer.Exit(launch(num_processes, ["eval", *_arguments(context)]))
-    loaded = load(model, device)
-    chosen = protocol or protocol_for_model(loaded.card.kind)
-    settings = load_protocol(chosen, evaluated, changes)
-    settings = settings.for_model(loaded, background=evaluated.background)
     first = processes().rank == 0
-    if first:
-        _warn_of_unknown(loaded, evaluated, settings.class_list.phrases)
-    thresholds = swept_thresholds(settings.threshold) if sweep else ()
-    run = Run(loaded, evaluated, settings, thresholds, batch_size)
-    result = _evaluate(run, fresh, shown=first)
+    with counted(f"{name}, images", shown=first) as on_progress:
+        result = ovseg.evaluate(
+            name,
+            data,
+            model,
+            device,
+            protocol=protocol,
+            split=split,
+            labels=labels,
+            threshold=threshold,
+            refine=refine,
+            tta=views,
+            sweep=sweep is not None,
+            limit=limit,
+            batch_size=batch_size,
+            save=save,
+            report=report,
+            fresh=fresh,
+            on_progress=on_progress,
+        )
     leave_processes()
     if not first:
         return
-    if save:
-        result.write(save)
     if report:
-        _write_report(run, result, report)
+        stderr().print(f"report: {report / 'index.html'}")
     print_result(result, as_json, markdown)
+
+
+def _check(name: str, data: Path, split: str | None, labels: str | None, views: list[str]) -> None:
+    """Say what is wrong before there are several processes that all would say it."""
+    from ovseg.evaluation.evaluate import protocol_changes
+    from ovseg.evaluation.sets.catalogue import open_set
+
+    protocol_changes(tta=views)
+    open_set(name, data, split, labels)
 
 
 def _arguments(context: typer.Context) -> list[str]:
@@ -163,54 +178,56 @@ def _arguments(context: typer.Context) -> list[str]:
     return words
 
 
-def _changes(threshold: float | None, refine: str | None, tta: str) -> dict[str, object]:
-    """What the options change in the protocol."""
-    views = {view.strip() for view in tta.split(",") if view.strip()}
-    if unknown := views - {"flip", "scales"}:
-        raise UsageError(f"--tta {', '.join(sorted(unknown))}: choose flip, scales or both")
-    changes: dict[str, object] = {}
-    if threshold is not None:
-        changes["threshold"] = threshold
-    if refine is not None:
-        changes["refine"] = refine
-    if "flip" in views:
-        changes["flip"] = True
-    if "scales" in views:
-        changes["scales"] = (0.75, 1.0, 1.25)
-    return changes
-
-
-def _warn_of_unknown(
-    model: "SegmentationModel", evaluated: "EvaluationSet", phrases: tuple[str, ...]
+@app.command("classify")
+def classify(
+    folder: Annotated[Path, typer.Argument(help="One folder of images per class.")],
+    model: Model = "starter",
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
-    unknown = [entry.phrase for entry in model.unknown(phrases)]
-    if unknown:
-        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        print_warning(
-            f"{model.card.name} does not know {len(unknown)} of the {len(phrases)} words of "
-            f"{evaluated.name}: {shown}; their score is 0"
-        )
+    """Classify images zero-shot: top-1 and top-5 accuracy.
+
+    Names come from LOC_synset_mapping.txt or classes.txt in the folder, else from its folders.
+
+    Example: ovseg eval classify imagenet --model FILE
+    """
+    from ovseg.evaluation.evaluate import classify_folder
+    from ovseg_cli.eval_tables import classification_rows
+
+    _rank(classify_folder, folder, model, device, classification_rows, as_json)
 
 
-def _evaluate(run: "Run", fresh: bool, shown: bool) -> "EvaluationResult":
-    from ovseg.evaluation.result import summarise
-    from ovseg.evaluation.run import evaluate
+@app.command("retrieve")
+def retrieve(
+    folder: Annotated[Path, typer.Argument(help="COCO's folder, or one with captions.tsv.")],
+    model: Model = "starter",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Retrieve captions by image and images by caption: recall at 1, 5 and 10.
 
-    with progress(f"{run.evaluated.name}, images", len(run.evaluated.samples), shown) as bar:
+    Example: ovseg eval retrieve coco --model FILE
+    """
+    from ovseg.evaluation.evaluate import retrieve_folder
+    from ovseg_cli.eval_tables import retrieval_rows
 
-        def on_progress(done: int, total: int) -> None:
-            bar.update(bar.task_ids[0], completed=done, total=total)
-
-        records = evaluate(run, on_progress, fresh=fresh)
-    return summarise(run, records)
+    _rank(retrieve_folder, folder, model, device, retrieval_rows, as_json)
 
 
-def _write_report(run: "Run", result: "EvaluationResult", folder: Path) -> None:
-    from ovseg.evaluation.report.page import write_report
+def _rank(
+    measure: Callable[..., R],
+    folder: Path,
+    model: str,
+    device: str,
+    rows: Callable[[R], list[str]],
+    as_json: bool,
+) -> None:
+    """Measure a folder with a model and print what came out."""
+    from ovseg_cli.eval_tables import print_ranking
 
-    with progress("report", None):
-        page = write_report(run, result, folder)
-    stderr().print(f"report: {page}")
+    with counted("images") as on_progress:
+        result = measure(folder, model, device, on_progress)
+    print_ranking(result, rows(result), as_json)
 
 
 @app.command("compare")
@@ -226,50 +243,17 @@ def compare(
 
     Example: ovseg eval compare a.json b.json
     """
-    import json
-    from dataclasses import asdict
-
-    from ovseg.evaluation.report.summary import percent, provenance
     from ovseg.evaluation.result import EvaluationResult
     from ovseg.evaluation.result import compare as difference_of
+    from ovseg_cli.eval_tables import print_comparison
 
     results = [EvaluationResult.read(first), EvaluationResult.read(second)]
-    difference = difference_of(*results)
-    if as_json:
-        scores = [result.scores.mean_iou for result in results]
-        print(json.dumps({"mean_iou": scores, "difference": asdict(difference)}))
-        return
-    console = stdout()
-    for label, path, result in zip("AB", (first, second), results, strict=True):
-        console.print(f"{label}  {percent(result.scores.mean_iou, 2)} mIoU  {path}")
-        details = dict(provenance(result))
-        console.print(f"   {details['model']}; {details['protocol']}", soft_wrap=True)
-    low, high = difference.interval.low, difference.interval.high
-    console.print(
-        f"B - A  {100 * difference.value:+.2f} points, 95 % interval {100 * low:+.2f} to "
-        f"{100 * high:+.2f}, p = {difference.p_value:.3f} over {len(results[0].names)} images"
-    )
-    verdict = "no difference that these images can show" if low <= 0 <= high else "a difference"
-    console.print(f"That is {verdict}.")
+    print_comparison((first, second), results, difference_of(*results), as_json)
 
 
 @app.command("sets")
 def sets(as_json: AsJson = False) -> None:
     """List all sets: classes, folders expected, sources and sizes."""
-    import json
+    from ovseg_cli.eval_tables import print_sets
 
-    from ovseg.evaluation.sets.catalogue import SETS
-
-    if as_json:
-        rows = [
-            {"set": n, "classes": e.classes, "layout": e.layout.tree, "source": e.layout.source,
-             "size": e.layout.size}
-            for n, e in SETS.items()
-        ]  # fmt: skip
-        print(json.dumps(rows))
-        return
-    console = stdout()
-    for name, entry in SETS.items():
-        console.print(f"[bold]{name}[/bold]  {entry.layout.title}, classes: {entry.classes}")
-        console.print(f"    {entry.layout.tree}", soft_wrap=True)
-        console.print(f"    from {entry.layout.source} ({entry.layout.size})", soft_wrap=True)
+    print_sets(as_json)

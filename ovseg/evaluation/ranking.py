@@ -5,7 +5,7 @@ Letters: I image, T text, K class, C embedding width.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from ovseg.data.images import SUFFIXES, Pixels, read_image, resize
 from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
 from ovseg.evaluation.bootstrap import Interval, share_interval
+from ovseg.evaluation.run import Progress
 from ovseg.inference.embeddings import EmbeddingCache
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 
 Embeddings = NDArray[np.float32]
-Progress = Callable[[int, int], None]
 IMAGE_SIDE = 224
 """Pixels: the shorter side is resized to this and the middle cropped, as in the papers."""
 
@@ -41,8 +41,15 @@ class HitShare:
 
 @dataclass(frozen=True)
 class Classification:
-    """Zero-shot classification: share of images whose class is first, or among the first five."""
+    """Zero-shot classification: share of images whose class is first, or among the first five.
 
+    Attributes:
+        model: its name.
+        images, classes: how many there were.
+        top1, top5: shares.
+    """
+
+    model: str
     images: int
     classes: int
     top1: HitShare
@@ -51,8 +58,15 @@ class Classification:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Recall at 1, 5 and 10, from image to text and from text to image."""
+    """Recall at 1, 5 and 10, from image to text and from text to image.
 
+    Attributes:
+        model: its name.
+        images, texts: how many there were.
+        image_to_text, text_to_image: shares by 1, 5 and 10.
+    """
+
+    model: str
     images: int
     texts: int
     image_to_text: dict[int, HitShare]
@@ -192,6 +206,7 @@ def classify(
     by_class = np.maximum.reduceat(similarity, starts, axis=1)  # [I, K]
     rank = _rank(by_class, np.array(data.labels))
     return Classification(
+        model=model.card.name,
         images=len(data.paths),
         classes=len(data.words.names),
         top1=_share(rank < 1),
@@ -212,6 +227,7 @@ def retrieve(
     right = image_of_text[by_rank] == np.arange(len(images))[:, None]
     of_image = right.argmax(axis=1)  # rank of the first right text, [I]
     return Retrieval(
+        model=model.card.name,
         images=len(images),
         texts=len(texts),
         image_to_text={k: _share(of_image < k) for k in (1, 5, 10)},

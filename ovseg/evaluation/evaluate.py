@@ -1,0 +1,170 @@
+"""From names and folders to results: the steps that the verbs of evaluation are made of."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ovseg.distributed import processes
+from ovseg.errors import UsageError
+from ovseg.evaluation import ranking
+from ovseg.evaluation.protocol import load_protocol, protocol_for_model, swept_thresholds
+from ovseg.evaluation.result import EvaluationResult, summarise
+from ovseg.evaluation.run import Progress, Run, evaluate
+from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.models.interface import SegmentationModel
+from ovseg.models.registry import load_model
+
+_log = logging.getLogger(__name__)
+
+AUGMENTATIONS: Mapping[str, dict[str, Any]] = {
+    "flip": {"flip": True},
+    "scales": {"scales": (0.75, 1.0, 1.25)},
+}
+"""Views to average over, by name, as values of a protocol."""
+
+_SHOWN = 5  # unknown words that a warning names
+
+
+def protocol_changes(
+    threshold: float | None = None, refine: str | None = None, tta: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Values to use instead of a protocol's own, as `load_protocol` takes them.
+
+    Args:
+        threshold: of the background; None leaves it.
+        refine: `pamr` or `none`; None leaves it.
+        tta: keys of AUGMENTATIONS.
+
+    Raises:
+        UsageError: there is no such augmentation.
+    """
+    wanted = set(tta)
+    if unknown := wanted - set(AUGMENTATIONS):
+        raise UsageError(f"--tta {', '.join(sorted(unknown))}: choose flip, scales or both")
+    given = {"threshold": threshold, "refine": refine}
+    changes = {key: value for key, value in given.items() if value is not None}
+    for name in wanted:
+        changes |= AUGMENTATIONS[name]
+    return changes
+
+
+def model_of(model: str | Path | SegmentationModel, device: str = "auto") -> SegmentationModel:
+    """A model by name or file on a device, or one that is loaded already as it is.
+
+    `auto` is the device meant for this process where a launcher has started several.
+
+    Raises:
+        OvsegError: as `load_model`.
+    """
+    if not isinstance(model, (str, Path)):
+        return model
+    return load_model(model, (processes().device or device) if device == "auto" else device)
+
+
+def prepare(
+    model: SegmentationModel,
+    evaluated: EvaluationSet,
+    protocol: str | None = None,
+    changes: dict[str, Any] | None = None,
+    *,
+    sweep: bool = False,
+    batch: int = 16,
+) -> Run:
+    """What will be evaluated and how; the first process warns of words the model does not know.
+
+    Args:
+        model: on its device.
+        evaluated: the set.
+        protocol: a name or a TOML file; None takes that which models of this kind are published
+            under.
+        changes: values to use instead of the protocol's.
+        sweep: score other background thresholds from the same pass.
+        batch: most windows that go through the encoder at once.
+
+    Raises:
+        UsageError, RecipeError: as `load_protocol`.
+    """
+    chosen = protocol or protocol_for_model(model.card.kind)
+    settings = load_protocol(chosen, evaluated, changes)
+    settings = settings.for_model(model, background=evaluated.background)
+    if processes().rank == 0:
+        _warn_of_unknown(model, evaluated, settings.class_list.phrases)
+    thresholds = swept_thresholds(settings.threshold) if sweep else ()
+    return Run(model, evaluated, settings, thresholds, batch)
+
+
+def measure(
+    run: Run, on_progress: Progress | None = None, *, fresh: bool = False
+) -> EvaluationResult:
+    """The result of a run, the same in every process; arguments and errors as `run.evaluate`."""
+    return summarise(run, evaluate(run, on_progress, fresh=fresh))
+
+
+def write(
+    run: Run,
+    result: EvaluationResult,
+    save: str | Path | None = None,
+    report: str | Path | None = None,
+) -> None:
+    """Write a result in the first process: as JSON to a file, as a page into a folder, or both."""
+    if processes().rank != 0:
+        return
+    if save:
+        result.write(Path(save))
+    if report:
+        from ovseg.evaluation.report.page import write_report
+
+        write_report(run, result, Path(report))
+
+
+def classify_folder(
+    folder: str | Path,
+    model: str | Path | SegmentationModel = "starter",
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> ranking.Classification:
+    """Zero-shot classification of a folder in ImageNet's layout: top-1 and top-5 accuracy.
+
+    Args:
+        folder: as `ranking.read_image_folder` takes it.
+        model: a model's name or file, or a model.
+        device: as torch names it, or `auto`.
+        on_progress: called with images done and in all.
+
+    Raises:
+        OvsegError: the folder or the model cannot be read.
+    """
+    data = ranking.read_image_folder(Path(folder))
+    return ranking.classify(model_of(model, device), data, on_progress=on_progress)
+
+
+def retrieve_folder(
+    folder: str | Path,
+    model: str | Path | SegmentationModel = "starter",
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> ranking.Retrieval:
+    """Retrieval of captions by image and of images by caption: recall at 1, 5 and 10.
+
+    Args:
+        folder: as `ranking.read_captions` takes it.
+        model, device, on_progress: as `classify_folder` takes them.
+
+    Raises:
+        OvsegError: the folder or the model cannot be read.
+    """
+    data = ranking.read_captions(Path(folder))
+    return ranking.retrieve(model_of(model, device), data, on_progress=on_progress)
+
+
+def _warn_of_unknown(
+    model: SegmentationModel, evaluated: EvaluationSet, phrases: tuple[str, ...]
+) -> None:
+    unknown = [entry.phrase for entry in model.unknown(phrases)]
+    if unknown:
+        shown = ", ".join(unknown[:_SHOWN]) + (", ..." if len(unknown) > _SHOWN else "")
+        _log.warning(
+            "%s does not know %d of the %d words of %s: %s; their score is 0",
+            *(model.card.name, len(unknown), len(phrases), evaluated.name, shown),
+        )

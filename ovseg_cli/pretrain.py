@@ -57,7 +57,7 @@ def pretrain(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """See EXAMPLES, which typer shows."""
-    from ovseg.config.loading import load_recipe
+    from ovseg.config.load import load_recipe
     from ovseg_cli.launching import STOPPED, leave
 
     loaded = load_recipe(recipe, set_ or [])

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ovseg.config.loading import load_recipe
+from ovseg.config.load import load_recipe
 from ovseg.config.schema import Recipe
 from ovseg.data.images import decode
 from ovseg.evaluation.sets.catalogue import open_set

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ovseg.config.problems import show_value
-from ovseg.config.section import Section
+from ovseg.config.load import show_value
+from ovseg.config.schema import Section
 
 
 @dataclass(frozen=True)

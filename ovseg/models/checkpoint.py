@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg import files
 from ovseg.config.dump import to_json
-from ovseg.config.loading import recipe_from_values
+from ovseg.config.load import recipe_from_values
 from ovseg.config.schema import Recipe
 from ovseg.errors import ModelError, RecipeError
 from ovseg.models.tokenizer import TokenizerFiles

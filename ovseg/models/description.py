@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.config.dump import to_values
-from ovseg.config.model import ModelConfig
+from ovseg.config.schema import ModelConfig
 from ovseg.errors import ModelError
 from ovseg.models.checkpoint import content_is_intact, read_info
 from ovseg.models.ovsegmentor.released import read_released

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.training.batch import Batch
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovseg.config.dump import differences
-from ovseg.config.loading import recipe_from_values
+from ovseg.config.load import recipe_from_values
 from ovseg.config.schema import Recipe
 from ovseg.errors import RecipeError
 from ovseg.training.checkpoints import RunState

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from ovseg.config.model import ModelConfig
-from ovseg.config.schema import LossConfig, Recipe, TrainConfig
+from ovseg.config.schema import LossConfig, ModelConfig, Recipe, TrainConfig
 from ovseg.data.dataset.index import PairIndex, open_index
 from ovseg.data.dataset.webdataset import expand
 from ovseg.errors import RecipeError, UsageError

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.data.images import read_image
 from ovseg.evaluation.overlap import confusion_matrix
 from ovseg.evaluation.protocol import Protocol, load_protocol

@@ -23,7 +23,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.config.model import ImageEncoderConfig, ModelConfig
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig
 from ovseg.export.comparison import compare
 from ovseg.export.exporting import ExportOptions, export_loaded
 from ovseg.export.gate import Gate

@@ -17,7 +17,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from ovseg.config.model import ImageEncoderConfig
+from ovseg.config.schema import ImageEncoderConfig
 from ovseg.inference.masks import label_map
 from ovseg.inference.score_maps import windowed_label_map
 from ovseg.inference.windows import ScoredWindows, SlidingWindow, boxes_of

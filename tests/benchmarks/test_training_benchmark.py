@@ -16,8 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
-from ovseg.config.schema import OptimizerConfig
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig, OptimizerConfig, TextEncoderConfig
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.ovsegmentor.model import OVSegmentor
 from ovseg.models.tokenizer import Tokens

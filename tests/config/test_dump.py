@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ovseg.config.dump import Difference, content_hash, differences, to_json, to_toml, to_values
-from ovseg.config.loading import load_recipe, recipe_from_values, recipe_names
+from ovseg.config.load import load_recipe, recipe_from_values, recipe_names
 from ovseg.config.schema import Recipe
 
 

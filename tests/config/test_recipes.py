@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ovseg.config.dump import to_values
-from ovseg.config.loading import find_recipe, load_recipe, recipe_names
+from ovseg.config.load import find_recipe, load_recipe, recipe_names
 from ovseg.config.schema import Recipe
 
 if sys.version_info >= (3, 11):

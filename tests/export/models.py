@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ovseg.config.model import ImageEncoderConfig, ModelConfig, TextEncoderConfig
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.data.class_list import ClassList
 from ovseg.models.interface import ModelCard
 from ovseg.models.ovsegmentor.build import build_ovsegmentor

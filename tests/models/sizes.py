@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ovseg.config.model import (
+from ovseg.config.schema import (
     EntityDecoderConfig,
     ImageEncoderConfig,
     ModelConfig,

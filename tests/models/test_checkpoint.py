@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ovseg.config.loading import load_recipe  # noqa: E402
+from ovseg.config.load import load_recipe  # noqa: E402
 from ovseg.errors import ModelError  # noqa: E402
 from ovseg.models.checkpoint import (  # noqa: E402
     content_is_intact,

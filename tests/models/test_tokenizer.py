@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from ovseg.config.loading import load_recipe
+from ovseg.config.load import load_recipe
 from ovseg.errors import ModelError
 from ovseg.models.tokenizer import (
     VOCABULARY_SIZE,

@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ovseg.config.model import (
+from ovseg.config.schema import (
     EntityDecoderConfig,
     ImageEncoderConfig,
     ModelConfig,

@@ -12,7 +12,7 @@ from typing import Any
 import accelerate  # noqa: F401  here once, so that not every child imports it
 
 import ovseg.training.run  # noqa: F401
-from ovseg.config.loading import load_recipe
+from ovseg.config.load import load_recipe
 from ovseg.config.schema import Recipe
 from tests.training.processes import clean_context, free_port
 from tests.training.tiny import tiny_model

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ovseg.config.model import ImageEncoderConfig, ModelConfig
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig
 from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.training.flops import pair_cost, patches_forward
 

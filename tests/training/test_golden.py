@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ovseg.config.loading import load_recipe
+from ovseg.config.load import load_recipe
 from ovseg.training.run import train
 from tests.training.scenes import make_scenes
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ovseg.config.loading import load_recipe
+from ovseg.config.load import load_recipe
 from ovseg.config.schema import Recipe, ScheduleConfig
 from ovseg.training.run import train
 from tests.models.clip.tiny import write_folder

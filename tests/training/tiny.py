@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ovseg.config.model import (
+from ovseg.config.schema import (
     EntityDecoderConfig,
     ImageEncoderConfig,
     ModelConfig,

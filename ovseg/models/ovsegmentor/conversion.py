@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovseg.config.loading import recipe_from_values
-from ovseg.config.model import TextEncoderConfig
-from ovseg.config.schema import Recipe
+from ovseg.config.load import recipe_from_values
+from ovseg.config.schema import Recipe, TextEncoderConfig
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.models.checkpoint import load_state, write_checkpoint
 from ovseg.models.ovsegmentor.released import read_released, read_released_tensors

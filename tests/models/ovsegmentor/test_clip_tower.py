@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ovseg.config.loading import load_recipe
-from ovseg.config.model import ImageEncoderConfig
+from ovseg.config.load import load_recipe
+from ovseg.config.schema import ImageEncoderConfig
 from ovseg.errors import RecipeError
 from ovseg.models.clip.heads import HEADS, LastBlock
 from ovseg.models.clip.tower import image_tower

@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ovseg.config.loading import recipe_from_values  # noqa: E402
+from ovseg.config.load import recipe_from_values  # noqa: E402
 from ovseg.errors import ModelError, RecipeError, UsageError  # noqa: E402
 from ovseg.models.checkpoint import read_info, read_tensors  # noqa: E402
 from ovseg.models.ovsegmentor.conversion import convert_released  # noqa: E402

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ovseg.config.model import ImageEncoderConfig
+from ovseg.config.schema import ImageEncoderConfig
 from ovseg.errors import RecipeError
 from ovseg.models.normalisation import IMAGENET
 from ovseg.models.ovsegmentor.build import build_image_encoder

@@ -1,11 +1,12 @@
 """Recipes by name and path, overrides, and one sentence per mistake."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from ovseg.config.loading import find_recipe, load_recipe, recipe_from_values, recipe_names
-from ovseg.config.schema import Recipe
+from ovseg.config.load import find_recipe, load, load_recipe, recipe_from_values, recipe_names
+from ovseg.config.schema import Recipe, Section
 from ovseg.errors import RecipeError
 
 
@@ -162,3 +163,22 @@ def test_values_of_a_checkpoint_are_checked_the_same_way() -> None:
         recipe_from_values({"model": {"wide": 1}}, "x.safetensors")
     with pytest.raises(RecipeError, match="is a section of keys"):
         recipe_from_values([], "x.safetensors")  # type: ignore[arg-type]
+
+
+class Shelf(Section):
+    """A schema of another kind of file."""
+
+    books: int = 1
+    order: Literal["title", "author"] = "title"
+
+
+def test_any_schema_has_the_same_machinery(tmp_path: Path) -> None:
+    path = write(tmp_path, "books = 3\n")
+    assert load(Shelf, path, ["order=author"]) == Shelf(books=3, order="author")
+    with pytest.raises(RecipeError) as caught:
+        load(Shelf, path, ["boks=2", "order=autor"])
+    unknown, choice = sorted(caught.value.problems)
+    assert "boks = 2: unknown key; did you mean books?" in unknown
+    assert 'must be one of title, author; did you mean "author"?' in choice
+    with pytest.raises(RecipeError, match="no such recipe"):
+        load(Shelf, "smoke", kind="shelves")

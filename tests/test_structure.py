@@ -1,0 +1,56 @@
+"""The shape of the code: what the linters have no rule for."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MOST_LINES = 450
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, also inside of functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def importers(folder: str, *packages: str) -> list[str]:
+    """Files that import one of some packages."""
+    return [
+        str(path.relative_to(ROOT))
+        for path in python_files(folder)
+        if any(name.split(".")[0] in packages for name in imported(path))
+    ]
+
+
+def test_no_file_is_long() -> None:
+    files = python_files("ovseg", "ovseg_cli", "tools", "tests")
+    lines = {str(p.relative_to(ROOT)): len(p.read_text("utf-8").splitlines()) for p in files}
+    assert {path: count for path, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_the_terminal_belongs_to_the_command_line() -> None:
+    assert importers("ovseg", "typer", "rich", "click", "ovseg_cli") == []
+    assert importers("ovseg_cli", "typer") != []
+
+
+def test_a_source_distribution_is_small_and_whole(tmp_path: Path) -> None:
+    """Everything of the code, nothing of the fixtures that only the parity checks read."""
+    import tarfile
+
+    sdist = pytest.importorskip("hatchling.builders.sdist")
+    (built,) = sdist.SdistBuilder(str(ROOT)).build(directory=str(tmp_path))
+    with tarfile.open(built) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"README.md", "ovseg/__init__.py", "recipes/cc4m.toml", "tests/conftest.py"} <= names
+    assert [name for name in names if name.startswith("tests/parity/data")] == []
+    assert Path(built).stat().st_size < 25e6

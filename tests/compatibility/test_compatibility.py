@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ovseg.config.dump import to_toml, to_values
-from ovseg.config.loading import load_recipe
+from ovseg.config.load import load_recipe
 from ovseg_cli.__main__ import run
 from tests.compatibility.make import (
     EVALUATED,
@@ -123,7 +123,7 @@ def test_recipes_read_as_they_were_written(made: Path) -> None:
 def test_protocols_keep_their_hashes(made: Path) -> None:
     from ovseg.evaluation.protocol import load_protocol
     from ovseg.evaluation.sets.catalogue import open_set
-    from ovseg.models.loading import load_model
+    from ovseg.models.registry import load_model
 
     write_sets(Path("sets"))
     wanted = json.loads(Path("protocols.json").read_text())

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from ovseg.errors import UsageError
-from ovseg.evaluation.sets import ade20k, cityscapes, coco, context, folder, panoptic, voc
+from ovseg.evaluation.sets import coco, folder, panoptic
 from ovseg.evaluation.sets.base import EvaluationSet, SetLayout
+from ovseg.evaluation.sets.indexed import INDEXED_SETS, open_indexed
 
 Opener = Callable[[Path, str | None], EvaluationSet]
 
@@ -22,23 +23,22 @@ class SetEntry:
     open: Opener
 
 
+def _indexed(name: str) -> SetEntry:
+    row = INDEXED_SETS[name]
+    return SetEntry(row.classes, row.layout, partial(open_indexed, name))
+
+
 SETS: Mapping[str, SetEntry] = {
-    "voc": SetEntry("20 + background", voc.LAYOUT, partial(voc.open_voc, background=True)),
-    "voc20": SetEntry("20", voc.LAYOUT, partial(voc.open_voc, background=False)),
-    "context": SetEntry(
-        "59 + background", context.LAYOUT, partial(context.open_context, background=True)
-    ),
-    "context59": SetEntry("59", context.LAYOUT, partial(context.open_context, background=False)),
-    "coco-object": SetEntry("80 + background", coco.LAYOUT, coco.open_coco_object),
-    "coco-stuff": SetEntry("171", coco.STUFF_LAYOUT, coco.open_coco_stuff),
-    "ade20k": SetEntry("150", ade20k.LAYOUT, ade20k.open_ade20k),
-    "cityscapes": SetEntry("19", cityscapes.LAYOUT, cityscapes.open_cityscapes),
-    "coco-panoptic": SetEntry("133, by its JSON", panoptic.LAYOUT, panoptic.open_panoptic),
-    "cutouts": SetEntry("by its JSON + background", panoptic.SCENES_LAYOUT, panoptic.open_scenes),
+    **{name: _indexed(name) for name in ("voc", "voc20", "context", "context59")},
+    "coco-object": SetEntry("80 + background", coco.OBJECT, coco.open_coco_object),
+    "coco-stuff": SetEntry("171", coco.STUFF, coco.open_coco_stuff),
+    **{name: _indexed(name) for name in ("ade20k", "cityscapes")},
+    "coco-panoptic": SetEntry("133, by its JSON", panoptic.PANOPTIC, panoptic.open_panoptic),
+    "cutouts": SetEntry("by its JSON + background", panoptic.SCENES, panoptic.open_scenes),
     "cutouts-objects": SetEntry(
-        "by its JSON", panoptic.SCENES_LAYOUT, partial(panoptic.open_scenes, background=False)
+        "by its JSON", panoptic.SCENES, partial(panoptic.open_scenes, background=False)
     ),
-    "folder": SetEntry("by its class file", folder.LAYOUT, folder.open_folder),
+    "folder": SetEntry("by its class file", folder.FOLDER, folder.open_folder),
 }
 
 

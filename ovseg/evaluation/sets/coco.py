@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.sets.base import (
     EvaluationSample,
@@ -23,24 +24,18 @@ from ovseg.evaluation.sets.base import (
     choose_split,
     paired_files,
 )
-from ovseg.evaluation.sets.coco_classes import (
-    STUFF_IDS,
-    THING_IDS,
-    things,
-    things_and_stuff,
-)
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, remap
 from ovseg.evaluation.sets.panoptic import read_panoptic
 
 SITE = "http://images.cocodataset.org"
-LAYOUT = SetLayout(
+OBJECT = SetLayout(
     "COCO-Object",
     "val2017/*.jpg and one of stuffthingmaps/val2017/*.png, annotations/panoptic_val2017.json with "
     "annotations/panoptic_val2017/*.png, annotations/instances_val2017.json",
     f"{SITE}/zips/val2017.zip and {SITE}/annotations/annotations_trainval2017.zip",
     "0.8 GB and 241 MB",
 )
-STUFF_LAYOUT = SetLayout(
+STUFF = SetLayout(
     "COCO-Stuff",
     "val2017/*.jpg, stuffthingmaps/val2017/*.png",
     f"{SITE}/zips/val2017.zip and "
@@ -50,7 +45,36 @@ STUFF_LAYOUT = SetLayout(
 )
 SOURCES = ("stuffthingmaps", "panoptic", "instances")
 
+# COCO numbers things 1..90, of which 80 are used, and stuff 92..182.
+_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+THING_IDS = tuple(category for category in range(1, 91) if category not in _UNUSED)
+STUFF_IDS = tuple(range(92, 183))
+
+STUFF_NAMES = (
+    "banner", "blanket", "branch", "bridge", "building", "bush", "cabinet", "cage", "cardboard",
+    "carpet", "ceiling", "ceiling tile", "cloth", "clothes", "clouds", "counter", "cupboard",
+    "curtain", "desk", "dirt", "door", "fence", "marble floor", "floor", "stone floor",
+    "tile floor", "wood floor", "flower", "fog", "food", "fruit", "furniture", "grass", "gravel",
+    "ground", "hill", "house", "leaves", "light", "mat", "metal", "mirror", "moss", "mountain",
+    "mud", "napkin", "net", "paper", "pavement", "pillow", "plant", "plastic", "platform",
+    "playing field", "railing", "railroad", "river", "road", "rock", "roof", "rug", "salad",
+    "sand", "sea", "shelf", "sky", "skyscraper", "snow", "solid", "stairs", "stone", "straw",
+    "structure", "table", "tent", "textile", "towel", "tree", "vegetable", "brick wall",
+    "concrete wall", "wall", "panel wall", "stone wall", "tile wall", "wood wall", "water",
+    "waterdrops", "window blind", "window", "wood",
+)  # fmt: skip
+
 _THING_LABEL = {category: label for label, category in enumerate(THING_IDS, start=1)}
+
+
+def things() -> ClassList:
+    """The 80 things in the order of their ids."""
+    return ClassList.vocabulary("coco")
+
+
+def things_and_stuff() -> ClassList:
+    """The 171 classes of COCO-Stuff: things, then stuff, in the order of their ids."""
+    return ClassList.of(["; ".join(phrases) for phrases in things().synonyms] + list(STUFF_NAMES))
 
 
 def open_coco_object(data: Path, split: str | None, source: str | None = None) -> EvaluationSet:
@@ -65,12 +89,12 @@ def open_coco_object(data: Path, split: str | None, source: str | None = None) -
         DataError: files are missing or unreadable.
         UsageError: there is no such split or source.
     """
-    _check_folder(data, LAYOUT)
+    _check_folder(data, OBJECT)
     if source is not None and source not in SOURCES:
         raise UsageError(f"unknown label source {source}: choose {', '.join(SOURCES)}")
     found = {name: _splits(data, name) for name in SOURCES if source in (None, name)}
     there = sorted({split for splits in found.values() for split in splits})
-    split = choose_split(split, there, "val2017", LAYOUT)
+    split = choose_split(split, there, "val2017", OBJECT)
     for name, splits in found.items():
         if split in splits:
             samples, read_labels = _OPENERS[name](data, split)
@@ -84,7 +108,7 @@ def open_coco_object(data: Path, split: str | None, source: str | None = None) -
                 labels_from=f"{name}, {split}",
                 annotations=_annotations(data, name, split),
             )
-    raise LAYOUT.missing(data, _expected(source or "stuffthingmaps", split))
+    raise OBJECT.missing(data, _expected(source or "stuffthingmaps", split))
 
 
 def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
@@ -94,15 +118,15 @@ def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
         DataError: files are missing.
         UsageError: there is no such split.
     """
-    _check_folder(data, STUFF_LAYOUT)
-    split = choose_split(split, _splits(data, "stuffthingmaps"), "val2017", STUFF_LAYOUT)
+    _check_folder(data, STUFF)
+    split = choose_split(split, _splits(data, "stuffthingmaps"), "val2017", STUFF)
     folder = _map_folder(data, split)
     if folder is None:
-        raise STUFF_LAYOUT.missing(data, _expected("stuffthingmaps", split))
+        raise STUFF.missing(data, _expected("stuffthingmaps", split))
     table = lookup_table(
         {category - 1: label for label, category in enumerate(THING_IDS + STUFF_IDS)}
     )
-    samples, read_labels = _from_maps(data, folder, split, table, STUFF_LAYOUT)
+    samples, read_labels = _from_maps(data, folder, split, table, STUFF)
     return EvaluationSet(
         "coco-stuff", data, things_and_stuff(), False, samples, read_labels, folder.name
     )
@@ -157,7 +181,7 @@ def _object_maps(data: Path, split: str) -> Opened:
     folder = _map_folder(data, split)
     assert folder is not None  # _splits has found it
     table = lookup_table({category - 1: label for category, label in _THING_LABEL.items()}, other=0)
-    return _from_maps(data, folder, split, table, LAYOUT)
+    return _from_maps(data, folder, split, table, OBJECT)
 
 
 def _from_maps(data: Path, folder: Path, split: str, table: Labels, layout: SetLayout) -> Opened:
@@ -173,20 +197,20 @@ def _from_maps(data: Path, folder: Path, split: str, table: Labels, layout: SetL
 
 def _object_panoptic(data: Path, split: str) -> Opened:
     panoptic = read_panoptic(data / "annotations" / f"panoptic_{split}.json")
-    images = image_folder(data, split, LAYOUT)
-    samples = panoptic.samples(images, LAYOUT)
+    images = image_folder(data, split, OBJECT)
+    samples = panoptic.samples(images, OBJECT)
     return samples, panoptic.label_reader(_THING_LABEL, unlabelled=0)
 
 
 def _object_instances(data: Path, split: str) -> Opened:
     path = data / "annotations" / f"instances_{split}.json"
     instances = _read_instances(path)
-    images = image_folder(data, split, LAYOUT)
+    images = image_folder(data, split, OBJECT)
     samples = tuple(
         EvaluationSample(Path(image["file_name"]).stem, images / image["file_name"], str(number))
         for number, image in sorted(instances.images.items())
     )
-    check_files(LAYOUT, data, (sample.image for sample in samples))
+    check_files(OBJECT, data, (sample.image for sample in samples))
     return samples, instances.read_labels
 
 

@@ -39,7 +39,7 @@ CLASS_FILES = ("classes.txt", "codes.txt", "label_colors.txt")
 LABEL_ENDINGS = ("", "_L", "_P", "_labels", "_label", "_mask", "_gt")
 IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabelled", "unlabeled"})
 
-LAYOUT = SetLayout(
+FOLDER = SetLayout(
     "a folder set",
     f"images/ with photos, labels/ with PNG files of the same names, {CLASS_FILES[0]} with one "
     "class a line",
@@ -114,7 +114,7 @@ def open_folder(data: Path, split: str | None) -> EvaluationSet:
         raise DataError(f"{data}: no such folder")
     class_path = _first(data, CLASS_FILES)
     if class_path is None:
-        raise LAYOUT.missing(data, CLASS_FILES[0])
+        raise FOLDER.missing(data, CLASS_FILES[0])
     classes = read_class_file(class_path)
     images, labels = _folders(data, split)
     pairs = list(_pairs(images, labels, _listed(data, split)))
@@ -123,8 +123,8 @@ def open_folder(data: Path, split: str | None) -> EvaluationSet:
         root=data,
         words=classes.words,
         background=classes.background,
-        samples=paired_files(LAYOUT, data, pairs),
-        read_labels=_Reader(classes, class_path).read_labels,
+        samples=paired_files(FOLDER, data, pairs),
+        read_labels=_LabelReader(classes, class_path).read_labels,
         labels_from=f"{labels.relative_to(data)}, {class_path.name}",
         annotations=(class_path,),
     )
@@ -142,7 +142,7 @@ def _folders(data: Path, split: str | None) -> tuple[Path, Path]:
     if images is None or labels is None:
         beside = sorted(p.name.removesuffix("annot") for p in data.glob("*annot"))
         hint = f" (or choose --split {' or '.join(beside)})" if beside else ""
-        raise LAYOUT.missing(data, f"{'images/' if images is None else 'labels/'}{hint}")
+        raise FOLDER.missing(data, f"{'images/' if images is None else 'labels/'}{hint}")
     if split and (images / split).is_dir():
         return images / split, labels / split
     return images, labels
@@ -167,7 +167,7 @@ def _pairs(
         yield image, next((path for path in candidates if path.is_file()), candidates[0])
 
 
-class _Reader:
+class _LabelReader:
     """Reads labels by index or by colour, as the class file says."""
 
     def __init__(self, classes: ClassFile, path: Path) -> None:

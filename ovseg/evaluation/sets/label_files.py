@@ -22,7 +22,7 @@ def read_index_png(path: Path) -> NDArray[np.integer]:
     values = _read_png(path)
     if values.ndim != 2:
         raise DataError(f"{path}: a label file has one channel, this one is a colour picture")
-    return values
+    return values.astype(np.uint8) if values.dtype == bool else values  # of one bit a pixel
 
 
 def read_colour_png(path: Path) -> NDArray[np.integer]:

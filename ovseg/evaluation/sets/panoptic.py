@@ -25,13 +25,13 @@ from ovseg.evaluation.sets.base import (
 )
 from ovseg.evaluation.sets.label_files import read_colour_png
 
-LAYOUT = SetLayout(
+PANOPTIC = SetLayout(
     "COCO panoptic",
     "val2017/*.jpg, annotations/panoptic_val2017.json, annotations/panoptic_val2017/*.png",
     "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip",
     "0.8 GB of images and 0.9 GB",
 )
-SCENES_LAYOUT = SetLayout(
+SCENES = SetLayout(
     "cut-out scenes",
     "images/test/*.jpg, annotations/panoptic_test.json, annotations/panoptic_test/*.png",
     "`ovseg build-dataset cutouts`",
@@ -130,7 +130,7 @@ def open_scenes(data: Path, split: str | None, *, background: bool = True) -> Ev
         UsageError: there is no such split.
     """
     name = "cutouts" if background else "cutouts-objects"
-    return _open(data, split, name, SCENES_LAYOUT, "test", background)
+    return _open(data, split, name, SCENES, "test", background)
 
 
 def open_panoptic(data: Path, split: str | None) -> EvaluationSet:
@@ -140,7 +140,7 @@ def open_panoptic(data: Path, split: str | None) -> EvaluationSet:
         DataError: files are missing or unreadable.
         UsageError: there is no such split.
     """
-    return _open(data, split, "coco-panoptic", LAYOUT, "val2017", background=False)
+    return _open(data, split, "coco-panoptic", PANOPTIC, "val2017", background=False)
 
 
 def _open(

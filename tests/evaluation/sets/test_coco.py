@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.sets.catalogue import open_set
-from ovseg.evaluation.sets.coco_classes import STUFF_IDS, THING_IDS, things_and_stuff
+from ovseg.evaluation.sets.coco import STUFF_IDS, THING_IDS, things_and_stuff
 from tests.evaluation.sets import tiny
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared/data/coco-train100"

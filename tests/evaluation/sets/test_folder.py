@@ -1,43 +1,14 @@
-"""ADE20K, Cityscapes, and folders of one's own."""
+"""Folders of one's own, in the forms that CamVid comes in."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ovseg.errors import DataError
 from ovseg.evaluation.sets.catalogue import open_set
 from tests.evaluation.sets import tiny
-
-
-def test_ade20k_ignores_label_0(tmp_path: Path) -> None:
-    root = tmp_path / "ADEChallengeData2016"
-    tiny.photo(root / "images/validation/ADE_val_00000001.jpg")
-    tiny.index_png(
-        root / "annotations/validation/ADE_val_00000001.png", np.array([[0, 1], [150, 2]])
-    )
-    ade = open_set("ade20k", tmp_path)
-    assert (len(ade.classes), ade.background) == (150, False)
-    assert ade.read_labels(ade.samples[0]).tolist() == [[255, 0], [149, 1]]
-    (root / "images/validation/ADE_val_00000001.jpg").unlink()
-    with pytest.raises(DataError, match=r"images/validation/ADE_val_00000001.jpg is missing"):
-        open_set("ade20k", tmp_path)
-
-
-def test_cityscapes_reads_the_annotation_ids(tmp_path: Path) -> None:
-    tiny.photo(tmp_path / "leftImg8bit/val/ulm/ulm_0_leftImg8bit.png")
-    ids = np.array([[0, 7, 8], [33, 29, 4]])
-    tiny.index_png(tmp_path / "gtFine/val/ulm/ulm_0_gtFine_labelIds.png", ids)
-    cityscapes = open_set("cityscapes", tmp_path)
-    assert cityscapes.classes[0] == "road"
-    assert cityscapes.classes[18] == "bicycle"
-    labels = cityscapes.read_labels(cityscapes.samples[0])
-    assert labels.tolist() == [[255, 0, 1], [18, 255, 255]]
-
-
-def test_cityscapes_without_annotations(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gtFine/val is missing.*needs an account"):
-        open_set("cityscapes", tmp_path)
 
 
 def test_folder_by_index(tmp_path: Path) -> None:
@@ -48,6 +19,15 @@ def test_folder_by_index(tmp_path: Path) -> None:
     assert own.classes == ("background", "cat", "dog")
     assert own.words.synonyms == (("cat", "kitten"), ("dog",))
     assert own.read_labels(own.samples[0]).tolist() == [[0, 1], [2, 255]]
+
+
+def test_folder_of_masks_with_one_bit_a_pixel(tmp_path: Path) -> None:
+    tiny.photo(tmp_path / "images/a.png")
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.array([[False, True], [True, True]])).save(tmp_path / "labels/a.png")
+    tiny.text(tmp_path / "classes.txt", "background\ncat\n")
+    own = open_set("folder", tmp_path)
+    assert own.read_labels(own.samples[0]).tolist() == [[0, 1], [1, 1]]
 
 
 def test_folder_without_background_and_with_a_void_class(tmp_path: Path) -> None:

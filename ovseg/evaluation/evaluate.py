@@ -111,7 +111,7 @@ def write(
     if processes().rank != 0:
         return
     if save:
-        result.write(Path(save))
+        result.write(save)
     if report:
         from ovseg.evaluation.report.page import write_report
 

@@ -21,6 +21,7 @@ from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
 from ovseg.evaluation.bootstrap import Interval, share_interval
 from ovseg.evaluation.run import Progress
+from ovseg.evaluation.sets.base import image_folder
 from ovseg.inference.embeddings import EmbeddingCache
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 
@@ -177,9 +178,7 @@ def read_captions(folder: Path) -> CaptionedImages:
 
 def _coco_captions(folder: Path, path: Path) -> Iterator[tuple[Path, str]]:
     document: Any = json.loads(path.read_text(encoding="utf-8"))
-    split = path.stem.removeprefix("captions_")
-    places = (folder / split, folder / "images" / split, folder / "images")
-    images = next((place for place in places if place.is_dir()), folder)
+    images = image_folder(folder, path.stem.removeprefix("captions_"))
     files = {image["id"]: images / image["file_name"] for image in document["images"]}
     for annotation in document["annotations"]:
         yield files[annotation["image_id"]], " ".join(annotation["caption"].split())

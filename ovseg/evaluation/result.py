@@ -166,19 +166,19 @@ class EvaluationResult:
         }
         return json.dumps(_without_nan(summary), ensure_ascii=False)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write `to_json` to a file, whole or not at all."""
-        write_text(path, self.to_json() + "\n")
+        write_text(Path(path), self.to_json() + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> "EvaluationResult":
+    def read(cls, path: str | Path) -> "EvaluationResult":
         """Back from `write`, or from the saved output of `--json`.
 
         Raises:
             DataError: the file is missing or holds something else.
         """
         try:
-            return _from_document(json.loads(path.read_text(encoding="utf-8")))
+            return _from_document(json.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error})") from error
         except (ValueError, KeyError, TypeError, IndexError) as error:

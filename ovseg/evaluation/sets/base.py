@@ -92,6 +92,11 @@ class SetLayout:
     source: str
     size: str
 
+    def check(self, data: Path) -> None:
+        """Raise DataError if there is no such folder."""
+        if not data.is_dir():
+            raise DataError(f"{data}: no such folder; {self.title} comes from {self.source}")
+
     def missing(self, root: Path, what: str) -> DataError:
         """The error for a folder without `what`."""
         return DataError(
@@ -106,12 +111,17 @@ def find_root(data: Path, layout: SetLayout, nested: Sequence[str], markers: Seq
     Raises:
         DataError: there is no such folder; the message names the first marker.
     """
-    if not data.is_dir():
-        raise DataError(f"{data}: no such folder; {layout.title} comes from {layout.source}")
+    layout.check(data)
     for folder in (data, *(data / name for name in nested)):
         if any((folder / marker).exists() for marker in markers):
             return folder
     raise layout.missing(data, markers[0])
+
+
+def image_folder(data: Path, split: str) -> Path:
+    """The folder of images: a split's own, or one for all splits."""
+    folders = (data / split, data / "images" / split, data / "images")
+    return next((folder for folder in folders if folder.is_dir()), data)
 
 
 def read_names(path: Path) -> list[str]:

@@ -89,7 +89,7 @@ def open_coco_object(data: Path, split: str | None, source: str | None = None) -
         DataError: files are missing or unreadable.
         UsageError: there is no such split or source.
     """
-    _check_folder(data, OBJECT)
+    OBJECT.check(data)
     if source is not None and source not in SOURCES:
         raise UsageError(f"unknown label source {source}: choose {', '.join(SOURCES)}")
     found = {name: _splits(data, name) for name in SOURCES if source in (None, name)}
@@ -118,7 +118,7 @@ def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
         DataError: files are missing.
         UsageError: there is no such split.
     """
-    _check_folder(data, STUFF)
+    STUFF.check(data)
     split = choose_split(split, _splits(data, "stuffthingmaps"), "val2017", STUFF)
     folder = _map_folder(data, split)
     if folder is None:
@@ -132,17 +132,12 @@ def open_coco_stuff(data: Path, split: str | None) -> EvaluationSet:
     )
 
 
-def image_folder(data: Path, split: str, layout: SetLayout) -> Path:
+def _photos(data: Path, split: str, layout: SetLayout) -> Path:
     """Where the photos of a split lie: `val2017` or `images/val2017`."""
     for folder in (data / split, data / "images" / split):
         if folder.is_dir() and any(folder.glob("*.jpg")):
             return folder
     raise layout.missing(data, f"{split}/*.jpg")
-
-
-def _check_folder(data: Path, layout: SetLayout) -> None:
-    if not data.is_dir():
-        raise DataError(f"{data}: no such folder; {layout.title} comes from {layout.source}")
 
 
 def _splits(data: Path, source: str) -> list[str]:
@@ -185,7 +180,7 @@ def _object_maps(data: Path, split: str) -> Opened:
 
 
 def _from_maps(data: Path, folder: Path, split: str, table: Labels, layout: SetLayout) -> Opened:
-    images = image_folder(data, split, layout)
+    images = _photos(data, split, layout)
     maps = (path for path in sorted(folder.glob("*.png")) if path.stem.isdigit())
     pairs = ((images / f"{path.stem}.jpg", path) for path in maps)
 
@@ -197,7 +192,7 @@ def _from_maps(data: Path, folder: Path, split: str, table: Labels, layout: SetL
 
 def _object_panoptic(data: Path, split: str) -> Opened:
     panoptic = read_panoptic(data / "annotations" / f"panoptic_{split}.json")
-    images = image_folder(data, split, OBJECT)
+    images = _photos(data, split, OBJECT)
     samples = panoptic.samples(images, OBJECT)
     return samples, panoptic.label_reader(_THING_LABEL, unlabelled=0)
 
@@ -205,7 +200,7 @@ def _object_panoptic(data: Path, split: str) -> Opened:
 def _object_instances(data: Path, split: str) -> Opened:
     path = data / "annotations" / f"instances_{split}.json"
     instances = _read_instances(path)
-    images = image_folder(data, split, OBJECT)
+    images = _photos(data, split, OBJECT)
     samples = tuple(
         EvaluationSample(Path(image["file_name"]).stem, images / image["file_name"], str(number))
         for number, image in sorted(instances.images.items())

@@ -22,6 +22,7 @@ from ovseg.evaluation.sets.base import (
     SetLayout,
     check_files,
     choose_split,
+    image_folder,
 )
 from ovseg.evaluation.sets.label_files import read_colour_png
 
@@ -160,17 +161,11 @@ def _open(
         root=data,
         words=ClassList.of(_words(name) for name in panoptic.categories.values()),
         background=background,
-        samples=panoptic.samples(_images(data, split), layout),
+        samples=panoptic.samples(image_folder(data, split), layout),
         read_labels=panoptic.label_reader(label_of, unlabelled=0 if background else None),
         labels_from=panoptic.path.name,
         annotations=(panoptic.path,),
     )
-
-
-def _images(data: Path, split: str) -> Path:
-    """The folder of images: a split's own, or one for all splits."""
-    folders = (data / split, data / "images" / split, data / "images")
-    return next((folder for folder in folders if folder.is_dir()), data)
 
 
 def _words(name: str) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ovseg.version import __version__
 
 if TYPE_CHECKING:
-    from ovseg.api import evaluate, segment
+    from ovseg.api import build_dataset, evaluate, segment
     from ovseg.data.class_list import ClassList
+    from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.evaluation.result import EvaluationResult
     from ovseg.inference.options import Options
     from ovseg.inference.segmentation import Segmentation
@@ -20,21 +21,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClassList",
+    "DatasetSummary",
     "EvaluationResult",
     "Options",
     "Segmentation",
     "Segmenter",
     "__version__",
+    "build_dataset",
     "evaluate",
     "segment",
 ]
 
 _HOMES = {
     "ClassList": "ovseg.data.class_list",
+    "DatasetSummary": "ovseg.data.dataset.folder",
     "EvaluationResult": "ovseg.evaluation.result",
     "Options": "ovseg.inference.segmenter",
     "Segmentation": "ovseg.inference.segmentation",
     "Segmenter": "ovseg.inference.segmenter",
+    "build_dataset": "ovseg.api",
     "evaluate": "ovseg.api",
     "segment": "ovseg.api",
 }

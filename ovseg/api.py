@@ -7,8 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ovseg.errors import UsageError
+
 if TYPE_CHECKING:
+    from ovseg.config.dataset import DatasetRecipe
     from ovseg.data.class_list import ClassList
+    from ovseg.data.dataset.folder import DatasetSummary
+    from ovseg.data.workers import Progress
     from ovseg.evaluation.result import EvaluationResult
     from ovseg.inference.inputs import ImageLike
     from ovseg.inference.segmentation import Segmentation
@@ -111,3 +116,44 @@ def evaluate(
     result = measure(run, on_progress, fresh=fresh)
     write(run, result, save, report)
     return result
+
+
+def build_dataset(
+    recipe: "str | Path | DatasetRecipe",
+    output: str | Path,
+    changes: Sequence[str] = (),
+    part: tuple[int, int] = (1, 1),
+    retry_failures: bool = False,
+    progress: "Progress | None" = None,
+) -> "DatasetSummary":
+    """Build a training set of images and captions, or go on where a build was interrupted.
+
+    The same call after any interruption ends with the same bytes. `ovseg.data` has what is done
+    with a data set afterwards: `inspect_dataset`, `merge_datasets`, `publish_dataset`.
+
+    Args:
+        recipe: a TOML file, the name of a recipe that ships with ovseg, such as `flickr8k`, a
+            source (`cc12m`, a table, a folder), or what `ovseg.data.load_request` made of one.
+        output: folder of the data set, or any fsspec address.
+        changes: `section.key=value` each, in TOML's syntax, such as `entities.source=paper100`.
+        part: (i, n) builds the i-th of n parts only, from 1; `merge_datasets` joins them.
+        retry_failures: fetch again what failed before; what is here stays.
+        progress: called with the step, how much of it is done, and how much there is or None.
+
+    Returns:
+        Counts of captions, shards, pairs and failures, and sizes in bytes.
+
+    Raises:
+        RecipeError: the recipe or a change is wrong, with one problem per mistake.
+        UsageError: `output` holds something else.
+        DataError: the source cannot be read, or `output` cannot be written.
+        MissingDependencyError: the extra `data`, or `download` to fetch, is not installed.
+    """
+    from ovseg.data.build import request
+    from ovseg.data.workers import silent
+
+    if isinstance(recipe, str | Path):
+        recipe = request.load_request(recipe, changes)
+    elif changes:
+        raise UsageError("changes are for recipes by name: change this one when it is loaded")
+    return request.build_dataset(recipe, output, part, retry_failures, progress or silent)

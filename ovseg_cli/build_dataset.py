@@ -1,12 +1,8 @@
-"""`ovseg build-dataset SOURCE ...`, and what is done with a data set afterwards.
+"""`ovseg build-dataset SOURCE ...`, and what is done with a data set afterwards."""
 
-The group takes a first word that is none of its commands for a source, so that the common case
-needs no word more.
-"""
-
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +14,41 @@ if TYPE_CHECKING:
     from ovseg.data.workers import Progress
 
 _BUILD = "from"
+
+EXAMPLES = """
+Build a data set from SOURCE; the word `from` may be left out.
+
+\b
+Examples:
+  ovseg build-dataset cc12m --entities paper100 --output data/cc4m
+  ovseg build-dataset recipes/flickr8k.toml --source captions.tsv --images images -o data/flickr8k
+  ovseg build-dataset photos/ --set entities.top=20 --set build.seed=1 --output data/mine
+  ovseg build-dataset rows.parquet --set source.url_column=link -o data/mine --dry-run
+
+\b
+SOURCE is cc12m, cc3m, redcaps, yfcc or coco; the path of a table (TSV, CSV, JSONL, parquet), of a
+COCO captions file, of a folder of images with .txt files, or of a folder of webdataset tars; or a
+recipe: a TOML file, or its name, such as flickr8k.
+
+Every option up to --workers is short for a key of the recipe, and --set reaches all of them:
+[source] [entities] [image] [build] [fetch] [engine]; docs/datasets.md lists them. An interrupted
+build goes on with the same command.
+"""
+
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A source, or a recipe by name or as a TOML file.")
+]
+Captions = Annotated[
+    str, typer.Option("--source", help="The captions file of a named source, if it is here.")
+]
+Entities = Annotated[
+    str, typer.Option(help="paper100, or a file of entities; left out, they are chosen here.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a key: section.key=value, in TOML's syntax; repeat it."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class _SourceFirst(DefaultCommandGroup):
@@ -36,116 +67,62 @@ app = typer.Typer(
 app.command(name="cutouts", help=cutouts.EXAMPLES)(cutouts.cutouts)
 
 
-@app.command(_BUILD)
+@app.command(_BUILD, help=EXAMPLES)
 def build(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="cc12m, cc3m, redcaps, yfcc, coco, or the path of a table (TSV, CSV, JSONL, "
-            "parquet), of a COCO captions file, of a folder of images with .txt files, or of a "
-            "folder of webdataset tars.",
-        ),
-    ],
+    source: Source,
     output: Annotated[
         str,
         typer.Option("--output", "-o", help="Folder of the data set, or s3://... and the like."),
     ] = "",
-    file: Annotated[
-        str, typer.Option("--source", help="The captions file of a named source, if it is here.")
-    ] = "",
+    captions: Captions = "",
     images: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the images, for those who have them; else they are fetched."
-        ),
-    ] = None,
-    entities: Annotated[
         str,
-        typer.Option(help="paper100, or a file of entities; left out, they are chosen here."),
+        typer.Option(help="Folder with the images, if they are here; else they are fetched."),
     ] = "",
-    top_entities: Annotated[int, typer.Option(help="How many entities to choose.")] = 100,
-    sample: Annotated[int, typer.Option(help="Captions that are tagged to choose them.")] = 50_000,
-    visual_nouns: Annotated[
-        Path | None, typer.Option(help="Your corrections of the visible nouns: +noun or -noun.")
-    ] = None,
+    entities: Entities = "",
     match: Annotated[
         str, typer.Option(help="lexical, or pos: a tagger confirms ambiguous forms.")
-    ] = "lexical",
-    format: Annotated[
-        str, typer.Option(help="tsv, csv, jsonl, parquet, coco or redcaps, if the name hides it.")
     ] = "",
-    url_column: Annotated[
-        str, typer.Option(help="Name or 0-based number of the column of addresses or files.")
-    ] = "",
-    caption_column: Annotated[
-        list[str] | None, typer.Option(help="Name or number of the caption's; repeat to join.")
-    ] = None,
-    header: Annotated[
-        bool | None, typer.Option(help="Whether the table begins with column names.")
-    ] = None,
     image_size: Annotated[
-        int, typer.Option(help="Shorter side in pixels; 0 keeps JPEG files as they are.")
-    ] = 256,
-    max_pixels: Annotated[int, typer.Option(help="Larger images are refused.")] = 50_000_000,
-    pairs_per_shard: Annotated[int, typer.Option(help="Pairs planned per tar.")] = 5000,
-    partners: Annotated[int, typer.Option(help="Partners drawn per pair.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the sample and of the partners.")] = 0,
+        int | None, typer.Option(help="Shorter side in pixels; 0 keeps JPEG files as they are.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; 0 is one per core.")] = None,
+    set_: Changes = None,
     shard_range: Annotated[
         str, typer.Option(help="i/n: build the i-th of n parts only; join with merge.")
     ] = "1/1",
-    engine: Annotated[str, typer.Option(help="local, ray, or (to fetch) pyspark.")] = "local",
-    workers: Annotated[int, typer.Option(help="Processes; 0 is one per core.")] = 0,
-    ray_address: Annotated[
-        str, typer.Option(help="Ray cluster; else RAY_ADDRESS, else one started here.")
-    ] = "",
-    threads: Annotated[int, typer.Option(help="Requests at once in each process.")] = 64,
-    allow_private_hosts: Annotated[
-        bool, typer.Option("--allow-private-hosts", help="Fetch from this network, too.")
-    ] = False,
     retry_failures: Annotated[
         bool, typer.Option("--retry-failures", help="Fetch again what failed before.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show counts and disk need; write nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Build a data set from SOURCE; the word `from` may be left out.
-
-    An interrupted build goes on with the same command.
-
-    Example: ovseg build-dataset cc12m --source cc12m.tsv --entities paper100 --output data/cc4m
-    """
-    from ovseg.data.build.engine import Engine
-    from ovseg.data.build.guard import FetchOptions
-    from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset, plan_only
-    from ovseg.data.build.sources import Columns, resolve_source
-    from ovseg.data.dataset.folder import ImageOptions
+    """See EXAMPLES, which typer shows."""
+    from ovseg.api import build_dataset
+    from ovseg.data import load_request, plan_dataset
     from ovseg.errors import UsageError
 
-    options = BuildOptions(
-        EntityOptions(entities, top_entities, sample, visual_nouns, match),
-        ImageOptions(image_size, max_pixels=max_pixels),
-        FetchOptions(allow_private_hosts, threads=threads),
-        Engine(engine, workers, ray_address),
-        pairs_per_shard,
-        partners,
-        seed,
-        _parse_part(shard_range),
-        retry_failures,
-    )
+    given = {
+        "source.captions": captions,
+        "source.images": images,
+        "entities.source": entities,
+        "entities.match": match,
+        "image.short_side": image_size,
+        "engine.workers": workers,
+    }
+    recipe = load_request(source, _changes(given, set_))
+    part = _parse_part(shard_range)
     if not output and not dry_run:
         raise UsageError("give the data set's folder with --output DIR, or --dry-run")
-    columns = Columns(format, url_column, tuple(caption_column or ()), header)
-    with _steps() as progress:
-        found = resolve_source(source, file, columns, images, _download(source, progress))
+    with _steps(recipe.source.name) as progress:
         if dry_run:
-            chosen, plan = plan_only(found, options, progress)
+            plan = plan_dataset(recipe, progress)
         else:
-            summary = build_dataset(found, output, options, progress)
+            summary = build_dataset(recipe, output, (), part, retry_failures, progress)
     if dry_run:
-        dataset_tables.print_plan(chosen, plan, options.estimated_bytes(plan.rows), as_json)
+        dataset_tables.print_plan(plan, as_json)
     else:
         dataset_tables.print_summary(summary, as_json)
 
@@ -156,13 +133,13 @@ def inspect(
     samples: Annotated[int, typer.Option(help="How many pairs to show.")] = 5,
     seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
     verify: Annotated[bool, typer.Option(help="Compare all checksums.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a data set holds and verify its checksums; exit code 1 if anything is wrong.
 
     Example: ovseg build-dataset inspect data/cc4m --samples 3
     """
-    from ovseg.data.build.inspection import inspect_dataset
+    from ovseg.data import inspect_dataset
 
     with _steps() as progress:
         found = inspect_dataset(folder, samples, verify, seed, progress)
@@ -175,13 +152,13 @@ def inspect(
 def merge(
     parts: Annotated[list[str], typer.Argument(help="Folders built with --shard-range.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder or address of the whole.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Join the parts of a data set that several machines built.
 
     Example: ovseg build-dataset merge part1 part2 --output data/cc4m
     """
-    from ovseg.data.build.copying import merge_datasets
+    from ovseg.data import merge_datasets
 
     with _steps() as progress:
         summary = merge_datasets(parts, output, progress)
@@ -197,7 +174,7 @@ def publish(
 
     Example: ovseg build-dataset publish data/cc4m s3://bucket/cc4m
     """
-    from ovseg.data.build.copying import publish_dataset
+    from ovseg.data import publish_dataset
 
     with _steps() as progress:
         sent = publish_dataset(folder, address, progress)
@@ -206,33 +183,33 @@ def publish(
 
 @app.command()
 def agreement(
-    source: Annotated[str, typer.Argument(help="As for building: a name or a path.")],
-    file: Annotated[str, typer.Option("--source", help="The file of a named source.")] = "",
-    entities: Annotated[str, typer.Option(help="paper100, or a file of entities.")] = "paper100",
-    format: Annotated[str, typer.Option(help="Format of the table.")] = "",
-    url_column: Annotated[str, typer.Option(help="Column of the addresses.")] = "",
-    caption_column: Annotated[list[str] | None, typer.Option(help="Column of captions.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    source: Source,
+    captions: Captions = "",
+    entities: Annotated[str, typer.Option(help="paper100, or a file of entities.")] = "",
+    set_: Changes = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how far matching by form agrees with a tagger that reads every caption.
 
     Example: ovseg build-dataset agreement cc3m --source cc3m-validation.tsv
     """
-    from ovseg.data.build.sources import Columns, resolve_source
-    from ovseg.data.build.tagging import Tagger, measure_agreement
-    from ovseg.data.dataset.entities import load_entities
-    from ovseg.data.dataset.plan import Tally
+    from ovseg.data import agreement_on, load_request
 
-    columns = Columns(format, url_column, tuple(caption_column or ()))
-    found = resolve_source(source, file, columns, None)
+    given = {"source.captions": captions, "entities.source": entities}
+    recipe = load_request(source, _changes(given, set_))
     with console.progress("tagging", None) as bars:
-        measured = measure_agreement(
-            found.chunks(Tally()),
-            load_entities(entities),
-            Tagger(),
-            lambda count: bars.advance(bars.task_ids[0], count),
-        )
+        measured = agreement_on(recipe, lambda count: bars.advance(bars.task_ids[0], count))
     dataset_tables.print_agreement(measured, as_json)
+
+
+def _changes(given: Mapping[str, str | int | None], more: list[str] | None) -> list[str]:
+    """The options that were given, as changes of keys; `--set` comes last and wins."""
+    short = [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in given.items()
+        if value not in (None, "")
+    ]
+    return [*short, *(more or [])]
 
 
 def _parse_part(text: str) -> tuple[int, int]:
@@ -244,33 +221,29 @@ def _parse_part(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _download(source: str, progress: "Progress") -> "Callable[[int, int | None], None]":
-    """Says, with the first bytes, what is downloaded and how large it is."""
-    from ovseg.data.build.sources import KNOWN
-
-    announced = False
-
-    def show(here: int, total: int | None) -> None:
-        nonlocal announced
-        if not announced:
-            known = KNOWN[source]
-            console.stderr().print(
-                f"downloading {known.url} ({known.size}; its publisher states no checksum)",
-                soft_wrap=True,
-            )
-            announced = True
-        progress(f"downloading the captions of {source}, bytes", here, total)
-
-    return show
-
-
 @contextmanager
-def _steps() -> Iterator["Progress"]:
+def _steps(source: str = "") -> Iterator["Progress"]:
     """One bar that follows the library from step to step."""
     with console.progress("starting", None) as bars:
         task = bars.task_ids[0]
+        current = ""
 
         def show(step: str, done: int, total: int | None) -> None:
+            nonlocal current
+            if step != current and step.startswith("downloading"):
+                _announce_download(source)
+            current = step
             bars.update(task, description=step, completed=done, total=total)
 
         yield show
+
+
+def _announce_download(source: str) -> None:
+    """Say, with the first bytes, what is downloaded and how large it is."""
+    from ovseg.data.build.sources import KNOWN
+
+    known = KNOWN[source]
+    console.stderr().print(
+        f"downloading {known.url} ({known.size}; its publisher states no checksum)",
+        soft_wrap=True,
+    )

@@ -14,7 +14,7 @@ from ovseg_cli.console import progress, stdout
 
 if TYPE_CHECKING:
     from ovseg.data.cutouts.build import CutoutsSummary
-    from ovseg.data.cutouts.request import Plan
+    from ovseg.data.cutouts.request import CutoutsPlan
 
 EXAMPLES = """
 Compose captioned scenes with ground-truth masks from cut-outs on photographs.
@@ -90,7 +90,7 @@ def _stage_bars() -> Iterator[Callable[[str, int, int | None], None]]:
         yield report
 
 
-def _print_plan(plan: "Plan", as_json: bool) -> None:
+def _print_plan(plan: "CutoutsPlan", as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(plan)))
         return

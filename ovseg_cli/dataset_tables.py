@@ -10,39 +10,29 @@ from ovseg_cli import console
 
 if TYPE_CHECKING:
     from ovseg.data.build.inspection import Inspection
+    from ovseg.data.build.request import DatasetPlan
     from ovseg.data.build.tagging import Agreement
-    from ovseg.data.dataset.entities import EntityList
-    from ovseg.data.dataset.folder import Summary
-    from ovseg.data.dataset.plan import PlanSummary
+    from ovseg.data.dataset.folder import DatasetSummary
 
 
-def print_plan(entities: "EntityList", plan: "PlanSummary", need: int, as_json: bool) -> None:
-    """What a dry run found: counts, and the disk need in bytes."""
-    names = [entity.name for entity in entities]
-    counts = {name: plan.captions[number] for number, name in enumerate(names)}
+def print_plan(plan: "DatasetPlan", as_json: bool) -> None:
+    """What a dry run found: counts, and the disk need."""
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "captions_read": plan.tally.read,
-                    "captions_dropped": dict(plan.tally.dropped),
-                    "captions_matched": plan.rows,
-                    "disk_bytes": need,
-                    "entity_captions": counts,
-                }
-            )
-        )
+        typer.echo(json.dumps(asdict(plan)))
         return
     from ovseg.downloads import show_size
 
     out = console.stdout()
-    out.print(f"{plan.tally.read:,} captions read, {plan.rows:,} name one of {len(names)} entities")
-    _print_counts("captions set aside", dict(plan.tally.dropped))
-    _print_counts("captions by entity", counts, limit=20)
-    out.print(f"disk need about {show_size(need)} if every image can be had")
+    out.print(
+        f"{plan.captions_read:,} captions read, {plan.captions_matched:,} name one of "
+        f"{len(plan.entity_captions)} entities"
+    )
+    _print_counts("captions set aside", plan.captions_dropped)
+    _print_counts("captions by entity", plan.entity_captions, limit=20)
+    out.print(f"disk need about {show_size(plan.disk_bytes)} if every image can be had")
 
 
-def print_summary(summary: "Summary", as_json: bool) -> None:
+def print_summary(summary: "DatasetSummary", as_json: bool) -> None:
     """What was built, and what of it is missing."""
     if as_json:
         typer.echo(json.dumps(asdict(summary) | {"complete": summary.complete}))

@@ -23,6 +23,7 @@ S = TypeVar("S", bound=Section)
 Origin = Callable[[tuple[str, ...]], str]
 
 _MAX_BYTES = 1 << 20  # a recipe is a page of text; more than this is some other file
+_KINDS = ("source",)  # sections that no training run has: a data set's recipe
 _EXPECTED = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -73,7 +74,7 @@ def load(
         schema: the section that the file as a whole is.
         name_or_path: the name of a file that ships with ovseg, or a path.
         overrides: values in TOML syntax; what is no TOML value counts as a string.
-        kind: folder of the shipped files of this schema, among the recipes.
+        kind: section that tells the shipped files of this schema from those of training runs.
 
     Raises:
         RecipeError: with one problem per mistake in the file and the overrides together.
@@ -122,7 +123,7 @@ def find_recipe(name_or_path: str | Path, kind: str = "") -> Path:
     path = Path(name_or_path)
     named = recipe_names(kind)
     if path.suffix == "" and path.parent == Path() and path.name in named:
-        return recipes_folder() / kind / f"{path.name}.toml"
+        return recipes_folder() / f"{path.name}.toml"
     if path.is_file():
         return path
     if path.is_dir():
@@ -134,7 +135,12 @@ def find_recipe(name_or_path: str | Path, kind: str = "") -> Path:
 
 def recipe_names(kind: str = "") -> list[str]:
     """Names of the recipes that ship with ovseg; of training runs, where no kind is given."""
-    return sorted(path.stem for path in (recipes_folder() / kind).glob("*.toml"))
+    return sorted(path.stem for path in recipes_folder().glob("*.toml") if _kind(path) == kind)
+
+
+def _kind(path: Path) -> str:
+    lines = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()}
+    return next((kind for kind in _KINDS if f"[{kind}]" in lines), "")
 
 
 def recipes_folder() -> Path:

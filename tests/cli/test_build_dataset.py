@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
+import ovseg
+from ovseg.data import inspect_dataset
+from ovseg.errors import RecipeError
 from ovseg_cli.__main__ import run
 from tests.data.pictures import picture
 
-OPTIONS = ["--entities", "paper100", "--image-size", "32", "--partners", "2", "--workers", "1"]
+OPTIONS = [
+    *("--entities", "paper100", "--image-size", "32", "--workers", "1"),
+    *("--set", "build.partners=2"),
+]
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def test_build_inspect_and_json(photos: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_parts_and_merge(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["build-dataset", str(photos), *OPTIONS, "--pairs-per-shard", "2"]
+    common = ["build-dataset", str(photos), *OPTIONS, "--set", "build.pairs_per_shard=2"]
     parts = [str(photos.parent / name) for name in "ab"]
     for index, part in enumerate(parts, 1):
         assert run([*common, "--shard-range", f"{index}/2", "--output", part]) == 0
@@ -74,10 +80,12 @@ def test_dry_run_writes_nothing(photos: Path, capsys: pytest.CaptureFixture[str]
     [
         (["cc13m", "--output", "x"], 2, "there is no source 'cc13m'"),
         (["{photos}"], 2, "--output DIR"),
-        (["{photos}", "--output", "x", "--match", "both"], 2, "lexical or pos"),
+        (["{photos}", "--output", "x", "--match", "both"], 2, "must be one of lexical, pos"),
         (["{photos}", "--output", "x", "--shard-range", "3/2"], 2, "no part 3 of 2"),
         (["{photos}", "--output", "x", "--shard-range", "half"], 2, "write it as 1/4"),
-        (["{photos}", "--output", "x", "--engine", "slurm"], 2, "unknown engine"),
+        (["{photos}", "--output", "x", "--set", "engine.kind=slurm"], 2, "must be one of local"),
+        (["{photos}", "--set", "entities.tops=5"], 2, "did you mean entities.top?"),
+        (["flickr9k.toml", "--output", "x"], 2, "did you mean flickr8k?"),
         (["inspect", "{photos}"], 1, "is no data set"),
         (["--output", "x"], 2, "SOURCE"),
     ],
@@ -100,4 +108,32 @@ def test_help_lists_commands_and_options(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("inspect", "merge", "agreement", "SOURCE"))
     assert run(["build-dataset", "cc12m", "--help"]) == 0
-    assert "--allow-private-hosts" in capsys.readouterr().out
+    assert "--retry-failures" in capsys.readouterr().out
+
+
+def test_a_recipe_builds_what_its_source_would(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{n}.jpg\ta dog on a sofa, the {n}th\n{n}.jpg\ttwo cats\n" for n in range(6)]
+    (photos / "captions.tsv").write_text("".join(rows))
+    recipe = Path(__file__).parents[2] / "recipes/flickr8k.toml"
+    here = ["--source", str(photos / "captions.tsv"), "--images", str(photos)]
+    command = ["build-dataset", str(recipe), *here, *OPTIONS, "--json"]
+    assert run([*command, "--output", str(photos.parent / "data")]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["pairs"] == 12 and summary["complete"]
+    table = [str(photos / "captions.tsv"), "--images", str(photos), *OPTIONS]
+    columns = ["--set", "source.url_column=0", "--set", 'source.caption_columns=["1"]']
+    other = str(photos.parent / "other")
+    assert run(["build-dataset", *table, *columns, "--output", other]) == 0
+    made = {path.name: path.read_bytes() for path in (photos.parent / "data").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in Path(other).iterdir()}
+
+
+def test_the_verb_does_what_the_command_does(photos: Path) -> None:
+    changes = ["entities.source=paper100", "image.short_side=32", "engine.workers=1"]
+    summary = ovseg.build_dataset(photos, photos.parent / "data", changes)
+    assert isinstance(summary, ovseg.DatasetSummary) and summary.pairs == 6
+    assert inspect_dataset(photos.parent / "data").faults == []
+    with pytest.raises(RecipeError, match="unknown key"):
+        ovseg.build_dataset(photos, photos.parent / "data", ["seed=3"])

@@ -12,8 +12,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from ovseg.data.build.copying import merge_datasets
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.inspection import inspect_dataset
-from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
-from ovseg.data.build.sources import Columns, Source, resolve_source
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
+from ovseg.data.build.sources import CaptionSource, Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.store import FolderStore, RemoteStore, open_store
 from ovseg.errors import DataError
@@ -22,7 +22,7 @@ from tests.data.pictures import picture
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> CaptionSource:
     """24 pictures in a folder and their captions in memory, as in a bucket."""
     photos = tmp_path_factory.mktemp("photos")
     for number in range(24):
@@ -45,9 +45,9 @@ def _options(part: tuple[int, int] = (1, 1)) -> BuildOptions:
 
 
 @pytest.fixture(scope="module")
-def folder(source: Source, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def folder(source: CaptionSource, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     built = tmp_path_factory.mktemp("built")
-    build_dataset(source, built, _options())
+    build_from_source(source, built, _options())
     return _contents(built)
 
 
@@ -65,22 +65,22 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_the_bytes_are_those_of_a_folder(
-    source: Source, folder: dict[str, bytes], address: str, tmp_path: Path
+    source: CaptionSource, folder: dict[str, bytes], address: str, tmp_path: Path
 ) -> None:
-    assert build_dataset(source, address, _options()).complete
+    assert build_from_source(source, address, _options()).complete
     assert _contents(address) == folder
     assert inspect_dataset(address, samples=3).faults == []
     assert len(inspect_dataset(address, samples=3).samples) == 3
 
 
 def test_parts_are_built_at_one_address_or_joined_there(
-    source: Source, folder: dict[str, bytes], address: str, tmp_path: Path
+    source: CaptionSource, folder: dict[str, bytes], address: str, tmp_path: Path
 ) -> None:
-    assert not build_dataset(source, address, _options((1, 2))).complete
-    build_dataset(source, tmp_path / "second", _options((2, 2)))
+    assert not build_from_source(source, address, _options((1, 2))).complete
+    build_from_source(source, tmp_path / "second", _options((2, 2)))
     merge_datasets([address, tmp_path / "second"], f"{address}-joined")
     assert _contents(f"{address}-joined") == folder
-    assert build_dataset(source, address, _options((2, 2))).complete
+    assert build_from_source(source, address, _options((2, 2))).complete
     assert _contents(address) == folder
 
 
@@ -102,7 +102,7 @@ class _Breaking:
 
 
 def test_uploads_that_break_off_are_resumed(
-    source: Source, folder: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: CaptionSource, folder: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = f"dir::file://{tmp_path}/remote"
     breaking = _Breaking(fsspec.get_filesystem_class("file"), monkeypatch)
@@ -110,7 +110,7 @@ def test_uploads_that_break_off_are_resumed(
     for _ in range(60):
         breaking.left = chance.randrange(1, 7)
         try:
-            build_dataset(source, address, _options())
+            build_from_source(source, address, _options())
             break
         except DataError as error:
             assert "cannot write to dir::file" in str(error)
@@ -121,13 +121,15 @@ def test_uploads_that_break_off_are_resumed(
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == set(folder)
 
 
-def test_a_store_that_loses_a_shard_gets_it_again(source: Source, folder: dict[str, bytes]) -> None:
+def test_a_store_that_loses_a_shard_gets_it_again(
+    source: CaptionSource, folder: dict[str, bytes]
+) -> None:
     address = "memory://bucket/loses"
-    build_dataset(source, address, _options())
+    build_from_source(source, address, _options())
     memory: MemoryFileSystem = fsspec.filesystem("memory")
     memory.pipe_file("/bucket/loses/000002.tar", b"short")
     assert "1 of 5 shards are not built yet" in inspect_dataset(address).faults[0]
-    build_dataset(source, address, _options())
+    build_from_source(source, address, _options())
     assert _contents(address) == folder
 
 

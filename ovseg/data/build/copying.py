@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 
 from ovseg.data.build.pipeline import finish_if_complete
-from ovseg.data.dataset.folder import DATASET, HEAD, RECIPE, REPORT, Dataset, Summary
+from ovseg.data.dataset.folder import DATASET, HEAD, RECIPE, REPORT, Dataset, DatasetSummary
 from ovseg.data.dataset.shards import shard_files
 from ovseg.data.store import Address, FolderStore, Store, open_store
 from ovseg.data.workers import Progress, silent
@@ -13,7 +13,7 @@ from ovseg.errors import DataError, UsageError
 
 def merge_datasets(
     parts: Sequence[Address], address: Address, progress: Progress = silent
-) -> Summary:
+) -> DatasetSummary:
     """Copy the shards of `parts`, built with `part=(i, n)` from one source, to `address`.
 
     The result is byte for byte what one machine would have built. Files are linked where the

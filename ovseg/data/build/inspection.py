@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ovseg.data.dataset.folder import DATASET, Dataset, Summary
+from ovseg.data.dataset.folder import DATASET, Dataset, DatasetSummary
 from ovseg.data.dataset.index import INDEX
 from ovseg.data.dataset.partners import NOBODY, PARTNERS, read_partners
 from ovseg.data.dataset.shards import shard_name
@@ -34,7 +34,7 @@ class Partner:
 
 
 @dataclass(frozen=True)
-class Sample:
+class InspectedPair:
     """One pair of a data set."""
 
     key: str
@@ -49,8 +49,8 @@ class Sample:
 class Inspection:
     """What `inspect_dataset` found; `faults` are sentences, none if all is well."""
 
-    summary: Summary
-    samples: list[Sample] = field(default_factory=list)
+    summary: DatasetSummary
+    samples: list[InspectedPair] = field(default_factory=list)
     shards_checked: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -105,7 +105,7 @@ def _verify_files(dataset: Dataset, found: Inspection) -> None:
             found.faults.append(f"{name} does not match its checksum: remove it and build again")
 
 
-def _draw_samples(dataset: Dataset, count: int, seed: int) -> list[Sample]:
+def _draw_samples(dataset: Dataset, count: int, seed: int) -> list[InspectedPair]:
     with dataset.store.local_path(INDEX) as path:
         index = pl.scan_parquet(path)
         total = index.select(pl.len()).collect().item()
@@ -125,7 +125,7 @@ def _draw_samples(dataset: Dataset, count: int, seed: int) -> list[Sample]:
 
 def _sample(
     rows: dict[int, dict[str, Any]], number: int, partners: list[tuple[int, int]], names: list[str]
-) -> Sample:
+) -> InspectedPair:
     """One pair of the index, with its partners as (row, shared entity)."""
     row = rows[number]
     spans = zip(row["entities"], row["starts"], row["ends"], strict=True)
@@ -135,7 +135,7 @@ def _sample(
         if other != NOBODY
     ]
     found = [Span(names[entity], start, end) for entity, start, end in spans]
-    return Sample(row["key"], row["caption"], row["width"], row["height"], found, others)
+    return InspectedPair(row["key"], row["caption"], row["width"], row["height"], found, others)
 
 
 def _partners_of(store: Store, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

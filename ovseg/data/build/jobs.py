@@ -16,7 +16,7 @@ import pyarrow as pa
 from ovseg.data.build.encoding import BadImageError, prepare_image
 from ovseg.data.build.lines import Part
 from ovseg.data.build.matching import Matcher, Matches
-from ovseg.data.build.sources import Source
+from ovseg.data.build.sources import CaptionSource
 from ovseg.data.build.tagging import Tagger
 from ovseg.data.dataset.entities import EntityList
 from ovseg.data.dataset.folder import ImageOptions
@@ -44,7 +44,7 @@ class MatchJob:
     With `pos`, ambiguous forms are asked of the spaCy pipeline of that name.
     """
 
-    source: Source
+    source: CaptionSource
     part: Part
     entities: EntityList
     pos: bool = False

@@ -24,10 +24,10 @@ from ovseg.data.build.fetch import fetch_shards
 from ovseg.data.build.guard import FetchOptions
 from ovseg.data.build.jobs import MatchJob, ShardJob, build_shard, match_part
 from ovseg.data.build.report import write_report
-from ovseg.data.build.sources import Source
+from ovseg.data.build.sources import CaptionSource
 from ovseg.data.build.tagging import Tagger, identify
 from ovseg.data.dataset.entities import ENTITIES, EntityList, entities_toml, load_entities
-from ovseg.data.dataset.folder import BuildSettings, Dataset, ImageOptions, Summary
+from ovseg.data.dataset.folder import BuildSettings, Dataset, DatasetSummary, ImageOptions
 from ovseg.data.dataset.plan import PlanSummary, Tally, shard_count, write_plan
 from ovseg.data.dataset.shards import ShardStats, read_stats
 from ovseg.data.store import Address, FolderStore
@@ -86,9 +86,9 @@ class BuildOptions:
         return round(pairs * (image + 3000))
 
 
-def build_dataset(
-    source: Source, address: Address, options: BuildOptions, progress: Progress = silent
-) -> Summary:
+def build_from_source(
+    source: CaptionSource, address: Address, options: BuildOptions, progress: Progress = silent
+) -> DatasetSummary:
     """Build, or go on building, the data set of `source` at `address`; return what it holds.
 
     The same call after any interruption ends with the same bytes. With a part, only that part's
@@ -108,7 +108,7 @@ def build_dataset(
         return finish_if_complete(dataset, progress)
 
 
-def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> Summary:
+def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> DatasetSummary:
     """Write index, partners and report once no shard is missing; return the counts."""
     summary = dataset.summary()
     if summary.complete and not dataset.is_finished():
@@ -120,10 +120,10 @@ def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> Summary
     return summary
 
 
-def plan_only(
-    source: Source, options: BuildOptions, progress: Progress = silent
+def choose_and_match(
+    source: CaptionSource, options: BuildOptions, progress: Progress = silent
 ) -> tuple[EntityList, PlanSummary]:
-    """Read and match everything and write nothing: the counts of `--dry-run`."""
+    """Read and match everything and write nothing: the entities, and the counts of the plan."""
     chosen = _choose(source, options, progress)
     summary = PlanSummary()
     for table in _match(source, chosen, options, summary.tally, progress):
@@ -131,7 +131,7 @@ def plan_only(
     return chosen, summary
 
 
-def _settings(source: Source, options: BuildOptions) -> BuildSettings:
+def _settings(source: CaptionSource, options: BuildOptions) -> BuildSettings:
     return BuildSettings(
         source=source.kind,
         source_fingerprint=source.fingerprint(),
@@ -160,7 +160,7 @@ def _entities_identity(options: EntityOptions) -> str:
 
 
 def _entities(
-    source: Source, dataset: Dataset, options: BuildOptions, progress: Progress
+    source: CaptionSource, dataset: Dataset, options: BuildOptions, progress: Progress
 ) -> EntityList:
     """The entities of a build that was begun, or chosen now."""
     if not dataset.store.has(ENTITIES):
@@ -168,7 +168,7 @@ def _entities(
     return dataset.entities()
 
 
-def _choose(source: Source, options: BuildOptions, progress: Progress) -> EntityList:
+def _choose(source: CaptionSource, options: BuildOptions, progress: Progress) -> EntityList:
     wanted = options.entities
     if wanted.source:
         return load_entities(wanted.source)
@@ -185,14 +185,14 @@ def _choose(source: Source, options: BuildOptions, progress: Progress) -> Entity
     return choose_entities(counts, visual, wanted.top, identify(wanted.pipeline))
 
 
-def _reading(source: Source, tally: Tally, step: str, progress: Progress) -> Iterator:
+def _reading(source: CaptionSource, tally: Tally, step: str, progress: Progress) -> Iterator:
     for chunk in source.chunks(tally):
         yield chunk
         progress(step, tally.read, None)
 
 
 def make_plan(
-    source: Source,
+    source: CaptionSource,
     dataset: Dataset,
     entities: EntityList,
     options: BuildOptions,
@@ -208,7 +208,7 @@ def make_plan(
 
 
 def _match(
-    source: Source,
+    source: CaptionSource,
     entities: EntityList,
     options: BuildOptions,
     tally: Tally,
@@ -227,7 +227,7 @@ def _match(
 
 
 def _build_shards(
-    source: Source,
+    source: CaptionSource,
     dataset: Dataset,
     entities: EntityList,
     options: BuildOptions,

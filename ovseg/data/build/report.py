@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from ovseg.data.dataset.folder import REPORT, Dataset, Summary
+from ovseg.data.dataset.folder import REPORT, Dataset, DatasetSummary
 from ovseg.data.dataset.index import INDEX
 from ovseg.downloads import show_size
 
@@ -45,7 +45,7 @@ class Statistics:
     per_pair: Counter[int] = field(default_factory=Counter)  # pairs by number of entities
 
 
-def write_report(dataset: Dataset, summary: Summary) -> None:
+def write_report(dataset: Dataset, summary: DatasetSummary) -> None:
     """Write `report.html` for a finished data set."""
     planned = np.array(list(summary.entity_captions.values()))
     statistics = gather_statistics(dataset, np.argsort(-planned, kind="stable")[:CROSSED], planned)
@@ -88,7 +88,7 @@ def _count(pairs: pl.DataFrame, found: Statistics) -> None:
     found.together += (shows.T @ shows).astype(np.int64)
 
 
-def render_report(summary: Summary, names: Sequence[str], found: Statistics) -> str:
+def render_report(summary: DatasetSummary, names: Sequence[str], found: Statistics) -> str:
     """The report as HTML."""
     counts = found.shown
     frequent = sorted(range(len(names)), key=lambda n: (-counts[n], names[n]))

@@ -67,7 +67,7 @@ _PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
-class Source:
+class CaptionSource:
     """Captions somewhere, and where their images are.
 
     `kind` is "table", "coco", "redcaps", "folder" or "archives"; `images` is the folder that the
@@ -141,7 +141,7 @@ def resolve_source(
     columns: Columns,
     images: Path | None,
     download: Progress | None = None,
-) -> Source:
+) -> CaptionSource:
     """The source that `name` (of `KNOWN`, or a path or fsspec address) and the options mean.
 
     `file` is where the captions of a known source lie; left empty, they are downloaded where the
@@ -157,8 +157,8 @@ def resolve_source(
         file = file or str(fetch(KNOWN[name].remote(), progress=download))
         layout = KNOWN[name].layout
         if layout is None:
-            return Source(name, file, images)
-        return Source("table", file, images, _override(layout, columns))
+            return CaptionSource(name, file, images)
+        return CaptionSource("table", file, images, _override(layout, columns))
     address = file or name
     if "://" not in address and not Path(address).exists():
         raise UsageError(
@@ -169,29 +169,29 @@ def resolve_source(
     return _file_source(address, columns, images)
 
 
-def _folder_source(path: Path) -> Source:
+def _folder_source(path: Path) -> CaptionSource:
     archives = next(path.rglob("*.tar"), None) is not None
-    return Source("archives" if archives else "folder", str(path), path)
+    return CaptionSource("archives" if archives else "folder", str(path), path)
 
 
-def _file_source(address: str, columns: Columns, images: Path | None) -> Source:
+def _file_source(address: str, columns: Columns, images: Path | None) -> CaptionSource:
     bare = address.lower()
     for suffix in _PACKED:
         bare = bare.removesuffix(suffix)
     if columns.format in ("coco", "redcaps"):
-        return Source(columns.format, address, images)
+        return CaptionSource(columns.format, address, images)
     if not columns.format and bare.endswith(".json"):
         with open_binary(address) as stream:
             kind = "redcaps" if b'"raw_caption"' in stream.read(1 << 20) else "coco"
-        return Source(kind, address, images)
+        return CaptionSource(kind, address, images)
     format = columns.format or _SUFFIXES.get(Path(bare).suffix, "")
     if not format:
         raise UsageError(
             f"{address}: cannot tell the format from the name; "
-            "give --format tsv, csv, jsonl, parquet, coco or redcaps"
+            "give source.format: tsv, csv, jsonl, parquet, coco or redcaps"
         )
     usual = Layout(format, "url", ("caption",), header=True)
-    return Source("table", address, images, _override(usual, columns))
+    return CaptionSource("table", address, images, _override(usual, columns))
 
 
 def _override(layout: Layout, columns: Columns) -> Layout:

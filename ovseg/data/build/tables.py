@@ -116,7 +116,7 @@ def _pick(frame: pl.DataFrame, layout: Layout, address: str) -> pl.DataFrame:
     if absent := [name for name in wanted if name not in frame.columns]:
         raise UsageError(
             f"{address} has no column {absent[0]!r}; it has {', '.join(frame.columns[:30])}: "
-            "choose with --url-column and --caption-column"
+            "choose with source.url_column and source.caption_columns"
         )
     captions = [pl.col(name) for name in wanted[1:]]
     joined = captions[0]

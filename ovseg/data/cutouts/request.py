@@ -40,7 +40,7 @@ class CutoutsRequest:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CutoutsPlan:
     """What a request amounts to, before anything is read.
 
     Attributes:
@@ -64,7 +64,7 @@ class Sources:
     backgrounds: list[str]
 
 
-def plan_cutouts(request: CutoutsRequest) -> Plan:
+def plan_cutouts(request: CutoutsRequest) -> CutoutsPlan:
     """Count files and scenes without reading or writing any.
 
     Raises:
@@ -74,7 +74,7 @@ def plan_cutouts(request: CutoutsRequest) -> Plan:
     sources = find_sources(request)
     train, test = scene_counts(request)
     disk = request.count * request.size * _BYTES_PER_SCENE
-    return Plan(len(sources.cutouts), len(sources.backgrounds), train, test, disk)
+    return CutoutsPlan(len(sources.cutouts), len(sources.backgrounds), train, test, disk)
 
 
 def find_sources(request: CutoutsRequest) -> Sources:

@@ -49,7 +49,7 @@ class BuildSettings:
 
 
 @dataclass
-class Summary:
+class DatasetSummary:
     """What a data set holds; rows are pairs, failures are pairs without an image, by reason."""
 
     folder: str
@@ -142,13 +142,13 @@ class Dataset:
         """The statistics of all shards that are complete."""
         return list(read_stats(self.store, range(shard_count(self.store))).values())
 
-    def summary(self) -> Summary:
+    def summary(self) -> DatasetSummary:
         """Counts, from the plan and the shards' statistics."""
         plan = self.load_plan_summary()
         if plan is None:
             raise DataError(f"{self.store} is no data set, or its build has not got to a plan")
         names = [entity.name for entity in self.entities()]
-        summary = Summary(
+        summary = DatasetSummary(
             self.store.address,
             plan.tally.read,
             dict(plan.tally.dropped),

@@ -18,7 +18,7 @@ from ovseg.data.build.choosing import (
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.jobs import match_chunk
 from ovseg.data.build.matching import Matcher
-from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.build.tagging import Tagger, measure_agreement
 from ovseg.data.dataset.entities import load_entities
@@ -102,16 +102,16 @@ def test_the_tagger_is_recorded_and_another_one_is_noticed(
         (tmp_path / f"photos/{number}.txt").write_text("a dog on a sofa")
     source = resolve_source(str(tmp_path / "photos"), "", Columns(), None)
     options = BuildOptions(EntityOptions(top=2), engine=Engine(workers=1), partners=1)
-    build_dataset(source, tmp_path / "data", options)
+    build_from_source(source, tmp_path / "data", options)
     used = load_entities(str(tmp_path / "data/entities.toml")).tagger
     name, version = used.split()
     assert name.startswith("en_core_web_sm") and version[0].isdigit()
     monkeypatch.setattr(build, "identify", lambda _: "en_core_web_sm 9.9")
     with pytest.raises(UsageError, match=f"tagger was {used}, is en_core_web_sm 9.9"):
-        build_dataset(source, tmp_path / "data", options)
+        build_from_source(source, tmp_path / "data", options)
     # Without any tagger the finished data set can still be asked for.
     monkeypatch.setattr(build, "identify", lambda _: "")
-    assert build_dataset(source, tmp_path / "data", options).complete
+    assert build_from_source(source, tmp_path / "data", options).complete
 
 
 def test_nouns_are_counted_once_a_caption(tagger: Tagger) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ovseg.data.build.copying import publish_dataset
 from ovseg.data.build.engine import Engine
-from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
 from ovseg.errors import DataError
@@ -28,7 +28,7 @@ def _build(folder: Path, part: tuple[int, int]) -> Path:
         partners=2,
         part=part,
     )
-    build_dataset(resolve_source(str(photos), "", Columns(), None), folder / "data", options)
+    build_from_source(resolve_source(str(photos), "", Columns(), None), folder / "data", options)
     return folder / "data"
 
 

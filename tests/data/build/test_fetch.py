@@ -16,7 +16,7 @@ from ovseg.data.build import guard
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.guard import FetchOptions, ascii_address, is_public, reason_of
 from ovseg.data.build.inspection import inspect_dataset
-from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
 from tests.data.build.hostile import Handler, Server, hostile_server
@@ -83,7 +83,7 @@ def _build(folder: Path, addresses: list[str], options: BuildOptions) -> dict[st
     table.write_text("".join(f"{address}\ta dog\n" for address in addresses))
     columns = Columns(locator="0", captions=("1",))
     source = resolve_source(str(table), "", columns, None)
-    build_dataset(source, folder / "data", options)
+    build_from_source(source, folder / "data", options)
     rows = pl.read_parquet(str(folder / "data" / "0*.parquet"))
     return dict(rows.select("locator", "status").iter_rows())
 

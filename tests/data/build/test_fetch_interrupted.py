@@ -22,8 +22,9 @@ COMMAND = (
     "from ovseg_cli.__main__ import run; sys.exit(run(sys.argv[1:]))"
 )
 OPTIONS = (
-    "--url-column 0 --caption-column 1 --entities paper100 --image-size 32 --pairs-per-shard 6 "
-    "--partners 2 --workers 1 --threads 2 --allow-private-hosts"
+    "--entities paper100 --image-size 32 --workers 1 --set source.url_column=0 "
+    '--set source.caption_columns=["1"] --set build.pairs_per_shard=6 --set build.partners=2 '
+    "--set fetch.threads=2 --set fetch.allow_private_hosts=true"
 )
 
 

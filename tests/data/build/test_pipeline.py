@@ -17,9 +17,9 @@ import pytest
 from ovseg.data.build.copying import merge_datasets
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.inspection import inspect_dataset
-from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
-from ovseg.data.build.sources import Columns, Source, resolve_source
-from ovseg.data.dataset.folder import ImageOptions, Summary
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
+from ovseg.data.build.sources import CaptionSource, Columns, resolve_source
+from ovseg.data.dataset.folder import DatasetSummary, ImageOptions
 from ovseg.errors import UsageError
 from ovseg.files import sha256
 from tests.data.pictures import picture
@@ -60,7 +60,7 @@ def _options(part: tuple[int, int] = (1, 1), workers: int = 1) -> BuildOptions:
     )
 
 
-def _source(photos: Path) -> Source:
+def _source(photos: Path) -> CaptionSource:
     return resolve_source(str(photos), "", Columns(), None)
 
 
@@ -70,12 +70,12 @@ def _bytes_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def built(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+def built(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DatasetSummary]:
     folder = tmp_path_factory.mktemp("built") / "data"
-    return folder, build_dataset(_source(photos), folder, _options())
+    return folder, build_from_source(_source(photos), folder, _options())
 
 
-def test_every_row_is_accounted_for(built: tuple[Path, Summary]) -> None:
+def test_every_row_is_accounted_for(built: tuple[Path, DatasetSummary]) -> None:
     _, summary = built
     assert summary.complete and summary.shards == 5
     assert (summary.captions_read, summary.captions_dropped) == (46, {"no caption": 1})
@@ -90,7 +90,7 @@ def test_every_row_is_accounted_for(built: tuple[Path, Summary]) -> None:
     assert summary.entity_captions["dog"] == 15
 
 
-def test_the_index_points_at_the_images(built: tuple[Path, Summary], photos: Path) -> None:
+def test_the_index_points_at_the_images(built: tuple[Path, DatasetSummary], photos: Path) -> None:
     folder, _ = built
     index = pl.read_parquet(folder / "index.parquet")
     for row in index.iter_rows(named=True):
@@ -108,14 +108,14 @@ def test_the_index_points_at_the_images(built: tuple[Path, Summary], photos: Pat
     assert failures["locator"].to_list() == [f"bad-{name}.jpg" for name in "abcde"]
 
 
-def test_webdataset_reads_the_shards(built: tuple[Path, Summary]) -> None:
+def test_webdataset_reads_the_shards(built: tuple[Path, DatasetSummary]) -> None:
     wds = pytest.importorskip("webdataset")
     folder, _ = built
     samples = list(wds.WebDataset(str(folder / "000000.tar"), shardshuffle=False))
     assert [sample["txt"] for sample in samples[:2]] == [b"a dog on a sofa", b"two cats"]
 
 
-def test_partners_belong_to_the_index(built: tuple[Path, Summary]) -> None:
+def test_partners_belong_to_the_index(built: tuple[Path, DatasetSummary]) -> None:
     folder, _ = built
     index = pl.read_parquet(folder / "index.parquet")
     partners, shared = (np.load(folder / f"{n}.npy") for n in ("partners", "partner_entities"))
@@ -127,31 +127,31 @@ def test_partners_belong_to_the_index(built: tuple[Path, Summary]) -> None:
 
 
 def test_again_is_nothing_to_do_and_two_processes_give_the_same_bytes(
-    built: tuple[Path, Summary], photos: Path, tmp_path: Path
+    built: tuple[Path, DatasetSummary], photos: Path, tmp_path: Path
 ) -> None:
     folder, summary = built
     before = _bytes_of(folder)
-    assert build_dataset(_source(photos), folder, _options()) == summary
+    assert build_from_source(_source(photos), folder, _options()) == summary
     assert _bytes_of(folder) == before
-    build_dataset(_source(photos), tmp_path / "two", _options(workers=2))
+    build_from_source(_source(photos), tmp_path / "two", _options(workers=2))
     assert _bytes_of(tmp_path / "two") == before
 
 
-def test_other_settings_are_refused(built: tuple[Path, Summary], photos: Path) -> None:
+def test_other_settings_are_refused(built: tuple[Path, DatasetSummary], photos: Path) -> None:
     with pytest.raises(UsageError, match="rows_per_shard"):
-        build_dataset(_source(photos), built[0], BuildOptions(EntityOptions("paper100")))
+        build_from_source(_source(photos), built[0], BuildOptions(EntityOptions("paper100")))
 
 
 def test_the_source_is_not_built_into(photos: Path) -> None:
     with pytest.raises(UsageError, match="inside the source"):
-        build_dataset(_source(photos), photos / "data", _options())
+        build_from_source(_source(photos), photos / "data", _options())
 
 
 def test_parts_joined_are_the_whole(
-    built: tuple[Path, Summary], photos: Path, tmp_path: Path
+    built: tuple[Path, DatasetSummary], photos: Path, tmp_path: Path
 ) -> None:
     for index in (1, 2, 3):
-        part = build_dataset(_source(photos), tmp_path / str(index), _options((index, 3)))
+        part = build_from_source(_source(photos), tmp_path / str(index), _options((index, 3)))
         assert not part.complete
     joined = merge_datasets([tmp_path / n for n in "123"], tmp_path / "all")
     assert joined.complete and _bytes_of(tmp_path / "all") == _bytes_of(built[0])
@@ -160,20 +160,20 @@ def test_parts_joined_are_the_whole(
         merge_datasets([tmp_path / "1", tmp_path / "2"], tmp_path / "more")
 
 
-def test_a_data_set_is_a_source(built: tuple[Path, Summary], tmp_path: Path) -> None:
+def test_a_data_set_is_a_source(built: tuple[Path, DatasetSummary], tmp_path: Path) -> None:
     again = resolve_source(str(built[0]), "", Columns(), None)
     options = BuildOptions(EntityOptions("paper100"), ImageOptions(short_side=0))
-    summary = build_dataset(again, tmp_path / "again", options)
+    summary = build_from_source(again, tmp_path / "again", options)
     assert (summary.pairs, summary.failures) == (30, {})
     sizes = [pl.read_parquet(f / "index.parquet")["size"] for f in (built[0], tmp_path / "again")]
     assert sizes[0].to_list() == sizes[1].to_list()
 
 
 def test_inspection_finds_a_flipped_bit(
-    built: tuple[Path, Summary], photos: Path, tmp_path: Path
+    built: tuple[Path, DatasetSummary], photos: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "copy"
-    build_dataset(_source(photos), folder, _options())
+    build_from_source(_source(photos), folder, _options())
     whole = inspect_dataset(folder, samples=4)
     assert whole.faults == [] and whole.shards_checked == 5
     sample = whole.samples[0]
@@ -188,7 +188,10 @@ def test_inspection_finds_a_flipped_bit(
 
 
 def _command(photos: Path, folder: Path) -> list[str]:
-    options = "--entities paper100 --image-size 32 --pairs-per-shard 7 --partners 3 --workers 1"
+    options = (
+        "--entities paper100 --image-size 32 --workers 1 "
+        "--set build.pairs_per_shard=7 --set build.partners=3"
+    )
     return [
         *(sys.executable, "-c", COMMAND, "build-dataset", str(photos)),
         *("--output", str(folder), *options.split()),
@@ -197,7 +200,7 @@ def _command(photos: Path, folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_at_random_points_it_ends_with_the_same_bytes(
-    built: tuple[Path, Summary], photos: Path, tmp_path: Path
+    built: tuple[Path, DatasetSummary], photos: Path, tmp_path: Path
 ) -> None:
     chance = random.Random(0)
     folder = tmp_path / "killed"

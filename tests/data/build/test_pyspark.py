@@ -7,7 +7,7 @@ import pytest
 
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.guard import FetchOptions
-from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.store import open_store
@@ -38,7 +38,7 @@ def test_spark_fetches_behind_the_guard(tmp_path: Path) -> None:
                 rows_per_shard=3,
                 partners=2,
             )
-            summary = build_dataset(source, tmp_path / engine.kind, options)
+            summary = build_from_source(source, tmp_path / engine.kind, options)
             place = open_store(tmp_path / engine.kind)
             contents.append(place.read_many(place.names()))
     assert (summary.pairs, summary.failures) == (

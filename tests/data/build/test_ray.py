@@ -6,7 +6,7 @@ import pytest
 
 from ovseg.data.build import tables
 from ovseg.data.build.engine import Engine
-from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_dataset
+from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.store import open_store
@@ -42,7 +42,7 @@ def test_ray_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 rows_per_shard=8,
                 partners=2,
             )
-            assert build_dataset(source, address, options).pairs == 30
+            assert build_from_source(source, address, options).pairs == 30
             place = open_store(address)
             built.append(place.read_many(place.names()))
         with pytest.raises(DataError, match="nothing at 3"):

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from ovseg.data.build.report import Statistics, render_report
-from ovseg.data.dataset.folder import Summary
+from ovseg.data.dataset.folder import DatasetSummary
 
 
 def test_counts_and_escaping() -> None:
@@ -14,7 +14,7 @@ def test_counts_and_escaping() -> None:
     found = Statistics(
         counts, np.arange(3), together, np.eye(21, dtype=np.int64)[3] * 50, Counter({1: 40, 2: 10})
     )
-    summary = Summary(".", 60, {"<b>odd</b>": 3}, 57, 1, 1, 50, 5000, 6000, {"HTTP 404": 7})
+    summary = DatasetSummary(".", 60, {"<b>odd</b>": 3}, 57, 1, 1, 50, 5000, 6000, {"HTTP 404": 7})
     html = render_report(summary, ["dog", "<script>", "cat"], found)
     assert "Data set of 50 pairs" in html and "HTTP 404<td class='number'>7" in html
     assert "<script>" not in html and "<b>odd" not in html and "&lt;script&gt;" in html

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from ovseg.data.build import sources
-from ovseg.data.build.sources import Columns, Source, resolve_source
+from ovseg.data.build.sources import CaptionSource, Columns, resolve_source
 from ovseg.data.dataset.plan import Tally
 from ovseg.errors import DataError, DownloadError, UsageError
 from tests.data.pictures import picture
 from tests.hostile_server import serving, truncating
 
 
-def _rows(source: Source) -> tuple[list[tuple], Tally]:
+def _rows(source: CaptionSource) -> tuple[list[tuple], Tally]:
     tally = Tally()
     return [row for chunk in source.chunks(tally) for row in chunk.iter_rows()], tally
 
 
-def _resolve(name: str | Path, file: str | Path = "", images: Path | None = None) -> Source:
+def _resolve(name: str | Path, file: str | Path = "", images: Path | None = None) -> CaptionSource:
     return resolve_source(str(name), str(file), Columns(), images)
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--source FILE"):
         _resolve("yfcc")
     (tmp_path / "rows.xyz").write_text("")
-    with pytest.raises(UsageError, match="--format"):
+    with pytest.raises(UsageError, match=r"source\.format"):
         _resolve(tmp_path / "rows.xyz")
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(DataError, match="no JSON"):

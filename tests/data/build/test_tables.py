@@ -125,7 +125,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no parquet file"):
         _read(path, Layout("parquet", "url", ("caption",)))
     pq.write_table(pl.DataFrame({"a": ["x"]}).to_arrow(), path)
-    with pytest.raises(UsageError, match="--url-column"):
+    with pytest.raises(UsageError, match=r"source\.url_column"):
         _read(path, Layout("parquet", "url", ("caption",)))
 
 

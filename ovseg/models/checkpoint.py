@@ -7,7 +7,6 @@ content hash. Reading the metadata needs no torch.
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,6 @@ class CheckpointInfo:
         licence: SPDX expression of the weights, or an empty string.
         content_hash: SHA-256 over tensors, `[model]` and tokenizer.
         tensors: shape of each, by name.
-        dtypes: number of tensors of each dtype, by safetensors' names such as F32.
     """
 
     model_class: str
@@ -54,7 +52,6 @@ class CheckpointInfo:
     licence: str
     content_hash: str
     tensors: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, int]
 
     @property
     def parameters(self) -> int:
@@ -123,7 +120,6 @@ def read_info(path: Path) -> CheckpointInfo:
         licence=metadata.get("ovseg.licence", ""),
         content_hash=metadata.get("ovseg.content_hash", ""),
         tensors={name: tuple(entry["shape"]) for name, entry in header.items()},
-        dtypes=dict(Counter(entry["dtype"] for entry in header.values())),
     )
 
 

@@ -1,6 +1,5 @@
 """What a model file is, told without loading it; needs no torch."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def _describe_released(path: Path) -> FileDescription:
         model_class="OVSegmentor",
         size=path.stat().st_size,
         tensors=len(released.tensors),
-        parameters=sum(math.prod(record.shape) for record in released.tensors.values()),
+        parameters=sum(tensor.numel() for tensor in released.tensors.values()),
         model=_without_unknowns(released_model_values(released)),
         description=f"as its authors saved it, with its momentum encoder{trained}",
         next=f"ovseg models convert {path} {path.with_suffix('.safetensors')}",

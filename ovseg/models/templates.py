@@ -4,9 +4,6 @@ from functools import cache
 
 from ovseg.errors import MissingDependencyError
 
-PHOTO = ("a photo of a {}.",)
-"""The one template of OVSegmentor's evaluation."""
-
 
 @cache
 def imagenet_templates() -> tuple[str, ...]:

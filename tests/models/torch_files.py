@@ -15,6 +15,7 @@ def write_archive(
     """A zip with this pickle and these storages."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr(f"{prefix}/data.pkl", pickled)
+        archive.writestr(f"{prefix}/version", "3\n")
         archive.writestr(f"{prefix}/byteorder", "little")
         for key, numbers in (storages or {}).items():
             archive.writestr(f"{prefix}/data/{key}", numbers)

@@ -40,7 +40,7 @@ from ovseg.models.ovsegmentor.conversion import MOMENTUM_PREFIX, our_key, releas
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 from ovseg.models.ovsegmentor.model import OVSegmentor
 from ovseg.models.ovsegmentor.predictor import Predictor
-from ovseg.models.ovsegmentor.released import read_released_tensors
+from ovseg.models.ovsegmentor.released import read_released
 from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
@@ -78,7 +78,7 @@ class Fixture:
     @classmethod
     def read(cls, prefix: Path, precision: str) -> "Fixture":
         sizes = json.loads(prefix.with_name(f"{prefix.name}.json").read_text(encoding="utf-8"))
-        state = read_released_tensors(prefix.with_name(f"{prefix.name}.pth"))
+        state = dict(read_released(prefix.with_name(f"{prefix.name}.pth")).tensors)
         values = load_file(prefix.with_name(f"{prefix.name}.safetensors"))
         return cls(sizes, state, values, precision)
 

@@ -157,8 +157,6 @@ HEADS: dict[str, Head] = {
 }
 """Heads by name. The first is the default; those after `proxyclip` are baseline and ablations."""
 
-DEFAULT_HEAD = "naclip"
-
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """softmax(d^-0.5 q k' + bias) v over the keys: [B, H, N, d]."""

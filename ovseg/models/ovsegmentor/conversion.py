@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ovseg.config.load import recipe_from_values
 from ovseg.config.schema import Recipe, TextEncoderConfig
-from ovseg.errors import MissingDependencyError, ModelError, UsageError
+from ovseg.errors import ModelError, UsageError
 from ovseg.models.checkpoint import load_state, write_checkpoint
-from ovseg.models.ovsegmentor.released import read_released, read_released_tensors
+from ovseg.models.ovsegmentor.released import read_released
 from ovseg.models.ovsegmentor.released_config import released_model_values
 from ovseg.models.tokenizer import TokenizerFiles, fetch_tokenizer_files
 
@@ -114,16 +114,12 @@ def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> 
         ModelError: the file is refused, damaged, or fits no model of ours.
         UsageError: the file does not tell a size, or sizes and overrides contradict each other.
     """
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("torch", "torch", "converting a checkpoint") from error
+    released = read_released(source)
     from ovseg.models.ovsegmentor.build import build_ovsegmentor
 
-    values = {"model": released_model_values(read_released(source))}
-    recipe = _recipe(values, source, overrides)
+    recipe = _recipe({"model": released_model_values(released)}, source, overrides)
     model = build_ovsegmentor(recipe.model)
-    load_state(model, released_to_ours(read_released_tensors(source)), str(source))
+    load_state(model, released_to_ours(released.tensors), str(source))
     state = model.state_dict()
     tokenizer = _tokenizer(recipe.model.text, out)
     content_hash = write_checkpoint(

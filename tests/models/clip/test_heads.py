@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg.models.clip.heads import (
-    DEFAULT_HEAD,
     HEADS,
     Guide,
     LastBlock,
     neighbourhood,
     proxyclip,
 )
+from ovseg.models.clip.names import ClipName
 from ovseg.models.clip.tower import image_tower
 from tests.models.clip.tiny import tiny_clip
 
@@ -51,7 +51,7 @@ def gaussian() -> Tensor:
 
 
 def test_the_default_comes_first() -> None:
-    assert next(iter(HEADS)) == DEFAULT_HEAD == "naclip"
+    assert next(iter(HEADS)) == ClipName().head == "naclip"
 
 
 def test_heads_without_residual(block: LastBlock) -> None:

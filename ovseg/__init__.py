@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ovseg.version import __version__
 
 if TYPE_CHECKING:
-    from ovseg.api import build_dataset, evaluate, segment
+    from ovseg.api import build_dataset, evaluate, export_model, segment
     from ovseg.data.class_list import ClassList
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.evaluation.result import EvaluationResult
@@ -29,6 +29,7 @@ __all__ = [
     "__version__",
     "build_dataset",
     "evaluate",
+    "export_model",
     "segment",
 ]
 
@@ -41,6 +42,7 @@ _HOMES = {
     "Segmenter": "ovseg.inference.segmenter",
     "build_dataset": "ovseg.api",
     "evaluate": "ovseg.api",
+    "export_model": "ovseg.api",
     "segment": "ovseg.api",
 }
 

@@ -11,7 +11,7 @@ from ovseg_cli.console import print_warning, stderr, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ovseg.export.exporting import Exported
+    from ovseg.export.export import Exported
 
 EXAMPLES = """
 Export a model to a folder that runs without torch, and prove that it gives the same labels.
@@ -57,20 +57,20 @@ def export(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    from ovseg.data.images import find_images
-    from ovseg.export.exporting import ExportOptions, check_format, export_model
+    from ovseg.api import export_model
 
-    options = ExportOptions(
-        format=check_format(format),
-        end_to_end=end_to_end,
-        hub_layout=hub_layout,
-        images=tuple(find_images(images)) if images else (),
-    )
-    if options.format in ("torchscript", "torch-export"):
-        print_warning(f"{options.format} files hold pickles by their format; onnx has none")
-    console = stderr()
-    with console.status("starting") as status:
-        done = export_model(model, output, options, lambda step: status.update(f"{step} ..."))
+    if format in ("torchscript", "torch-export"):
+        print_warning(f"{format} files hold pickles by their format; onnx has none")
+    with stderr().status("starting") as status:
+        done = export_model(
+            model,
+            output,
+            format,
+            end_to_end=end_to_end,
+            hub_layout=hub_layout,
+            images=images or (),
+            on_step=lambda step: status.update(f"{step} ..."),
+        )
     if as_json:
         print(json.dumps(_values(done), indent=2))
         return

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import onnx
 
-from ovseg.export.description import describe, write_description
-from ovseg.export.layout import Layout
-from ovseg.export.onnx_files import save_checked, write_image_onnx
+from ovseg.export.export import describe
 from ovseg.export.shared_weights import share_weights
 from ovseg.export.source import source_of
+from ovseg.export.writers import image_spec, save_checked, write_onnx
+from ovseg.models.manifest import Layout, write_manifest
 from ovseg.models.starter.model import StarterModel
 
 FOLDER = Path(__file__).parent.parent / "ovseg/models/starter"
@@ -30,14 +30,13 @@ def main(folder: Path = FOLDER) -> None:
     """Write the two files into a folder that holds the weights."""
     source = source_of(StarterModel())
     with tempfile.TemporaryDirectory() as scratch:
-        write_image_onnx(source, Path(scratch) / GRAPH)
+        write_onnx(image_spec(source), Path(scratch) / GRAPH)
         graph = onnx.load(Path(scratch) / GRAPH)
     for name in WEIGHTS:
         share_weights(graph, folder / name)
     save_checked(graph, folder / GRAPH)
     names = (GRAPH, *WEIGHTS, *source.tables)
-    described = describe(source, "onnx", Layout(GRAPH, "", None), folder, names)
-    write_description(described, folder)
+    write_manifest(describe(source, "onnx", Layout(GRAPH, "", None), folder, names), folder)
     print(f"{folder / GRAPH}: {(folder / GRAPH).stat().st_size / 1e3:.0f} kB")
 
 

@@ -10,11 +10,10 @@ textual form, where sizes may be computed.
 from pathlib import Path
 from typing import Any
 
-from ovseg.export.onnx_files import save_checked
-from ovseg.models.export_description import Kind
+from ovseg.export.writers import save_checked
 from ovseg.models.interface import Preprocessing
+from ovseg.models.manifest import Kind
 
-INPUTS = ("image", "class_embeddings", "threshold")
 OUTPUTS = ("photo_labels", "photo_groups", "photo_scores")
 
 # Sides follow `resized_shape`, in float64 as there; `Round` goes to even like Python's.

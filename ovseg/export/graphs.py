@@ -6,23 +6,22 @@ grid rows and columns.
 An image graph takes pixels, class embeddings and a background threshold, so that new classes need
 no new export. It returns what the model found in the image, which depends on no class, and behind
 that scores and maps for the classes given; whoever asks for the first few outputs alone does not
-pay for the others. Shapes may vary and no line depends on a value, so that all exporters follow.
+pay for the others. Scores come from `ovseg.models.scoring`, as the models' own do. Shapes may vary
+and no line depends on a value, so that all exporters follow.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovseg.export.padding import with_fixed_padding
-from ovseg.export.patches import ProductEncoder
-from ovseg.export.positions import with_positions_for_all_sizes
+from ovseg.errors import ModelError
+from ovseg.export.any_size import ProductEncoder, with_fixed_padding, with_positions_for_all_sizes
 from ovseg.models.clip.model import DenseImageEncoder
 from ovseg.models.ovsegmentor.model import OVSegmentor
-from ovseg.models.scoring import LIKELY_CLASSES
+from ovseg.models.scoring import dense_clip_scores, ovsegmentor_scores, starter_scores
 from ovseg.models.starter.reader import PositionReader
-from ovseg.models.starter.scoring import near_the_best, phrase_scores
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
@@ -67,26 +66,12 @@ class GroupingGraph(nn.Module):
         rows = torch.cat([encoded.groups, encoded.mean[:, None]], dim=1)
         embedding, image = self.projector(rows).split([encoded.groups.shape[1], 1], dim=1)
         image = image.squeeze(1)
-        scores = self._scores(embedding, image, classes, threshold)
+        scores = ovsegmentor_scores(embedding, image, classes, self.scale, threshold)
         shares = encoded.binding.soft  # [B, G, N]
         maps = shares.unflatten(2, encoded.grid)
         groups = _upsample(maps, pixels).argmax(dim=1)  # [B, H, W]
         labels = scores.argmax(dim=2).gather(1, groups.flatten(1)).view_as(groups)
         return Found(embedding, image, shares, scores, groups, labels)
-
-    def _scores(self, groups: Tensor, images: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        """The rule of `ovseg.models.scoring`, for a number of classes known only when it runs."""
-        groups, images, classes = (
-            functional.normalize(x, dim=-1) for x in (groups, images, classes)
-        )
-        similarity = self.scale * (groups @ classes.mT)  # [B, G, K]
-        likely = _largest(images @ classes.mT, LIKELY_CLASSES)[:, None]  # [B, 1, K]
-        among = similarity.masked_fill(~likely, -torch.inf).softmax(dim=-1)
-        scores = among * similarity.softmax(dim=-1)
-        best = scores.amax(dim=-1, keepdim=True)  # [B, G, 1]
-        limit = torch.minimum(best.amax(dim=1, keepdim=True), threshold)
-        background = (best < limit).to(scores.dtype)
-        return torch.cat([_unless_off(background, threshold), scores], dim=-1)
 
 
 class PositionGraph(nn.Module):
@@ -133,10 +118,7 @@ class StarterGraph(PositionGraph):
         return self.reader(pixels)
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        phrases = phrase_scores(embedding, classes)
-        phrases = torch.where(threshold > NO_BACKGROUND, near_the_best(phrases), phrases)
-        background = torch.zeros_like(phrases[..., :1]) + threshold
-        return torch.cat([background, phrases], dim=-1)
+        return starter_scores(embedding, classes, threshold)
 
     def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
         del threshold  # the background's map holds it
@@ -155,11 +137,7 @@ class DenseClipGraph(PositionGraph):
         return self.network(pixels), self.network.grid(pixels.shape[-2], pixels.shape[-1])
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        phrases = self.scale * (embedding @ classes.mT)
-        asked = threshold.clamp_min(torch.finfo(threshold.dtype).tiny).log()
-        bar = phrases.logsumexp(dim=-1, keepdim=True) + asked
-        bar = torch.where(threshold > 0, bar, NO_BACKGROUND)
-        return torch.cat([bar, phrases], dim=-1)
+        return dense_clip_scores(embedding, classes, self.scale, threshold)
 
     def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
         probability, best = maps[:, 1:].softmax(dim=1).max(dim=1)
@@ -179,6 +157,42 @@ class TextGraph(nn.Module):
         return functional.normalize(self.projector(self.encoder(ids, mask).sentence), dim=-1)
 
 
+class ClipTextGraph(nn.Module):
+    """Prompts to embeddings of unit length, by a causal tower read at its end token.
+
+    Args:
+        model: an open_clip model.
+
+    Raises:
+        ModelError: the tower is read in another way, as SigLIP's is.
+    """
+
+    causal: Tensor
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        if getattr(model, "text_pool_type", "") != "argmax" or model.attn_mask is None:
+            raise ModelError(
+                "only text towers of CLIP's own form can be exported, which end at their end token"
+            )
+        self.embedding = model.token_embedding
+        self.transformer = model.transformer
+        self.norm = model.ln_final
+        self.positions = model.positional_embedding
+        self.projection = model.text_projection
+        self.register_buffer("causal", model.attn_mask.clone())
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and mask, int64 [T, L], to float [T, C]."""
+        length = ids.shape[1]
+        x = self.embedding(ids) + self.positions[:length]
+        x = self.norm(self.transformer(x, attn_mask=self.causal[:length, :length]))
+        end = (mask.sum(dim=1) - 1)[:, None, None]  # the last token before padding
+        x = x.gather(1, end.expand(-1, 1, x.shape[2])).squeeze(1)
+        projected = self.projection(x) if callable(self.projection) else x @ self.projection
+        return functional.normalize(projected, dim=-1)
+
+
 def _upsample(maps: Tensor, pixels: Tensor) -> Tensor:
     """Maps [B, M, h, w] bilinearly to the size of the pixels, [B, M, H, W]."""
     size = (pixels.shape[-2], pixels.shape[-1])
@@ -192,17 +206,3 @@ def _nearest(grid: tuple[int, int], pixels: Tensor) -> Tensor:
     column = (2 * torch.arange(width, device=pixels.device) + 1) * grid[1] // (2 * width)
     places = row[:, None] * grid[1] + column
     return places.expand(pixels.shape[0], height, width)
-
-
-def _largest(values: Tensor, count: int) -> Tensor:
-    """Where the `count` largest values of each row are, bool [B, K]; everywhere if K is less."""
-    # With columns that are never chosen before a real one, the row is never too short.
-    padded = functional.pad(values, (0, count - 1), value=-torch.inf)
-    chosen = padded.topk(count, dim=-1).indices
-    hits = torch.zeros_like(padded).scatter(1, chosen, 1.0)
-    return hits[:, : values.shape[1]] > 0
-
-
-def _unless_off(column: Tensor, threshold: Tensor) -> Tensor:
-    """The background's column, or -inf where there is to be none."""
-    return torch.where(torch.isneginf(threshold), NO_BACKGROUND, column)

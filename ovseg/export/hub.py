@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from ovseg.export.gate import Report, Row
+from ovseg.export.verify import Report, Row
 from ovseg.files import write_text
-from ovseg.models.export_description import Description
+from ovseg.models.manifest import Manifest
 
 _LARGE = ("*.onnx", "*.onnx.data", "*.bin", "*.pt", "*.pt2", "*.safetensors")
 
@@ -58,29 +58,29 @@ the versions of everything that took part.
 """
 
 
-def write_hub_files(folder: Path, described: Description, report: Report) -> None:
+def write_hub_files(folder: Path, manifest: Manifest, report: Report) -> None:
     """Write `README.md`, `.gitattributes` and `preprocessor_config.json`."""
-    write_text(folder / "README.md", model_card(described, report))
+    write_text(folder / "README.md", model_card(manifest, report))
     marked = "".join(f"{name} filter=lfs diff=lfs merge=lfs -text\n" for name in _LARGE)
     write_text(folder / ".gitattributes", marked)
-    write_text(folder / "preprocessor_config.json", json.dumps(_preprocessor(described), indent=2))
+    write_text(folder / "preprocessor_config.json", json.dumps(_preprocessor(manifest), indent=2))
 
 
-def model_card(described: Description, report: Report) -> str:
+def model_card(manifest: Manifest, report: Report) -> str:
     """The text of `README.md`, metadata in front."""
-    known = described.card.licence.lower()
+    known = manifest.card.licence.lower()
     simple = known in ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0")
     text = report.text_difference
-    listed = sorted(described.files.items())
+    listed = sorted(manifest.files.items())
     return _CARD.format(
         licence=known if simple else "other",
-        licence_name="" if simple else f"license_name: {json.dumps(described.card.licence)}\n",
-        name=Path(described.card.name).stem,
-        description=described.card.description.rstrip("."),
-        version=described.versions["ovseg"],
-        format=described.format,
-        opset=f", opset {described.opset}" if described.opset else "",
-        extra="openvino" if described.format == "openvino" else "onnx",
+        licence_name="" if simple else f"license_name: {json.dumps(manifest.card.licence)}\n",
+        name=Path(manifest.card.name).stem,
+        description=manifest.card.description.rstrip("."),
+        version=manifest.versions["ovseg"],
+        format=manifest.format,
+        opset=f", opset {manifest.opset}" if manifest.opset else "",
+        extra="openvino" if manifest.format == "openvino" else "onnx",
         files="\n".join(f"- `{name}`, {file.bytes:,} bytes" for name, file in listed),
         images=len({row.image for row in report.rows}),
         agreement=report.agreement,
@@ -98,9 +98,9 @@ def _row(row: Row) -> str:
     return f"| {row.what} | {row.image} | {size} | {alike} | {times} |"
 
 
-def _preprocessor(described: Description) -> dict[str, object]:
+def _preprocessor(manifest: Manifest) -> dict[str, object]:
     """Pixel constants in the terms of Hugging Face's image processors, values in 0..1."""
-    pixels = described.pixels
+    pixels = manifest.pixels
     return {
         "do_resize": True,
         "size": {"shortest_edge": pixels.short_side, "longest_edge": pixels.long_side},

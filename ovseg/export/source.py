@@ -1,25 +1,33 @@
 """What of a model is exported: its graphs, its tokenizer, and what a runtime must know."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 from torch import nn
 
+from ovseg.data.class_list import ClassList
 from ovseg.errors import ModelError
-from ovseg.export.clip_text import ClipTextGraph, clip_tokenizer
-from ovseg.export.graphs import DenseClipGraph, GroupingGraph, StarterGraph, TextGraph
+from ovseg.export.graphs import (
+    ClipTextGraph,
+    DenseClipGraph,
+    GroupingGraph,
+    StarterGraph,
+    TextGraph,
+)
 from ovseg.models.clip.model import DenseClip
-from ovseg.models.export_description import Kind
 from ovseg.models.interface import SegmentationModel
+from ovseg.models.manifest import TOKENIZER, Kind
 from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import CELL
 from ovseg.models.starter.words import TABLES
 from ovseg.models.tokenizer import ClipTokenizer, HubTokenizer, collect_tokenizer_files
 
-TOKENIZER = "tokenizer.json"
+# How CLIP's tokenizer (Radford et al., 2021) cuts a text into words.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class TextSource:
 
 
 @dataclass(frozen=True)
-class Source:
+class ExportSource:
     """A model taken apart for export.
 
     Attributes:
@@ -59,7 +67,7 @@ class Source:
     tables: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
-def source_of(model: SegmentationModel) -> Source:
+def source_of(model: SegmentationModel) -> ExportSource:
     """Take a model apart.
 
     Raises:
@@ -74,9 +82,9 @@ def source_of(model: SegmentationModel) -> Source:
     raise ModelError(f"{model.card.name}: a {model.card.kind} model cannot be exported again")
 
 
-def _starter(model: StarterModel) -> Source:
+def _starter(model: StarterModel) -> ExportSource:
     folder = files("ovseg.models.starter")
-    return Source(
+    return ExportSource(
         model=model,
         kind="starter",
         image=StarterGraph(model.reader).eval(),
@@ -88,9 +96,9 @@ def _starter(model: StarterModel) -> Source:
     )
 
 
-def _ovsegmentor(model: Predictor) -> Source:
+def _ovsegmentor(model: Predictor) -> ExportSource:
     inner = model.model.float()
-    return Source(
+    return ExportSource(
         model=model,
         kind="ovsegmentor",
         image=GroupingGraph(inner).eval(),
@@ -101,12 +109,12 @@ def _ovsegmentor(model: Predictor) -> Source:
     )
 
 
-def _dense_clip(model: DenseClip) -> Source:
+def _dense_clip(model: DenseClip) -> ExportSource:
     network = model.network.float()
     text_model: Any = model.text_model
     side = model.preprocessing.multiple_of * 4
     guided = network.guide is not None
-    return Source(
+    return ExportSource(
         model=model,
         kind="dense-clip",
         image=DenseClipGraph(network, model.reading.scale).eval(),
@@ -132,3 +140,59 @@ def _text_of(tokenizer: object, graph: nn.Module) -> TextSource:
         )
     pad = tokenizer.tokenizer.pad_token_id
     return TextSource(graph, found, tokenizer.max_tokens, 0 if pad is None else int(pad))
+
+
+def clip_tokenizer(tokenizer: Any) -> tuple[Mapping[str, str], int, int]:
+    """The file of open_clip's byte-pair tokenizer, its longest text, and what it pads with.
+
+    Raises:
+        ModelError: it is another tokenizer, or the file would not read texts as it does.
+    """
+    if not hasattr(tokenizer, "bpe_ranks"):
+        raise ModelError(
+            f"the tokenizer {type(tokenizer).__name__} cannot be exported: only CLIP's own can"
+        )
+    fast = _fast(tokenizer)
+    length = int(tokenizer.context_length)
+    _require_agreement(tokenizer, fast, length)
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": length}
+    return {"tokenizer.json": fast.to_str(), "tokenizer_config.json": json.dumps(config)}, length, 0
+
+
+def _fast(tokenizer: Any) -> Any:
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+    from tokenizers.models import BPE
+
+    merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
+    fast = Tokenizer(BPE(dict(tokenizer.encoder), merges, end_of_word_suffix="</w>"))
+    fast.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    start, end = int(tokenizer.sot_token_id), int(tokenizer.eot_token_id)
+    ends = [(tokenizer.decoder[number], number) for number in (start, end)]
+    around = f"{ends[0][0]} $A {ends[1][0]}"
+    fast.post_processor = processors.TemplateProcessing(around, None, ends)
+    return fast
+
+
+def _require_agreement(tokenizer: Any, fast: Any, length: int) -> None:
+    """Compare both tokenizers on every benchmark's words, and on hard ones."""
+    texts = [*_vocabulary(), "Mother's  2nd café,\tàé (v1.5)!", "日本 ☂ 12345", "word " * 100]
+    fast.enable_truncation(length)
+    for text in texts:
+        wanted = tokenizer(["a photo of a " + text])[0].tolist()
+        found = fast.encode("a photo of a " + text).ids
+        if found != wanted[: len(found)] or any(wanted[len(found) :]):
+            raise ModelError(f"the tokenizer's file reads {text!r} in another way than open_clip")
+    fast.no_truncation()
+
+
+def _vocabulary() -> Sequence[str]:
+    names = ("voc", "context", "coco", "ade20k")
+    return [phrase for name in names for phrase in ClassList.vocabulary(name).phrases]

@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from ovseg.distributed import one_blas_thread
 from ovseg.errors import MissingDependencyError, ModelError
-from ovseg.models.export_description import Description, Text, read_description
-from ovseg.models.exported_scoring import RULES, Floats
 from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
@@ -24,10 +22,13 @@ from ovseg.models.interface import (
     Preprocessing,
     UnknownPhrase,
 )
+from ovseg.models.manifest import WORDS_FOLDER, Manifest, TextRule, read_manifest
 from ovseg.models.runtimes import open_graph
+from ovseg.models.scoring import dense_clip_scores, ovsegmentor_scores, starter_scores
 from ovseg.models.starter.words import WordTable
 
-WORDS_FOLDER = "words"
+Floats = npt.NDArray[np.floating]
+
 PROMPTS_PER_BATCH = 256
 RUNNABLE = ("onnx", "onnx-int8", "openvino")
 
@@ -39,15 +40,15 @@ def read_exported(folder: Path, device: str = "auto") -> "ExportedModel":
         ModelError: it is damaged or incomplete, or in a format that is run by torch itself.
         UsageError: the device is not one its runtime has here.
     """
-    described = read_description(folder)
-    if described.format not in RUNNABLE:
+    manifest = read_manifest(folder)
+    if manifest.format not in RUNNABLE:
         raise ModelError(
-            f"{folder}: a {described.format} export is a program, for applications that load it "
+            f"{folder}: a {manifest.format} export is a program, for applications that load it "
             "themselves; segment with the checkpoint, or with an export in the format onnx"
         )
-    if described.reading is not None:
-        return ExportedDenseModel(folder, described, device)
-    return ExportedModel(folder, described, device)
+    if manifest.reading is not None:
+        return ExportedDenseModel(folder, manifest, device)
+    return ExportedModel(folder, manifest, device)
 
 
 class ExportedModel:
@@ -55,35 +56,35 @@ class ExportedModel:
 
     Args:
         folder: where the graphs are.
-        description: its `export.json`.
+        manifest: its `export.json`.
         device: as torch names it.
     """
 
-    def __init__(self, folder: Path, description: Description, device: str = "auto") -> None:
+    def __init__(self, folder: Path, manifest: Manifest, device: str = "auto") -> None:
         self.folder = folder
-        self.description = description
+        self.manifest = manifest
         self._open(device)
 
     def _open(self, device: str) -> None:
-        self._image = open_graph(self.folder / self.description.image_graph, device)
-        text = self.description.text
+        self._image = open_graph(self.folder / self.manifest.image_graph, device)
+        text = self.manifest.text
         self._text = TextEmbedder(self.folder, text, device) if text else None
 
     @property
     def card(self) -> ModelCard:
-        return self.description.model_card(self.folder)
+        return self.manifest.model_card(self.folder)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return self.description.pixels.preprocessing
+        return self.manifest.pixels.preprocessing
 
     @property
     def templates(self) -> tuple[str, ...]:
-        return self.description.templates
+        return self.manifest.templates
 
     @property
     def threshold(self) -> float:
-        return self.description.threshold
+        return self.manifest.threshold
 
     def to(self, device: str) -> "ExportedModel":
         """Open the graphs on another device, and return self."""
@@ -101,15 +102,15 @@ class ExportedModel:
             ModelError: a side is no multiple of what the model needs.
         """
         rows, columns = pixels.shape[-2:]
-        rule = self.description.pixels
+        rule = self.manifest.pixels
         if rows % rule.multiple_of or columns % rule.multiple_of:
             raise ModelError(
                 f"image of {rows}x{columns} pixels: both sides must be multiples of "
                 f"{rule.multiple_of}; resize it first"
             )
         # No class is asked for yet: a placeholder stands in for the inputs that classes have.
-        nothing = np.zeros((1, self.description.embedding_width), np.float32)
-        grouping = self.description.kind == "ovsegmentor"
+        nothing = np.zeros((1, self.manifest.embedding_width), np.float32)
+        grouping = self.manifest.kind == "ovsegmentor"
         embedding, *more = self._image.run(
             ("embedding", "assignment", "image_embedding") if grouping else ("embedding",),
             {"pixels": pixels, "class_embeddings": nothing, "threshold": np.zeros((), np.float32)},
@@ -133,15 +134,23 @@ class ExportedModel:
         Raises:
             ModelError: the embeddings are not as wide as the model's.
         """
-        wanted = self.description.embedding_width
+        wanted = self.manifest.embedding_width
         if class_embeddings.shape[-1] != wanted:
             raise ModelError(
                 f"{self.folder}: class embeddings are {class_embeddings.shape[-1]} wide, but this "
                 f"model compares {wanted}: embed the classes with its own text graph"
             )
-        rule = RULES[self.description.kind]
         with one_blas_thread():
-            return rule(grouped, class_embeddings, self.description.scale, threshold)
+            return self._scores(grouped, class_embeddings, threshold)
+
+    def _scores(self, grouped: GroupedImage, classes: Floats, threshold: float | None) -> Floats:
+        """By the rule of the model's family."""
+        groups, scale = grouped.embedding, self.manifest.scale
+        if self.manifest.kind == "starter":
+            return starter_scores(groups, classes, threshold)
+        if self.manifest.kind == "dense-clip":
+            return dense_clip_scores(groups, classes, scale, threshold)
+        return ovsegmentor_scores(groups, grouped.image_embedding, classes, scale, threshold)
 
     def known_words(self) -> list[str] | None:
         """The words of a closed vocabulary; None for an open one."""
@@ -162,7 +171,7 @@ class ExportedDenseModel(ExportedModel):
     @property
     def reading(self) -> DenseReading:
         """How positions are compared with phrases."""
-        reading = self.description.reading
+        reading = self.manifest.reading
         if reading is None:
             raise ModelError(f"{self.folder}: no dense model")
         return reading.dense_reading
@@ -177,11 +186,11 @@ class BuiltInModel(ExportedModel):
 
     def __init__(self, device: str = "auto") -> None:
         folder = Path(str(files("ovseg.models.starter")))
-        super().__init__(folder, read_description(folder), device)
+        super().__init__(folder, read_manifest(folder), device)
 
     @property
     def card(self) -> ModelCard:
-        return replace(super().card, name=self.description.kind)
+        return replace(super().card, name=self.manifest.kind)
 
     @cached_property
     def _words(self) -> WordTable:
@@ -191,7 +200,7 @@ class BuiltInModel(ExportedModel):
 class TextEmbedder:
     """Prompts to embeddings, by a tokenizer's file and a text graph; opened when first asked."""
 
-    def __init__(self, folder: Path, text: Text, device: str) -> None:
+    def __init__(self, folder: Path, text: TextRule, device: str) -> None:
         self._graph = open_graph(folder / text.graph, device)
         self._file = folder / text.tokenizer
         self._text = text

@@ -242,9 +242,9 @@ def _is_export(path: Path) -> bool:
     """Whether a path is an exported folder; for what is no folder, nothing is imported to know."""
     if not path.is_dir():
         return False
-    from ovseg.models.export_description import EXPORT_DESCRIPTION
+    from ovseg.models.manifest import MANIFEST
 
-    return (path / EXPORT_DESCRIPTION).is_file()
+    return (path / MANIFEST).is_file()
 
 
 def _built_in(device: str, in_torch: bool) -> SegmentationModel:

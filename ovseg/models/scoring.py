@@ -1,51 +1,147 @@
-"""How strongly each group of an image shows each class: OVSegmentor's inference rule.
+"""How strongly each group of an image shows each class: one rule per family of models.
 
-Letters: B image, G group, K class, C embedding width.
+Torch models, exported models in NumPy and the graphs that are exported call the same functions,
+which keep to the array API. So that a graph can be traced from them, no line depends on a value:
+the number of classes and the threshold may be known only when the graph runs.
+
+Every rule returns the background as column 0, which is -inf where there is to be none.
+
+Letters: B image, G group, P position, K class, Q phrase, C embedding width (of the starter: the
+classes of its classifier).
 """
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from math import inf
+from numbers import Real
+from typing import Any
+
+import array_api_compat
+
+from ovseg.models.interface import Array, array_namespace
 
 LIKELY_CLASSES = 5
+"""How many classes OVSegmentor keeps as those that the whole image is most like."""
+CAUTION = 0.3
+"""The power of the number of phrases by which the starter's scores fall."""
+LEAST_SHARE = 0.02
+"""What a score of the starter must have of the phrase's best in the image to count at all."""
+
+_LEAST_NORM = 1e-12
+_LEAST_BOUND = 1e-37  # what a logarithm may be taken of in float32
 
 
-def group_scores(
-    groups: Tensor,
-    images: Tensor,
-    classes: Tensor,
-    scale: Tensor,
-    threshold: float | None,
-    likely: int = LIKELY_CLASSES,
-) -> Tensor:
-    """Score background and classes per group, float [B, G, 1 + K].
+def ovsegmentor_scores(
+    groups: Array, images: Array, classes: Array, scale: Any, threshold: float | Array | None
+) -> Array:
+    """OVSegmentor's inference rule: background and classes per group, float [B, G, 1 + K].
 
     With `S` the scaled cosines of groups and classes, `P = softmax(S)` over all classes and `P5`
     the softmax over the classes that the whole image is most like, a class scores `P5 * P`.
-    Background (column 0) scores 1 where the best class of a group stays below `threshold` and below
-    the best score of any group of the image, else 0; -inf if `threshold` is None.
+    Background scores 1 where the best class of a group stays below `threshold` and below the best
+    score of any group of the image, else 0.
 
     Args:
         groups: group embeddings, float [B, G, C]; any length.
         images: image embeddings, float [B, C]; any length.
         classes: class embeddings, float [K, C]; any length.
-        scale: what cosines are multiplied by, float [].
-        likely: classes that the image embedding keeps (all if there are fewer).
+        scale: what cosines are multiplied by, a number or float [].
+        threshold: of the background, a number or float []; None or -inf for no background.
     """
-    groups, images, classes = (functional.normalize(x, dim=-1) for x in (groups, images, classes))
-    similarity = scale * torch.einsum("bgc,kc->bgk", groups, classes)
-    kept = (images @ classes.T).topk(min(likely, len(classes)), dim=-1).indices  # [B, 5]
-    unlikely = torch.ones(len(images), len(classes), dtype=torch.bool, device=kept.device)
-    unlikely = unlikely.scatter(1, kept, False)[:, None]  # [B, 1, K]
-    among_likely = similarity.masked_fill(unlikely, -torch.inf).softmax(dim=-1)
-    scores = among_likely * similarity.softmax(dim=-1)  # [B, G, K]
-    return torch.cat([_background(scores, threshold), scores], dim=-1)
+    xp = array_namespace(groups)
+    groups, images, classes = (_unit(x) for x in (groups, images, classes))
+    similarity = scale * (groups @ classes.T)  # [B, G, K]
+    likely = _largest(images @ classes.T, LIKELY_CLASSES)[:, None, :]  # [B, 1, K]
+    among = xp.where(likely, similarity, xp.full_like(similarity, -inf))
+    scores = _softmax(among) * _softmax(similarity)
+    bound = _bound(threshold, scores)
+    best = xp.max(scores, axis=-1, keepdims=True)  # [B, G, 1]
+    limit = xp.minimum(xp.max(best, axis=1, keepdims=True), bound)
+    background = xp.astype(best < limit, scores.dtype)
+    background = xp.where(bound > -inf, background, xp.full_like(best, -inf))
+    return xp.concat([background, scores], axis=-1)
 
 
-def _background(scores: Tensor, threshold: float | None) -> Tensor:
-    """Column of the background, float [B, G, 1]."""
-    best = scores.amax(dim=-1, keepdim=True)  # [B, G, 1]
-    if threshold is None:
-        return torch.full_like(best, -torch.inf)
-    limit = best.amax(dim=1, keepdim=True).clamp_max(threshold)
-    return (best < limit).to(scores.dtype)
+def dense_clip_scores(
+    positions: Array, classes: Array, scale: float, threshold: float | Array | None
+) -> Array:
+    """Dense CLIP's scaled cosines behind their background, float [B, P, 1 + K].
+
+    Background is what a class must exceed for its probability, by a softmax over the classes, to
+    reach the threshold.
+
+    Args:
+        positions: features, float [B, P, C], unit length.
+        classes: class embeddings, float [K, C], unit length.
+        scale: what cosines are multiplied by.
+        threshold: a probability, a number or float []; 0, -inf or None for no background.
+    """
+    xp = array_namespace(positions)
+    scores = scale * (positions @ classes.T)  # [B, P, K]
+    bound = _bound(threshold, scores)
+    most = xp.max(scores, axis=-1, keepdims=True)
+    total = xp.sum(xp.exp(scores - most), axis=-1, keepdims=True)
+    bar = xp.log(total) + most + xp.log(xp.clip(bound, min=_LEAST_BOUND))
+    bar = xp.where(bound > 0, bar, xp.full_like(bar, -inf))
+    return xp.concat([bar, scores], axis=-1)
+
+
+def starter_scores(probabilities: Array, words: Array, threshold: float | Array | None) -> Array:
+    """The starter's scores of background and of each phrase, float [B, P, 1 + Q].
+
+    A phrase scores the probability that it, or something that it is grounded in, is there, lowered
+    by the number of phrases that are grounded at all: each is one more chance to be wrong, and of
+    two words that are asked for, each is more likely to be in the image than of eighty. Where there
+    is a background, a phrase scores 0 where it has too little of what it has at its best position:
+    what merely surrounds an object that was found for certain is so left to the background.
+
+    Args:
+        probabilities: of every class at every position, float [B, P, C].
+        words: share of every class in every phrase, float [Q, C]; zeros where there is none.
+        threshold: the score of the background, the same everywhere, a number or float []; None or
+            -inf for no background.
+    """
+    xp = array_namespace(probabilities)
+    grounded = xp.sum(xp.astype(xp.sum(words, axis=-1) > 0, words.dtype))
+    phrases = (probabilities @ words.T) * xp.clip(grounded, min=1) ** -CAUTION  # [B, P, Q]
+    bound = _bound(threshold, phrases)
+    least = LEAST_SHARE * xp.astype(bound > -inf, phrases.dtype)
+    best = xp.max(phrases, axis=1, keepdims=True)  # [B, 1, Q]
+    phrases = xp.where(phrases < least * best, xp.zeros_like(phrases), phrases)
+    return xp.concat([xp.zeros_like(phrases[..., :1]) + bound, phrases], axis=-1)
+
+
+def _bound(threshold: float | Array | None, scores: Array) -> Array:
+    """A threshold as an array [] of the kind of the scores; -inf for None."""
+    if threshold is not None and not isinstance(threshold, Real):
+        return threshold
+    xp = array_namespace(scores)
+    device = array_api_compat.device(scores)
+    return xp.asarray(-inf if threshold is None else threshold, dtype=scores.dtype, device=device)
+
+
+def _unit(x: Array) -> Array:
+    """Vectors along the last axis, brought to length 1."""
+    xp = array_namespace(x)
+    norm = xp.linalg.vector_norm(x, axis=-1, keepdims=True)
+    return x / xp.clip(norm, min=_LEAST_NORM)
+
+
+def _softmax(x: Array) -> Array:
+    """Along the last axis; what is -inf gets 0."""
+    xp = array_namespace(x)
+    weights = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
+    return weights / xp.sum(weights, axis=-1, keepdims=True)
+
+
+def _largest(values: Array, count: int) -> Array:
+    """Where the `count` largest values of each row are, bool [B, K]; everywhere if K is less.
+
+    Of equal values the first is taken. One after the other, since the standard has no top-k and a
+    sort of many classes is slow.
+    """
+    xp = array_namespace(values)
+    columns = xp.arange(values.shape[-1], device=array_api_compat.device(values))
+    found = values != values
+    for _ in range(count):
+        left = xp.where(found, xp.full_like(values, -inf), values)
+        found = found | (columns == xp.argmax(left, axis=-1, keepdims=True))
+    return found

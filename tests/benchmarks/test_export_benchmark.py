@@ -24,13 +24,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ovseg.config.schema import ImageEncoderConfig, ModelConfig
-from ovseg.export.comparison import compare
-from ovseg.export.exporting import ExportOptions, export_loaded
-from ovseg.export.gate import Gate
-from ovseg.export.onnx_files import write_image_onnx
-from ovseg.export.programs import OnnxProgram, TorchProgram
-from ovseg.export.quantisation import quantise_image
-from ovseg.export.source import Source, source_of
+from ovseg.export.export import ExportOptions, export_loaded
+from ovseg.export.quantise import quantise_image
+from ovseg.export.source import ExportSource, source_of
+from ovseg.export.verify import Verifier, compare
+from ovseg.export.writers import OnnxProgram, TorchProgram, image_spec, write_onnx
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
@@ -40,11 +38,11 @@ ROUNDS = 5
 PHOTO = ROOT / "examples" / "chelsea.png"
 
 
-def starter() -> Source:
+def starter() -> ExportSource:
     return source_of(StarterModel())
 
 
-def vit_b16() -> Source:
+def vit_b16() -> ExportSource:
     """OVSegmentor's image encoder at its full size, random weights."""
     torch.manual_seed(0)
     predictor = tiny_predictor()
@@ -72,13 +70,13 @@ def alternate(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("make", [starter, vit_b16])
 def test_speed_and_size(
-    benchmark: BenchmarkFixture, tmp_path: Path, make: Callable[[], Source]
+    benchmark: BenchmarkFixture, tmp_path: Path, make: Callable[[], ExportSource]
 ) -> None:
     source = make()
     plain, small = tmp_path / "image.onnx", tmp_path / "int8.onnx"
-    write_image_onnx(source, plain)
-    gate = Gate(source, (), "onnx-int8")
-    how = quantise_image(plain, small, gate.samples, gate.least_agreement)
+    write_onnx(image_spec(source), plain)
+    verifier = Verifier(source, (), "onnx-int8")
+    how = quantise_image(plain, small, verifier.references, verifier.least_agreement)
     contestants = {
         "torch eager": TorchProgram(source.image),
         "ONNX Runtime fp32": OnnxProgram(plain),
@@ -91,10 +89,9 @@ def test_speed_and_size(
         for name, path in (("fp32", plain), ("int8", small))
     ]
     print(f"{count / 1e6:.1f} million weights; files: {', '.join(sizes)}")
-    likeness = [
-        compare(one.found, contestants["ONNX Runtime int8"](one.inputs)) for one in gate.samples
-    ]
-    print(f"int8 keeps at least {min(one.agreement for one in likeness):.2%} of the labels")
+    eight_bits = contestants["ONNX Runtime int8"]
+    kept = [compare(one.found, eight_bits(one.inputs)).same_labels for one in verifier.references]
+    print(f"int8 keeps at least {min(kept):.2%} of the labels")
     for side in (224, 448):
         inputs = noise(side, source.embedding_width)
         calls = {
@@ -124,7 +121,7 @@ def noise(side: int, width: int) -> dict[str, np.ndarray]:
     }
 
 
-def peaks(make: Callable[[], Source], plain: Path, small: Path) -> dict[str, str]:
+def peaks(make: Callable[[], ExportSource], plain: Path, small: Path) -> dict[str, str]:
     """Programs that load a contestant and run it once; without torch where that is the point."""
     where = "tests.benchmarks.test_export_benchmark"
     run = (

@@ -24,7 +24,7 @@ from ovseg.inference.windows import ScoredWindows, SlidingWindow, boxes_of
 from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 from ovseg.models.ovsegmentor.model import Projector
-from ovseg.models.scoring import group_scores
+from ovseg.models.scoring import ovsegmentor_scores
 
 ROUNDS = 7
 GPU_SECONDS = 3.0
@@ -113,7 +113,7 @@ def scored(classes: int) -> tuple[Tensor, Tensor]:
     shares = torch.randn(2, 8, 784).softmax(dim=1)
     groups, images = torch.randn(2, 8, 256), torch.randn(2, 256)
     words, scale = torch.randn(classes, 256), torch.tensor(100.0)
-    return shares, group_scores(groups, images, words, scale, 0.9)
+    return shares, ovsegmentor_scores(groups, images, words, scale, 0.9)
 
 
 @pytest.mark.parametrize("classes", [21, 150, 1000])

@@ -12,7 +12,7 @@ from ovseg.evaluation.run import Run
 from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
-from ovseg.models.scoring import group_scores
+from ovseg.models.scoring import ovsegmentor_scores
 from tests.evaluation.sets import tiny
 
 PATCH = 4
@@ -65,7 +65,7 @@ class FakeModel:
 
     def score(self, grouped: GroupedImage, embeddings: Tensor, threshold: float | None) -> Tensor:
         if self.grouped:
-            return group_scores(
+            return ovsegmentor_scores(
                 grouped.embedding,
                 grouped.image_embedding,
                 embeddings,

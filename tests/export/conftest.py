@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("onnx", reason="exporting needs onnx")
 pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
 
-from ovseg.export.exporting import Exported, ExportOptions, export_loaded
+from ovseg.export.export import Exported, ExportOptions, export_loaded
 from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
 from tests.export.models import tiny_predictor

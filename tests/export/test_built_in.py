@@ -15,8 +15,8 @@ from ovseg.export.shared_weights import read_stored, share_weights
 from ovseg.files import sha256
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models import registry
-from ovseg.models.export_description import read_description
 from ovseg.models.exported import BuiltInModel
+from ovseg.models.manifest import read_manifest
 from ovseg.models.registry import load_model
 from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
@@ -27,7 +27,7 @@ REMAKE = "run: python tools/make_starter_graph.py"
 
 
 def test_the_graph_was_made_of_the_files_beside_it() -> None:
-    for name, file in read_description(FOLDER).files.items():
+    for name, file in read_manifest(FOLDER).files.items():
         assert sha256(FOLDER / name) == file.sha256, f"{name} has changed; {REMAKE}"
 
 
@@ -128,7 +128,7 @@ def test_sharing_weights_changes_no_output(starter_folder: Path, tmp_path: Path)
     onnx.save(graph, tmp_path / "graph.onnx")
     inputs = {
         "pixels": np.random.default_rng(0).normal(size=(1, 3, 96, 64)).astype(np.float32),
-        "class_embeddings": np.eye(3, read_description(FOLDER).embedding_width, dtype=np.float32),
+        "class_embeddings": np.eye(3, read_manifest(FOLDER).embedding_width, dtype=np.float32),
         "threshold": np.array(0.2, np.float32),
     }
     wanted, found = (

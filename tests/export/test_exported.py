@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ovseg.errors import ModelError, UsageError
-from ovseg.export.exporting import Exported
+from ovseg.export.export import Exported
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.exported import ExportedModel
 from ovseg.models.registry import load_model

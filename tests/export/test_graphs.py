@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.export.clip_text import ClipTextGraph, clip_tokenizer
-from ovseg.export.exporting import ExportOptions, export_loaded
-from ovseg.export.graphs import NO_BACKGROUND, DenseClipGraph, GroupingGraph, StarterGraph
-from ovseg.export.source import source_of
+from ovseg.export.export import ExportOptions, export_loaded
+from ovseg.export.graphs import (
+    NO_BACKGROUND,
+    ClipTextGraph,
+    DenseClipGraph,
+    GroupingGraph,
+    StarterGraph,
+)
+from ovseg.export.source import clip_tokenizer, source_of
 from ovseg.inference.masks import label_map
 from ovseg.models.clip.model import DenseClip
 from ovseg.models.clip.names import parse_clip_name

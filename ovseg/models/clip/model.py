@@ -5,7 +5,7 @@ Letters: B image, N position, Q phrase, C embedding width, H W pixels, h w grid.
 
 import hashlib
 from collections.abc import Sequence
-from math import lcm, log
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from ovseg.models.interface import (
     UnknownPhrase,
 )
 from ovseg.models.normalisation import Normalisation
+from ovseg.models.scoring import dense_clip_scores
 from ovseg.models.templates import imagenet_templates
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -141,11 +142,8 @@ class DenseClip:
         The background's column is what a phrase must exceed for its probability at that position
         to reach the threshold. `Segmenter` applies the rule at the pixels (`DenseReading`).
         """
-        phrases = self.reading.scale * (grouped.embedding @ class_embeddings.T)
-        bar = torch.full_like(phrases[..., :1], float("-inf"))
-        if threshold is not None and threshold > 0:
-            bar = phrases.logsumexp(dim=-1, keepdim=True) + log(threshold)
-        return torch.cat([bar, phrases], dim=-1)
+        scale = self.reading.scale
+        return dense_clip_scores(grouped.embedding, class_embeddings, scale, threshold)
 
     def known_words(self) -> None:
         """The vocabulary is open."""

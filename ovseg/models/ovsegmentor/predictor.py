@@ -21,7 +21,7 @@ from ovseg.models.interface import (
 )
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.ovsegmentor.model import OVSegmentor
-from ovseg.models.scoring import group_scores
+from ovseg.models.scoring import ovsegmentor_scores
 from ovseg.models.tokenizer import (
     CLIP_PREFIX,
     HubTokenizer,
@@ -126,7 +126,7 @@ class Predictor:
         """Scores of background and phrases per group, float [B, G, 1 + Q]."""
         if grouped.image_embedding is None:
             raise ModelError("scores need the image embedding that encode_image returns")
-        return group_scores(
+        return ovsegmentor_scores(
             grouped.embedding,
             grouped.image_embedding,
             torch.as_tensor(class_embeddings).to(grouped.embedding),

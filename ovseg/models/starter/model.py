@@ -21,10 +21,10 @@ from torch import Tensor
 
 from ovseg.files import sha256
 from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.models.scoring import starter_scores
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
 from ovseg.models.starter.reader import PositionReader
 from ovseg.models.starter.saliency import SaliencyNetwork
-from ovseg.models.starter.scoring import starter_scores
 from ovseg.models.starter.surroundings import Surroundings
 from ovseg.models.starter.words import WordTable
 
@@ -40,7 +40,7 @@ class StarterModel:
 
     An embedding is the classifier's probabilities, a class embedding the share with which each
     ImageNet class counts for a phrase, and a score their product, lowered by the number of phrases:
-    see `ovseg.models.starter.scoring`.
+    see `ovseg.models.scoring`.
     """
 
     templates = ("{}",)

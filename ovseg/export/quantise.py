@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ovseg.errors import MissingDependencyError
-from ovseg.export.comparison import Sample, compare, timed
-from ovseg.export.onnx_files import save_checked
-from ovseg.export.programs import OnnxProgram
+from ovseg.export.verify import Reference, compare, timed
+from ovseg.export.writers import OnnxProgram, save_checked
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ PRODUCTS = ("MatMul", "Gemm")
 CONVOLUTIONS = ("Conv",)
 MIN_CONVOLUTIONS = 8  # a transformer has one, which cuts the patches
 
-
+DYNAMIC = "dynamic, products, per channel"
 WEIGHTS_ALONE = "weights alone, in blocks"
 BLOCK = 32  # weights that share a scale and a zero
 
@@ -52,32 +51,36 @@ class Candidate:
     seconds: float
 
 
-def quantise_text(source: Path, target: Path, weights_alone: bool = False) -> None:
-    """Quantise a text graph: its products dynamically, or where that costs labels their weights."""
+def quantise_text(source: Path, target: Path, weights_alone: bool = False) -> str:
+    """Quantise a text graph: its products dynamically, or where that costs labels their weights.
+
+    Returns the name of the way.
+    """
+    name, write = (WEIGHTS_ALONE, _blocks) if weights_alone else (DYNAMIC, _dynamic)
     with tempfile.TemporaryDirectory() as folder:
         quantised = Path(folder) / "quantised.onnx"
-        write = _blocks if weights_alone else _dynamic
         write(_prepared(source, Path(folder)), quantised)
         _keep(quantised, target)
+    return name
 
 
 def quantise_image(
-    source: Path, target: Path, samples: Sequence[Sample], least_agreement: float
+    source: Path, target: Path, references: Sequence[Reference], least_agreement: float
 ) -> str:
     """Quantise an image graph in the fastest of the ways that keep the labels; returns its name.
 
     Args:
         source, target: the graph in float32, and the file to write.
-        samples: inputs to calibrate with and to compare on, with the outputs wanted.
+        references: inputs to calibrate with and to compare on, with the outputs wanted.
         least_agreement: share of pixels that must keep their label. Where no way keeps so many,
-            the one that keeps most is written: the gate refuses it then and says why.
+            the one that keeps most is written: verification refuses it then and says why.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = _prepared(source, folder)
-        tried = [_try(way, prepared, samples) for way in _fast_ways(prepared, samples)]
+        tried = [_try(way, prepared, references) for way in _fast_ways(prepared, references)]
         if all(one.agreement < least_agreement for one in tried):
-            tried.append(_try(Way(WEIGHTS_ALONE, _blocks), prepared, samples))
+            tried.append(_try(Way(WEIGHTS_ALONE, _blocks), prepared, references))
         good = [one for one in tried if one.agreement >= least_agreement]
         by_agreement = sorted(tried, key=lambda one: -one.agreement)
         best = min(good, key=lambda one: one.seconds) if good else by_agreement[0]
@@ -85,23 +88,25 @@ def quantise_image(
         return best.name
 
 
-def _fast_ways(prepared: Path, samples: Sequence[Sample]) -> list[Way]:
+def _fast_ways(prepared: Path, references: Sequence[Reference]) -> list[Way]:
     import onnx
 
     kinds = [node.op_type for node in onnx.load(prepared, load_external_data=False).graph.node]
-    ways = [Way("dynamic, products, per channel", _dynamic)]
+    ways = [Way(DYNAMIC, _dynamic)]
     if kinds.count(CONVOLUTIONS[0]) >= MIN_CONVOLUTIONS:
-        static = partial(_static, samples=samples)
+        static = partial(_static, references=references)
         ways.append(Way("static, convolutions and products, per channel", static))
     return ways
 
 
-def _try(way: Way, prepared: Path, samples: Sequence[Sample]) -> Candidate:
+def _try(way: Way, prepared: Path, references: Sequence[Reference]) -> Candidate:
     path = prepared.with_name(f"{way.name.split(',')[0]}.onnx")
     way.write(prepared, path)
     program = OnnxProgram(path)
-    agreement = min(compare(sample.found, program(sample.inputs)).agreement for sample in samples)
-    seconds = timed(lambda: program(samples[-1].inputs))
+    agreement = min(
+        compare(reference.found, program(reference.inputs)).same_labels for reference in references
+    )
+    seconds = timed(lambda: program(references[-1].inputs))
     _log.info("%s: labels agree on %.2f %%, %.1f ms", way.name, 100 * agreement, 1000 * seconds)
     return Candidate(way.name, path, agreement, seconds)
 
@@ -128,13 +133,13 @@ def _dynamic(source: Path, target: Path) -> None:
         )
 
 
-def _static(source: Path, target: Path, samples: Sequence[Sample]) -> None:
+def _static(source: Path, target: Path, references: Sequence[Reference]) -> None:
     quantisation = _quantizer()
     with _quiet():
         quantisation.quantize_static(
             source,
             target,
-            _Reader(samples),
+            _Reader(references),
             quant_format=quantisation.QuantFormat.QDQ,
             op_types_to_quantize=[*CONVOLUTIONS, *PRODUCTS],
             per_channel=True,
@@ -158,10 +163,10 @@ def _blocks(source: Path, target: Path) -> None:
 
 
 class _Reader:
-    """Feeds samples to the calibration, one after the other."""
+    """Feeds references to the calibration, one after the other."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._inputs = iter([sample.inputs for sample in samples])
+    def __init__(self, references: Sequence[Reference]) -> None:
+        self._inputs = iter([reference.inputs for reference in references])
 
     def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
         inputs = next(self._inputs, None)

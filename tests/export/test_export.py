@@ -4,7 +4,6 @@ import ctypes
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,19 @@ import onnx
 import onnxruntime
 import pytest
 
+import ovseg
 from ovseg.data.images import read_image
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
-from ovseg.export import exporting
-from ovseg.export.comparison import compare
-from ovseg.export.exporting import Exported, ExportOptions, export_loaded
-from ovseg.export.gate import Gate
-from ovseg.export.onnx_files import OPSET
-from ovseg.export.programs import open_program
-from ovseg.export.quantisation import WEIGHTS_ALONE, quantise_image
+from ovseg.export import writers
+from ovseg.export.export import Exported, ExportOptions, export_loaded
+from ovseg.export.graphs import Found
+from ovseg.export.quantise import WEIGHTS_ALONE, quantise_image
 from ovseg.export.source import source_of
+from ovseg.export.verify import Verifier, compare
+from ovseg.export.writers import OPSET, GraphSpec, open_program
 from ovseg.inference.segmenter import Segmenter
-from ovseg.models.export_description import Format
+from ovseg.models import registry
+from ovseg.models.manifest import Format
 from ovseg.models.starter.model import StarterModel
 from ovseg_cli.__main__ import run
 from tests.export.conftest import ONE
@@ -102,7 +102,7 @@ def test_end_to_end_takes_photos_as_they_are(
     starter_folder: Path, name: str, background: bool
 ) -> None:
     session = onnxruntime.InferenceSession(starter_folder / "onnx" / "end_to_end.onnx")
-    image = read_image(Path(exporting.__file__).parent / "images" / name)
+    image = read_image(Path(writers.__file__).parent / "images" / name)
     model = StarterModel()
     wanted = Segmenter(model).segment(image, "cat,cup,table", background=background)
     classes = model.encode_text(["cat", "cup", "table"], ("{}",)).numpy()
@@ -120,18 +120,15 @@ def test_end_to_end_takes_photos_as_they_are(
 def written(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of the tiny model come from the export that is there, to save the time."""
 
-    def copy(name: str) -> Callable[[object, Path], None]:
-        def write(_: object, path: Path) -> None:
-            shutil.copy(tiny_folder / name, path)
+    def copy(spec: GraphSpec, path: Path) -> None:
+        name = "image.onnx" if spec.outputs == Found._fields else "text.onnx"
+        shutil.copy(tiny_folder / name, path)
 
-        return write
-
-    monkeypatch.setattr(exporting, "write_image_onnx", copy("image.onnx"))
-    monkeypatch.setattr(exporting, "write_text_onnx", copy("text.onnx"))
+    monkeypatch.setattr(writers, "write_onnx", copy)
 
 
 @pytest.mark.usefixtures("written")
-def test_a_failing_gate_keeps_nothing(tmp_path: Path) -> None:
+def test_a_failing_verification_keeps_nothing(tmp_path: Path) -> None:
     """The weights written are not those of the model."""
     with pytest.raises(ModelError, match=r"not kept: .* of the labels are the model's"):
         export_loaded(tiny_predictor(seed=1), tmp_path / "out" / "x", ExportOptions(images=ONE))
@@ -139,7 +136,7 @@ def test_a_failing_gate_keeps_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("written")
-def test_a_failing_gate_leaves_the_former_export(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_failing_verification_leaves_the_former_export(tiny_folder: Path, tmp_path: Path) -> None:
     output = Path(shutil.copytree(tiny_folder, tmp_path / "all" / "out"))
     with pytest.raises(ModelError, match="not kept"):
         export_loaded(tiny_predictor(seed=1), output, ExportOptions(images=ONE))
@@ -180,10 +177,13 @@ def signal_stack() -> bytes:
 
 
 def test_int8_keeps_eight_bit_weights(tiny_folder: Path, tmp_path: Path) -> None:
-    gate = Gate(source_of(tiny_predictor()), ONE, "onnx-int8")
-    assert gate.least_agreement == 0.98
+    verifier = Verifier(source_of(tiny_predictor()), ONE, "onnx-int8")
+    assert verifier.least_agreement == 0.98
     how = quantise_image(
-        tiny_folder / "image.onnx", tmp_path / "int8.onnx", gate.samples, gate.least_agreement
+        tiny_folder / "image.onnx",
+        tmp_path / "int8.onnx",
+        verifier.references,
+        verifier.least_agreement,
     )
     assert how == "dynamic, products, per channel"
     kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
@@ -191,7 +191,9 @@ def test_int8_keeps_eight_bit_weights(tiny_folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("written")
-def test_int8_passes_the_whole_gate(tmp_path: Path, chelsea: Path, tiny_export: Exported) -> None:
+def test_int8_passes_the_whole_verification(
+    tmp_path: Path, chelsea: Path, tiny_export: Exported
+) -> None:
     options = ExportOptions(format="onnx-int8", images=ONE, end_to_end=True, hub_layout=True)
     done = export_loaded(tiny_predictor(), tmp_path / "out", options)
     assert done.report.agreement >= 0.98
@@ -208,12 +210,14 @@ def test_int8_passes_the_whole_gate(tmp_path: Path, chelsea: Path, tiny_export: 
 def test_weights_alone_where_nothing_faster_keeps_the_labels(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
-    gate = Gate(source_of(tiny_predictor()), ONE, "onnx-int8")
-    how = quantise_image(tiny_folder / "image.onnx", tmp_path / "int8.onnx", gate.samples, 1.01)
+    verifier = Verifier(source_of(tiny_predictor()), ONE, "onnx-int8")
+    how = quantise_image(
+        tiny_folder / "image.onnx", tmp_path / "int8.onnx", verifier.references, 1.01
+    )
     assert how == WEIGHTS_ALONE
     program = open_program(tmp_path / "int8.onnx")
-    for sample in gate.samples:
-        assert compare(sample.found, program(sample.inputs)).agreement > 0.98
+    for reference in verifier.references:
+        assert compare(reference.found, program(reference.inputs)).same_labels > 0.98
 
 
 @pytest.mark.parametrize("format", ["torchscript", "torch-export"])
@@ -244,6 +248,17 @@ def test_an_export_cannot_be_exported(tiny_folder: Path, tmp_path: Path) -> None
         export_loaded(load_model(tiny_folder), tmp_path / "out", ExportOptions(images=ONE))
 
 
+@pytest.mark.usefixtures("written")
+def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load_model", lambda *_, **__: tiny_predictor())
+    steps: list[str] = []
+    done = ovseg.export_model("mine", tmp_path / "out", images=[str(ONE[0])], on_step=steps.append)
+    assert done.folder == tmp_path / "out"
+    assert done.files.keys() >= {"image.onnx", "text.onnx", "export.json"}
+    assert {row.image for row in done.report.rows} == {ONE[0].name}
+    assert [steps[0], steps[-1]] == ["loading mine", "comparing with the model"]
+
+
 def test_unknown_formats_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = run(["export", "starter", "--format", "tflite", "--output", str(tmp_path / "out")])
     assert code == 2
@@ -264,7 +279,7 @@ def test_a_missing_exporter_names_the_command(monkeypatch: pytest.MonkeyPatch) -
     import sys
 
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    from ovseg.export.onnx_files import require_exporter
+    from ovseg.export.writers import require_exporter
 
     with pytest.raises(MissingDependencyError, match=r'pip install "ovseg\[export\]"'):
         require_exporter()

@@ -1,14 +1,16 @@
-"""The gate: an export is kept only if it gives the labels that the model gives.
+"""An export is kept only if it gives the labels that the model gives.
 
 Every written image graph is read back and run beside the model on photos at several sizes; exports
 that ovseg can run also go through a `Segmenter` from image file to label map.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 from typing import Any
 
 import cv2
@@ -18,11 +20,10 @@ import torch
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import Pixels, read_image, resize, resized_shape
 from ovseg.errors import ModelError
-from ovseg.export.comparison import Sample, compare, timed
 from ovseg.export.end_to_end import OUTPUTS as PHOTO_OUTPUTS
-from ovseg.export.graphs import NO_BACKGROUND
-from ovseg.export.programs import Inputs, Program, TorchProgram
-from ovseg.export.source import Source
+from ovseg.export.graphs import NO_BACKGROUND, Found
+from ovseg.export.source import ExportSource
+from ovseg.export.writers import Inputs, Program, TorchProgram
 from ovseg.inference.options import Options
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.interface import SegmentationModel, is_dense
@@ -32,6 +33,55 @@ BUNDLED = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")
 LEAST_AGREEMENT = {"onnx-int8": 0.98}
 LEAST_AGREEMENT_OTHERWISE = 0.99
 VOCABULARY = "voc"
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image as it reaches the graph, and what the model itself makes of it.
+
+    Attributes:
+        name: of the image.
+        inputs: of the graph: pixels, class embeddings, threshold.
+        found: the outputs wanted.
+    """
+
+    name: str
+    inputs: Inputs = field(repr=False)
+    found: Found = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two answers are.
+
+    Attributes:
+        difference: largest difference of a score, -inf columns left out.
+        same_labels: share of pixels with the same label, 0..1.
+    """
+
+    difference: float
+    same_labels: float
+
+
+def compare(wanted: Found, found: Found) -> Agreement:
+    """Compare scores and labels; answers of other shapes agree nowhere."""
+    if wanted.labels.shape != found.labels.shape or wanted.scores.shape != found.scores.shape:
+        return Agreement(float("inf"), 0.0)
+    apart = (wanted.scores - found.scores).abs()
+    apart = apart[torch.isfinite(wanted.scores)]
+    same = (wanted.labels == found.labels).double().mean()
+    return Agreement(float(apart.max()), float(same))
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds that a call takes: the median of a few. Whoever wants no cold one calls it before."""
+    times = []
+    for _ in range(REPEATS):
+        start = perf_counter()
+        call()
+        times.append(perf_counter() - start)
+    return median(times)
 
 
 @dataclass(frozen=True)
@@ -60,7 +110,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate measured.
+    """What verifying an export measured.
 
     Attributes:
         rows: one per image and size, and per image through the segmenter.
@@ -91,7 +141,7 @@ class Report:
         return {**summary, **asdict(self)}
 
 
-class Gate:
+class Verifier:
     """Compares exports of one model with it.
 
     Args:
@@ -100,14 +150,14 @@ class Gate:
         format: which decides how much may differ.
     """
 
-    def __init__(self, source: Source, images: Sequence[Path], format: str) -> None:
+    def __init__(self, source: ExportSource, images: Sequence[Path], format: str) -> None:
         self._source = source
         self._images = dict(_images(images))
         self.least_agreement = LEAST_AGREEMENT.get(format, LEAST_AGREEMENT_OTHERWISE)
         self._model = TorchProgram(source.image)
         self._vocabulary = _known(source.model, ClassList.vocabulary(VOCABULARY))
         self._options = Options(templates=source.model.templates[:1])
-        self.samples = list(self._samples())
+        self.references = list(self._references())
 
     def check(
         self, program: Program, exported: SegmentationModel | None, whole: Path | None = None
@@ -122,7 +172,7 @@ class Gate:
         Raises:
             ModelError: labels agree on too few pixels.
         """
-        rows = [self._row(program, sample) for sample in self.samples]
+        rows = [self._row(program, reference) for reference in self.references]
         text = None
         if exported is not None:
             rows += self._segmented(exported)
@@ -140,12 +190,12 @@ class Gate:
             )
         return report
 
-    def _samples(self) -> Iterator[Sample]:
+    def _references(self) -> Iterator[Reference]:
         rule = self._source.model.preprocessing
         classes, threshold = self._classes(), self._source.model.threshold
-        looks = ((rule.short_side // 2, NO_BACKGROUND), (rule.short_side, threshold))
+        views = ((rule.short_side // 2, NO_BACKGROUND), (rule.short_side, threshold))
         for name, image in self._images.items():
-            for side, bound in looks:
+            for side, bound in views:
                 height, width = image.shape[:2]
                 shape = resized_shape(height, width, side, rule.long_side, rule.multiple_of)
                 centred = resize(image, shape) - np.array(rule.mean, np.float32)
@@ -155,7 +205,7 @@ class Gate:
                     "class_embeddings": classes,
                     "threshold": np.array(bound, np.float32),
                 }
-                yield Sample(name, inputs, self._model(inputs))
+                yield Reference(name, inputs, self._model(inputs))
 
     def _classes(self) -> np.ndarray:
         return self._embedded_by(self._source.model)
@@ -164,18 +214,18 @@ class Gate:
         templates = self._options.templates or ()
         return np.asarray(model.encode_text(self._vocabulary.phrases, templates), np.float32)
 
-    def _row(self, program: Program, sample: Sample) -> Row:
-        likeness = compare(sample.found, program(sample.inputs))
-        height, width = sample.inputs["pixels"].shape[2:]
+    def _row(self, program: Program, reference: Reference) -> Row:
+        agreement = compare(reference.found, program(reference.inputs))
+        height, width = reference.inputs["pixels"].shape[2:]
         return Row(
             "graph",
-            sample.name,
+            reference.name,
             height,
             width,
-            difference=likeness.difference,
-            agreement=likeness.agreement,
-            seconds=timed(lambda: program(sample.inputs)),
-            model_seconds=timed(lambda: self._model(sample.inputs)),
+            difference=agreement.difference,
+            agreement=agreement.same_labels,
+            seconds=timed(lambda: program(reference.inputs)),
+            model_seconds=timed(lambda: self._model(reference.inputs)),
         )
 
     def _segmented(self, exported: SegmentationModel) -> Iterator[Row]:

@@ -1,36 +1,77 @@
-"""`export.json`: what an exported folder says of itself, checked before anything is opened.
+"""`export.json`: what an exported folder says of itself, and where its files lie.
 
-The folder may have been downloaded: file names in it stay inside it, and sizes are bounded.
+Written by whoever exports, and checked before anything of the folder is opened: it may have been
+downloaded, so file names in it stay inside it, and sizes are bounded.
 """
 
+import hashlib
 import json
+import platform
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ovseg.errors import ModelError
+from ovseg.files import sha256, write_text
 from ovseg.models.interface import DenseReading, ModelCard, Preprocessing
 
-EXPORT_DESCRIPTION = "export.json"  # what makes a folder an exported model
+MANIFEST = "export.json"  # what makes a folder an exported model
 FORMAT_VERSION = 1
+TOKENIZER = "tokenizer.json"
+WORDS_FOLDER = "words"
+PACKAGES = ("ovseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "tokenizers")
+"""Those whose versions are written down where they are installed."""
 
 Format = Literal["onnx", "onnx-int8", "torchscript", "torch-export", "openvino"]
 Kind = Literal["starter", "ovsegmentor", "dense-clip"]
 Triple = tuple[float, float, float]
 
+SUFFIXES: dict[Format, str] = {
+    "onnx": ".onnx",
+    "onnx-int8": ".onnx",
+    "torchscript": ".pt",
+    "torch-export": ".pt2",
+    "openvino": ".xml",
+}
+HUB_FOLDERS: dict[Format, str] = {
+    "onnx": "onnx/",
+    "onnx-int8": "onnx/",
+    "torchscript": "torchscript/",
+    "torch-export": "torch-export/",
+    "openvino": "openvino/",
+}
+
 _MAX_BYTES = 4 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)?")
 
 
-class Part(BaseModel):
-    """Base of every part: frozen, and unknown keys are errors."""
+@dataclass(frozen=True)
+class Layout:
+    """Names of the graphs in the folder; `end_to_end` is None where it was not asked for."""
+
+    image: str
+    text: str
+    end_to_end: str | None
+
+    @classmethod
+    def of(cls, format: Format, for_hub: bool, end_to_end: bool) -> "Layout":
+        """Graphs lie in the folder itself, or for the hub in one named by the format."""
+        folder, suffix = HUB_FOLDERS[format] if for_hub else "", SUFFIXES[format]
+        whole = f"{folder}end_to_end{suffix}" if end_to_end else None
+        return cls(f"{folder}image{suffix}", f"{folder}text{suffix}", whole)
+
+
+class ManifestSection(BaseModel):
+    """Base of every section: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Card(Part):
+class Card(ManifestSection):
     """The model's card; see `ModelCard`."""
 
     name: str
@@ -39,7 +80,7 @@ class Card(Part):
     content_hash: Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")]
 
 
-class Pixels(Part):
+class PixelRule(ManifestSection):
     """How images reach the graph; see `Preprocessing`."""
 
     mean: Triple
@@ -65,7 +106,7 @@ class Pixels(Part):
         return Preprocessing(**self.model_dump(exclude={"cell"}))
 
 
-class Reading(Part):
+class PositionRule(ManifestSection):
     """How positions of a dense model are compared; see `DenseReading`."""
 
     scale: float
@@ -78,7 +119,7 @@ class Reading(Part):
         return DenseReading(**self.model_dump())
 
 
-class Text(Part):
+class TextRule(ManifestSection):
     """How phrases become class embeddings: a graph behind a tokenizer."""
 
     graph: str
@@ -87,15 +128,15 @@ class Text(Part):
     pad_id: Annotated[int, Field(ge=0)]
 
 
-class File(Part):
+class FileEntry(ManifestSection):
     """A file of the folder."""
 
     bytes: int
     sha256: str
 
 
-class Description(Part):
-    """All that a runtime needs to know beside the graphs.
+class Manifest(ManifestSection):
+    """The whole of `export.json`: all that a runtime needs to know beside the graphs.
 
     Attributes:
         format: what the graphs are written as.
@@ -113,19 +154,19 @@ class Description(Part):
     format: Format
     kind: Kind
     card: Card
-    pixels: Pixels
+    pixels: PixelRule
     templates: tuple[str, ...]
     threshold: float
     scale: float
     embedding_width: Annotated[int, Field(ge=1, le=1_000_000)]
     image_graph: str
     end_to_end_graph: str | None = None
-    text: Text | None = None
-    reading: Reading | None = None
+    text: TextRule | None = None
+    reading: PositionRule | None = None
     opset: int | None = None
     quantisation: str = ""
     versions: dict[str, str] = {}
-    files: dict[str, File] = {}
+    files: dict[str, FileEntry] = {}
     gate: dict[str, Any] = {}
 
     def model_card(self, where: Path) -> ModelCard:
@@ -135,37 +176,73 @@ class Description(Part):
         )
 
 
-def read_description(folder: Path) -> Description:
+def read_manifest(folder: Path) -> Manifest:
     """Read and check `export.json`.
 
     Raises:
         ModelError: it is missing, damaged, of a newer format, or names files outside the folder.
     """
-    path = folder / EXPORT_DESCRIPTION
+    path = folder / MANIFEST
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ModelError(f"{path}: too large to be the description of an export")
         values = json.loads(path.read_text(encoding="utf-8"))
-        version = values["format_version"]
+        written_in = values["format_version"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ModelError(f"{path}: missing or damaged: export the model again") from None
-    if version != FORMAT_VERSION:
-        raise ModelError(f"{path}: written in format {version} by a newer ovseg: update ovseg")
+    if written_in != FORMAT_VERSION:
+        raise ModelError(f"{path}: written in format {written_in} by a newer ovseg: update ovseg")
     try:
-        described = Description.model_validate(values)
+        manifest = Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{path}: {key}: {first['msg']}") from None
-    for name in _named_files(described):
+    for name in _named_files(manifest):
         if not _PLAIN_NAME.fullmatch(name):
             raise ModelError(f"{path}: refused: {name!r} does not lie in the folder")
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: incomplete: {name} is missing; export the model again")
-    return described
+    return manifest
 
 
-def _named_files(described: Description) -> list[str]:
-    text = [described.text.graph, described.text.tokenizer] if described.text else []
-    whole = [described.end_to_end_graph] if described.end_to_end_graph else []
-    return [described.image_graph, *whole, *text]
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write `export.json`."""
+    values = manifest.model_dump(mode="json")
+    write_text(folder / MANIFEST, json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def list_files(folder: Path, names: Collection[str] | None = None) -> dict[str, FileEntry]:
+    """The files of a folder by name, or those among `names` if it holds others beside them."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    named = ((path.relative_to(folder).as_posix(), path) for path in found)
+    return {
+        name: FileEntry(bytes=path.stat().st_size, sha256=sha256(path))
+        for name, path in named
+        if names is None or name in names
+    }
+
+
+def content_hash(files: dict[str, FileEntry]) -> str:
+    """Of every file, since all of them decide what the export answers."""
+    listed = "\n".join(f"{name} {file.sha256}" for name, file in sorted(files.items()))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that take part in an export, where they are there."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _named_files(manifest: Manifest) -> list[str]:
+    text = [manifest.text.graph, manifest.text.tokenizer] if manifest.text else []
+    whole = [manifest.end_to_end_graph] if manifest.end_to_end_graph else []
+    return [manifest.image_graph, *whole, *text]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ovseg.data.cutouts import backgrounds, caption, library, panoptic, scene
+from ovseg.data.cutouts import annotations, backgrounds, caption, library, scene
 from ovseg.data.cutouts.backgrounds import Background
 from ovseg.data.cutouts.library import CutOut
 from ovseg.data.cutouts.naming import NameTable
@@ -167,18 +167,13 @@ class Composer:
         return chosen
 
 
-def file_stem(number: int) -> str:
-    """Name of scene `number` without suffix; image numbers in annotations are one higher."""
-    return f"{number:09d}"
-
-
 def _write(
     chunk: SceneChunk, number: int, shown: Shown, category_of: dict[str, int]
 ) -> dict[str, Any]:
-    stem, labels = file_stem(number), shown.scene.labels
+    stem, labels = annotations.file_stem(number), shown.scene.labels
     images = chunk.out / "images" / chunk.side
     masks = chunk.out / "annotations" / f"panoptic_{chunk.side}"
-    _write_picture(masks / f"{stem}.png", panoptic.encode(labels), [])
+    _write_picture(masks / f"{stem}.png", annotations.encode(labels), [])
     write_text(images / f"{stem}.txt", shown.caption + "\n")
     _write_picture(images / f"{stem}.jpg", shown.scene.image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     names = [instance.cutout.name for instance in shown.scene.instances]
@@ -188,7 +183,7 @@ def _write(
         "width": labels.shape[1],
         "caption": shown.caption,
         "names": names,
-        "segments": panoptic.segments(labels, [category_of[name] for name in names]),
+        "segments": annotations.segments(labels, [category_of[name] for name in names]),
         "redrawn": shown.scene.redrawn,
         "dropped": shown.scene.dropped,
     }

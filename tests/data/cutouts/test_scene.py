@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from ovseg.data.cutouts import appearance, panoptic, scene
-from ovseg.data.cutouts.caption import article, describe, noun_phrase, subjects_of
-from ovseg.data.cutouts.colours import colour_words
+from ovseg.data.cutouts import annotations, scene
+from ovseg.data.cutouts.caption import article, colour_words, describe, noun_phrase, subjects_of
 from ovseg.data.cutouts.library import CutOut
 from ovseg.data.cutouts.naming import NameTable
 from ovseg.data.cutouts.scene import Instance, Placed, Scene, Sprite
@@ -79,7 +78,7 @@ def test_pixels_of_the_picture_agree_with_the_mask() -> None:
 
 def test_turning_keeps_the_whole_object() -> None:
     rgba = square("cat", 40, RED).rgba
-    turned = appearance.turn(rgba, 30)
+    turned = scene.turn(rgba, 30)
     assert turned.shape[0] > 50
     assert (turned[..., 3] >= 128).sum() == pytest.approx(1600, rel=0.03)
     solid = turned[turned[..., 3] > 250]
@@ -174,11 +173,11 @@ def test_articles_follow_the_sound() -> None:
 def test_panoptic_colours_and_segments_agree() -> None:
     labels = np.full((20, 30), -1, np.int16)
     labels[2:5, 3:9], labels[10:20, 0:4] = 0, 1
-    rgb = panoptic.encode(labels).astype(np.uint32)
+    rgb = annotations.encode(labels).astype(np.uint32)
     ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
-    first, second = panoptic.segments(labels, [7, 4])
+    first, second = annotations.segments(labels, [7, 4])
     assert first == {
-        "id": panoptic.segment_id(0),
+        "id": annotations.segment_id(0),
         "category_id": 7,
         "iscrowd": 0,
         "bbox": [3, 2, 6, 3],
@@ -187,4 +186,4 @@ def test_panoptic_colours_and_segments_agree() -> None:
     assert second["bbox"] == [0, 10, 4, 10]
     np.testing.assert_array_equal(ids == first["id"], labels == 0)
     np.testing.assert_array_equal(ids == 0, labels == -1)
-    assert len({panoptic.segment_id(number) for number in range(50)} - {0}) == 50
+    assert len({annotations.segment_id(number) for number in range(50)} - {0}) == 50

@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one, and where caches live."""
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -57,3 +60,23 @@ def cache_folder() -> Path:
     """Where downloads and cached embeddings live: `OVSEG_CACHE`, else the platform's folder."""
     override = os.environ.get("OVSEG_CACHE")
     return Path(override) if override else Path(platformdirs.user_cache_dir("ovseg"))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file; remembered for as long as its size and time of change stay."""
+    path = path.resolve()
+    status = path.stat()
+    note = cache_folder() / "digests" / hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    stamp = f"{status.st_size} {status.st_mtime_ns}"
+    try:
+        digest, known = note.read_text(encoding="utf-8").strip().split(" ", 1)
+        if known == stamp and len(digest) == 64:
+            return digest
+    except (OSError, ValueError):
+        pass  # no note, or not one of ours
+    digest = sha256(path)
+    try:
+        write_text(note, f"{digest} {stamp}\n")
+    except OSError as error:
+        _log.info("digest of %s cannot be kept: %s", path, error)
+    return digest

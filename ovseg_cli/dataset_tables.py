@@ -20,7 +20,7 @@ def print_plan(plan: "DatasetPlan", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(plan)))
         return
-    from ovseg.downloads import show_size
+    from ovseg.download import show_size
 
     out = console.stdout()
     out.print(
@@ -37,7 +37,7 @@ def print_summary(summary: "DatasetSummary", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(summary) | {"complete": summary.complete}))
         return
-    from ovseg.downloads import show_size
+    from ovseg.download import show_size
 
     out = console.stdout()
     out.print(

@@ -110,7 +110,7 @@ def _table(done: "Exported") -> "Table":
 
 
 def _print_summary(done: "Exported") -> None:
-    from ovseg.downloads import show_size
+    from ovseg.download import show_size
 
     if done.quantisation:
         print(f"int8: {done.quantisation}")

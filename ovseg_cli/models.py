@@ -1,8 +1,8 @@
 """`ovseg models`: the models there are, what is in a file, fetching and converting."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,16 +68,10 @@ def pull(
 
     Example: ovseg models pull starter
     """
-    from ovseg.downloads import bytes_missing, show_size
     from ovseg.models.registry import find_entry
     from ovseg.models.registry import pull as pull_entry
 
-    entry = find_entry(name)
-    if entry.remote and bytes_missing(entry.remote) != 0:
-        message = f"downloading {entry.name} ({show_size(entry.size)}) from {entry.remote.url}"
-        typer.echo(message, err=True)
-    with _download_bar(entry) as advance:
-        path = pull_entry(entry, advance)
+    path = pull_entry(find_entry(name))
     if as_json:
         typer.echo(json.dumps({"name": name, "path": str(path) if path else None}, indent=2))
     else:
@@ -111,34 +105,6 @@ def convert(
         typer.echo(f"{out}: {made.tensors} tensors, {made.parameters / 1e6:.1f} M parameters")
 
 
-@contextmanager
-def _download_bar(entry: "Entry") -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar of bytes on stderr; None where stderr is no terminal."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = stderr()
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(entry.name, total=entry.size)
-        yield lambda here, total: bars.update(task, completed=here, total=total)
-
-
 def _entry_values(entry: "Entry") -> dict[str, Any]:
     """What is known of an entry, for JSON and for the screen."""
     from ovseg.models.registry import is_cached, local_file
@@ -151,7 +117,6 @@ def _entry_values(entry: "Entry") -> dict[str, Any]:
         "size": entry.size,
         "licence": entry.licence,
         "source": entry.source,
-        "checksum": entry.remote.checksum if entry.remote else None,
         "scores": dict(entry.scores),
         **entry.facts,
         "cached": is_cached(entry),
@@ -171,7 +136,7 @@ def _listing(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _size(row: dict[str, Any]) -> str:
-    from ovseg.downloads import show_size
+    from ovseg.download import show_size
 
     return "" if row["size"] is None else show_size(row["size"])
 

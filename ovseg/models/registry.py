@@ -11,12 +11,9 @@ from importlib import import_module
 from pathlib import Path
 
 from ovseg import files
-from ovseg.downloads import Remote, fetch, is_here, target
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
-from ovseg.models.clip.hub import WEIGHT_NAMES, cached_file, hub_file
-from ovseg.models.clip.names import is_clip_name
+from ovseg.models.clip.names import WEIGHT_NAMES, is_clip_name
 from ovseg.models.interface import SegmentationModel
-from ovseg.transfer import Progress
 
 BUILT_IN = "starter"
 _AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
@@ -33,10 +30,10 @@ class Entry:
         licence: SPDX expression of the weights, or the terms in a few words.
         source: "built in", or the page it comes from.
         scores: published mIoU in percent by benchmark; empty where none is published.
-        remote: the file, where we can fetch and verify it ourselves.
         released: name of the authors' file, where people must fetch and convert it.
         hub: `owner/name` on the Hugging Face hub, where open_clip's loader finds the weights.
-        hub_bytes: their size, as computed from the architecture in float32.
+        size: their bytes, as computed from the architecture in float32; None where nothing is
+            downloaded.
         facts: what else is to be known of it, by headings.
     """
 
@@ -46,20 +43,14 @@ class Entry:
     licence: str
     source: str
     scores: Mapping[str, float] = field(default_factory=dict)
-    remote: Remote | None = None
     released: str = ""
     hub: str = ""
-    hub_bytes: int | None = None
+    size: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_built_in(self) -> bool:
         return self.source == "built in"
-
-    @property
-    def size(self) -> int | None:
-        """Bytes to download, or None where that is not known, or nothing is downloaded."""
-        return self.remote.size if self.remote else self.hub_bytes
 
 
 # One entry per model, in the order in which they are listed. Scores are the authors' own, zero-shot
@@ -110,7 +101,7 @@ CATALOGUE: tuple[Entry, ...] = (
         source="https://huggingface.co/timm/vit_base_patch16_clip_224.openai",
         scores={"voc": 58.9, "context": 32.2, "coco-object": 33.2, "ade20k": 17.4},
         hub="timm/vit_base_patch16_clip_224.openai",
-        hub_bytes=598_482_948,
+        size=598_482_948,
     ),
     Entry(
         name="clip-l14",
@@ -119,7 +110,7 @@ CATALOGUE: tuple[Entry, ...] = (
         licence="MIT",
         source="https://huggingface.co/timm/vit_large_patch14_clip_224.openai",
         hub="timm/vit_large_patch14_clip_224.openai",
-        hub_bytes=1_710_466_052,
+        size=1_710_466_052,
     ),
     # ProxyCLIP's scores, with DINO ViT-B/8 as guide (Lan et al., ECCV 2024).
     Entry(
@@ -130,7 +121,7 @@ CATALOGUE: tuple[Entry, ...] = (
         source="https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
         scores={"voc": 65.0, "context": 35.4, "coco-object": 38.6, "ade20k": 24.2},
         hub="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-        hub_bytes=3_944_437_764,
+        size=3_944_437_764,
     ),
     Entry(
         name="siglip2-b16",
@@ -139,7 +130,7 @@ CATALOGUE: tuple[Entry, ...] = (
         licence="Apache-2.0",
         source="https://huggingface.co/timm/ViT-B-16-SigLIP2-256",
         hub="timm/ViT-B-16-SigLIP2-256",
-        hub_bytes=1_500_936_200,
+        size=1_500_936_200,
     ),
 )
 
@@ -162,9 +153,9 @@ def local_file(entry: Entry) -> Path | None:
     """Where the model's file is, or will be; None for what is built in or the hub will place."""
     if entry.is_built_in:
         return None
-    if entry.remote:
-        return target(entry.remote)
     if entry.hub:
+        from ovseg.download import cached_file
+
         return cached_file(entry.hub, WEIGHT_NAMES)
     return files.cache_folder() / "models" / f"{entry.name}.safetensors"
 
@@ -174,10 +165,10 @@ def is_cached(entry: Entry) -> bool:
     path = local_file(entry)
     if path is None:
         return entry.is_built_in
-    return is_here(entry.remote) if entry.remote else path.is_file()
+    return path.is_file()
 
 
-def pull(entry: Entry, progress: Progress | None = None) -> Path | None:
+def pull(entry: Entry) -> Path | None:
     """Make the model's file be here, and return its path; None for what is built in.
 
     Raises:
@@ -185,9 +176,9 @@ def pull(entry: Entry, progress: Progress | None = None) -> Path | None:
         DownloadError: the source fails or does not keep its promise.
     """
     path = local_file(entry)
-    if entry.remote:
-        return fetch(entry.remote, progress=progress)
     if entry.hub:
+        from ovseg.download import hub_file
+
         return hub_file(entry.hub, WEIGHT_NAMES, "then put it where the hub's cache would have it")
     if path is None or path.is_file():
         return path

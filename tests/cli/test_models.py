@@ -1,10 +1,10 @@
 """`ovseg models` through its runner, and once as a process."""
 
-import hashlib
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,25 @@ import pytest
 
 pytest.importorskip("torch")
 
-from ovseg.downloads import Remote
 from ovseg.models import registry
 from ovseg.models.registry import Entry
 from ovseg_cli.__main__ import run
 from tests.conftest import ROOT
-from tests.hostile_server import Server, honest, serving, truncating
+from tests.hub_server import Hub, in_place_of_the_hub
 
 PARITY = Path(__file__).parents[1] / "parity" / "data"
 HEADS = ["--set", "model.text.heads=4"]
 BODY = bytes(range(256)) * 2000
 
 
-def known(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a model of the server's be known as `tiny`."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    checksum = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
-    remote = Remote("tiny", server.url, checksum, "models/tiny.bin", len(BODY), "MIT")
-    entry = Entry("tiny", "test", "a test", "MIT", "https://host/", remote=remote)
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that has a model called `tiny`."""
+    entry = Entry("tiny", "test", "a test", "MIT", "https://host/", hub="owner/tiny", size=512_000)
     monkeypatch.setattr(registry, "CATALOGUE", (entry,))
+    with in_place_of_the_hub(tmp_path / "hub", monkeypatch) as server:
+        server.files = {"owner/tiny/open_clip_model.safetensors": BODY}
+        yield server
 
 
 def results(capsys: pytest.CaptureFixture[str]) -> Any:
@@ -55,43 +55,41 @@ def test_list_for_scripts(capsys: pytest.CaptureFixture[str], own_cache: Path) -
     assert row["path"] == str(own_cache / "models" / "ovsegmentor-vits16-roberta.safetensors")
 
 
-def test_pull_announces_resumes_and_checks(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_cache: Path
-) -> None:
-    with serving(BODY, truncating(100_000), honest) as server:
-        known(server, monkeypatch)
-        assert run(["models", "pull", "tiny"]) == 0
-        shown = capsys.readouterr()
-        assert shown.out.strip() == str(own_cache / "models" / "tiny.bin")
-        assert f"downloading tiny (512 kB) from {server.url}" in shown.err
-        assert (own_cache / "models" / "tiny.bin").read_bytes() == BODY
-        assert run(["models", "pull", "tiny", "--json"]) == 0
-        shown = capsys.readouterr()
-        assert json.loads(shown.out)["path"] == str(own_cache / "models" / "tiny.bin")
-        assert shown.err == ""  # it is here: nothing to announce
-    assert len(server.requests) == 2
+def test_pull_announces_and_fetches_once(capsys: pytest.CaptureFixture[str], hub: Hub) -> None:
+    assert run(["models", "list"]) == 0
+    assert "tiny  (test, 512 kB, not here)" in capsys.readouterr().out
+    assert run(["models", "pull", "tiny"]) == 0
+    shown = capsys.readouterr()
+    path = Path(shown.out.strip())
+    assert path.read_bytes() == BODY
+    assert (
+        "downloading open_clip_model.safetensors of owner/tiny from the hub (512 kB)" in shown.err
+    )
+    asked = len(hub.asked)
+    assert run(["models", "pull", "tiny", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["path"] == str(path)
+    assert shown.err == "" and len(hub.asked) == asked  # it is here: nothing to announce
     assert run(["models", "list"]) == 0
     assert "tiny  (test, 512 kB, here)" in capsys.readouterr().out
 
 
-def test_pull_of_a_wrong_file_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving(BODY[::-1]) as server:
-        known(server, monkeypatch)
-        assert run(["models", "pull", "tiny"]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("ovseg: error: tiny: sha256:")
+def test_pull_of_a_wrong_file_is_one_line(capsys: pytest.CaptureFixture[str], hub: Hub) -> None:
+    hub.lie = True
+    assert run(["models", "pull", "tiny"]) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
+    assert line.startswith("ovseg: error: open_clip_model.safetensors: sha256 ")
 
 
-def test_pull_offline_says_what_to_put_where(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, own_cache: Path
+def test_pull_offline_says_what_to_fetch_and_what_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, hub: Hub
 ) -> None:
-    with serving(BODY) as server:
-        known(server, monkeypatch)
     monkeypatch.setenv("OVSEG_OFFLINE", "1")
     assert run(["models", "pull", "tiny"]) == 1
-    assert f"put it at {own_cache / 'models' / 'tiny.bin'}" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "fetch https://huggingface.co/owner/tiny/resolve/main/open_clip_model" in shown
+    assert "then put it where the hub's cache would have it" in shown
+    assert hub.asked == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ovseg_cli.__main__ import run
-from tests.models.clip.hub_server import serving
+from tests.hub_server import serving
 from tests.models.clip.tiny import TINY, write_folder
 
 # open_clip's table has no model small enough for a test, so the process is given one first.

@@ -1,23 +1,11 @@
 """Models by name: what is known of them, and fetching them."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
-from ovseg.downloads import Remote
 from ovseg.errors import ModelError, UsageError
-from ovseg.models import registry
-from ovseg.models.registry import CATALOGUE, Entry, find_entry, is_cached, local_file, pull
-from tests.hostile_server import serving
-
-BODY = b"weights" * 1000
-
-
-def remote_entry(url: str) -> Entry:
-    checksum = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
-    remote = Remote("tiny", url, checksum, "models/tiny.safetensors", len(BODY), "MIT")
-    return Entry("tiny", "test", "a test", "MIT", "the test", remote=remote)
+from ovseg.models.registry import CATALOGUE, find_entry, is_cached, local_file, pull
 
 
 def test_names_are_unique_and_tell_their_terms() -> None:
@@ -25,7 +13,7 @@ def test_names_are_unique_and_tell_their_terms() -> None:
     for entry in CATALOGUE:
         assert entry.kind and entry.licence and entry.description
         assert entry.is_built_in or entry.source.startswith("https://")
-        assert entry.is_built_in or entry.remote or entry.released or entry.hub
+        assert entry.is_built_in or entry.released or entry.hub
 
 
 def test_the_published_scores_are_the_papers() -> None:
@@ -58,16 +46,3 @@ def test_what_people_must_fetch_comes_with_the_steps(own_cache: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"converted")
     assert is_cached(entry) and pull(entry) == path
-
-
-def test_what_has_a_source_is_fetched_into_the_cache(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serving(BODY) as server:
-        entry = remote_entry(server.url)
-        monkeypatch.setattr(registry, "CATALOGUE", (*CATALOGUE, entry))
-        assert find_entry("tiny") is entry and not is_cached(entry)
-        path = pull(entry)
-    assert path == own_cache / "models" / "tiny.safetensors"
-    assert path.read_bytes() == BODY and is_cached(entry)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from ovseg.data.dataset.folder import REPORT, Dataset, DatasetSummary
 from ovseg.data.dataset.index import INDEX
-from ovseg.downloads import show_size
+from ovseg.download import show_size
 
 SHOWN = 40  # entities listed by frequency
 CROSSED = 25  # entities in the table of co-occurrence

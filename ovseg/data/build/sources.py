@@ -11,9 +11,9 @@ from ovseg.data.build import collections
 from ovseg.data.build.lines import WHOLE, Part, open_binary
 from ovseg.data.build.tables import Layout, read_table, table_parts
 from ovseg.data.dataset.plan import Tally
-from ovseg.downloads import Remote, fetch
+from ovseg.download import Progress, fetch
 from ovseg.errors import UsageError
-from ovseg.transfer import Progress
+from ovseg.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class KnownSource:
     size: str = ""
     home: str = ""
 
-    def remote(self) -> Remote:
-        """The captions file as something to download."""
+    def fetch(self, progress: Progress | None = None) -> Path:
+        """The captions file in the cache, downloaded where it is not there yet."""
         name = self.url.rsplit("/", 1)[-1]
-        return Remote(name, self.url, checksum=None, path=f"captions/{name}")
+        return fetch(self.url, cache_folder() / "captions" / name, progress=progress)
 
 
 KNOWN = {
@@ -154,7 +154,7 @@ def resolve_source(
             raise UsageError(
                 f"{name}: give the captions with --source FILE (see {KNOWN[name].home})"
             )
-        file = file or str(fetch(KNOWN[name].remote(), progress=download))
+        file = file or str(KNOWN[name].fetch(download))
         layout = KNOWN[name].layout
         if layout is None:
             return CaptionSource(name, file, images)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ovseg.download import hub_file
 from ovseg.errors import ModelError, UsageError
-from ovseg.models.clip.hub import hub_file
 from ovseg.models.clip.names import nearest
 from ovseg.models.clip.positions import resize_positions
 from ovseg.models.normalisation import IMAGENET, Normalisation, Renormalisation

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovseg.files import file_digest
 from ovseg.models.clip.guide import GuideNetwork, load_guide
 from ovseg.models.clip.heads import HEADS, Guide, LastBlock, head_defaults, scaled
-from ovseg.models.clip.hub import file_digest
 from ovseg.models.clip.names import ClipName, parse_clip_name
 from ovseg.models.clip.positions import ENLARGEMENT
 from ovseg.models.clip.tower import OpenClipTower, SiglipTower, image_tower
@@ -71,8 +71,8 @@ class DenseClip:
         )
         self.threshold = defaults.threshold
         self.preprocessing = Preprocessing(
-            mean=_levels(loaded.recipe.mean),
-            std=_levels(loaded.recipe.std),
+            mean=_levels(loaded.spec.mean),
+            std=_levels(loaded.spec.std),
             short_side=scaled(defaults.short_side, trained_at, tower.patch),
             window=scaled(defaults.window, trained_at, tower.patch),
             stride=scaled(defaults.stride, trained_at, tower.patch),
@@ -93,7 +93,7 @@ class DenseClip:
         loaded = load_clip(asked)
         guide = None
         if asked.head == "proxyclip":
-            guide = load_guide(asked.backbone, Normalisation(loaded.recipe.mean, loaded.recipe.std))
+            guide = load_guide(asked.backbone, Normalisation(loaded.spec.mean, loaded.spec.std))
         return cls(loaded, asked, guide)
 
     @property
@@ -171,7 +171,7 @@ def _levels(values: tuple[float, float, float]) -> tuple[float, float, float]:
 
 def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
     what = f"{name.architecture}/{name.tag}" if name.path is None else str(name.path)
-    activation = "quick-GELU" if loaded.recipe.config.get("quick_gelu") else "GELU"
+    activation = "quick-GELU" if loaded.spec.config.get("quick_gelu") else "GELU"
     licence = next((text for start, text in LICENCES.items() if name.tag.startswith(start)), "")
     identity = f"{loaded.digest} {activation} {_tokenizer_identity(loaded)}"
     return ModelCard(
@@ -179,7 +179,7 @@ def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
         kind="dense-clip",
         description=(
             f"CLIP ({activation}) trained on image-text pairs, read at its patches by "
-            f"{name.head}; weights from {loaded.recipe.source}"
+            f"{name.head}; weights from {loaded.spec.source}"
         ),
         licence=licence or "NOASSERTION",
         content_hash=hashlib.sha256(identity.encode()).hexdigest(),
@@ -188,7 +188,7 @@ def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
 
 def _tokenizer_identity(loaded: LoadedClip) -> str:
     """What tells one tokenizer from another, wherever its files lie."""
-    name = loaded.recipe.tokenizer
+    name = loaded.spec.tokenizer
     file = Path(name.removeprefix("local-dir:")) / "tokenizer.json"
     return file_digest(file) if file.is_file() else type(loaded.tokenizer).__name__
 

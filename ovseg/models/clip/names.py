@@ -26,6 +26,9 @@ SHORT_NAMES = {
 PRECISIONS = ("fp32", "bf16", "fp16")
 DEFAULT_BACKBONE = "vit_base_patch8_224.dino"
 
+WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""What open_clip calls the weights of a model, the form without pickle first."""
+
 
 @dataclass(frozen=True)
 class ClipName:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ovseg.download import hub_file
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
-from ovseg.models.clip.hub import WEIGHT_NAMES, file_digest, hub_file
-from ovseg.models.clip.names import ClipName, nearest
+from ovseg.files import file_digest
+from ovseg.models.clip.names import WEIGHT_NAMES, ClipName, nearest
 
 _QUICK = "-quickgelu"
 _FOLDER_CONFIG = "open_clip_config.json"
@@ -21,7 +22,7 @@ _FOLDER_WEIGHTS = (*WEIGHT_NAMES, "model.safetensors")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ClipSpec:
     """What has to be built and loaded.
 
     Attributes:
@@ -46,7 +47,7 @@ class LoadedClip:
 
     model: Any
     tokenizer: Any
-    recipe: Recipe
+    spec: ClipSpec
     digest: str
 
 
@@ -59,15 +60,15 @@ def load_clip(name: ClipName) -> LoadedClip:
         ModelError: the file does not hold what its name promises.
         MissingDependencyError: open_clip is not installed.
     """
-    recipe = find_recipe(name)
-    model = build(recipe.config)
-    load_weights(model, recipe.weights)
+    spec = find_spec(name)
+    model = build(spec.config)
+    load_weights(model, spec.weights)
     model.eval().requires_grad_(False)
-    tokenizer = load_tokenizer(recipe.tokenizer)
-    return LoadedClip(model, tokenizer, recipe, file_digest(recipe.weights))
+    tokenizer = load_tokenizer(spec.tokenizer)
+    return LoadedClip(model, tokenizer, spec, file_digest(spec.weights))
 
 
-def find_recipe(name: ClipName, download: bool = True) -> Recipe:
+def find_spec(name: ClipName, download: bool = True) -> ClipSpec:
     """Where the weights are and what they need, without reading them.
 
     With `download` False those of open_clip's table are not looked for, and `weights` is empty.
@@ -99,7 +100,7 @@ def pretrained(architecture: str, tag: str) -> tuple[str, dict[str, Any]]:
     raise UsageError(f"open_clip has no weights '{tag}' for {plain}; it has {known}")
 
 
-def _from_table(name: ClipName, download: bool) -> Recipe:
+def _from_table(name: ClipName, download: bool) -> ClipSpec:
     base, entry = pretrained(name.architecture, name.tag)
     config = _config(base)
     config["quick_gelu"] = bool(entry.get("quick_gelu", False))
@@ -114,10 +115,10 @@ def _from_table(name: ClipName, download: bool) -> Recipe:
     names = (file,) if file else WEIGHT_NAMES
     weights = hub_file(repository, names, by_hand) if download else Path()
     source = f"https://huggingface.co/{repository}"
-    return Recipe(config, weights, base, _triple(entry, "mean"), _triple(entry, "std"), source)
+    return ClipSpec(config, weights, base, _triple(entry, "mean"), _triple(entry, "std"), source)
 
 
-def _from_folder(folder: Path) -> Recipe:
+def _from_folder(folder: Path) -> ClipSpec:
     """A folder as open_clip uploads it: configuration, weights, tokenizer."""
     described = _read_json(folder / _FOLDER_CONFIG)
     config = described.get("model_cfg")
@@ -128,12 +129,12 @@ def _from_folder(folder: Path) -> Recipe:
         raise ModelError(f"{folder}: there is no {' or '.join(_FOLDER_WEIGHTS)} in it")
     pixels = described.get("preprocess_cfg", {})
     tokenizer = f"local-dir:{folder}"
-    return Recipe(
+    return ClipSpec(
         config, weights, tokenizer, _triple(pixels, "mean"), _triple(pixels, "std"), str(folder)
     )
 
 
-def _from_file(name: ClipName) -> Recipe:
+def _from_file(name: ClipName) -> ClipSpec:
     """A checkpoint file, whose architecture the caller must tell: no file says its activation."""
     import open_clip
 
@@ -153,7 +154,7 @@ def _from_file(name: ClipName) -> Recipe:
         config["quick_gelu"] = True
     siglip = "siglip" in plain.lower()
     default = {"mean": (0.5,) * 3, "std": (0.5,) * 3} if siglip else {}
-    return Recipe(
+    return ClipSpec(
         config,
         name.path,
         _tokenizer_beside(name.path) or plain,

@@ -20,7 +20,7 @@ from ovseg.errors import RecipeError
 from ovseg.models.clip.heads import HEADS, LastBlock
 from ovseg.models.clip.names import parse_clip_name
 from ovseg.models.clip.tower import OpenClipTower, SiglipTower, image_tower
-from ovseg.models.clip.weights import build, find_recipe, load_weights
+from ovseg.models.clip.weights import build, find_spec, load_weights
 from ovseg.models.normalisation import IMAGENET, PLUS_MINUS_ONE, Normalisation, Renormalisation
 from ovseg.models.ovsegmentor.binding import ReleasedBinding, SlotBinding
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
@@ -104,12 +104,12 @@ def clip_group_encoder(
     name = parse_clip_name(init)
     if name.head == "proxyclip":
         raise RecipeError("model.image.init: the head proxyclip cannot be trained on")
-    recipe = find_recipe(name, download=pretrained)
-    model = build(recipe.config)
+    spec = find_spec(name, download=pretrained)
+    model = build(spec.config)
     if pretrained:
-        load_weights(model, recipe.weights)
+        load_weights(model, spec.weights)
     tower = image_tower(model.visual)
-    normalisation = Normalisation(recipe.mean, recipe.std)
+    normalisation = Normalisation(spec.mean, spec.std)
     return ClipGroupEncoder(tower, name.head, normalisation, frozen, binding, **encoder)
 
 

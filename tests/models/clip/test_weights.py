@@ -13,7 +13,7 @@ from ovseg.errors import DownloadError, ModelError, UsageError
 from ovseg.models.clip import weights
 from ovseg.models.clip.model import DenseClip
 from ovseg.models.clip.names import SHORT_NAMES, ClipName, is_clip_name, parse_clip_name
-from ovseg.models.clip.weights import find_recipe, load_clip, pretrained
+from ovseg.models.clip.weights import find_spec, load_clip, pretrained
 from tests.models.clip.tiny import TINY, tiny_clip, write_folder
 
 
@@ -31,7 +31,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, .
 
 
 def quick(name: str) -> bool:
-    return bool(find_recipe(parse_clip_name(name)).config["quick_gelu"])
+    return bool(find_spec(parse_clip_name(name)).config["quick_gelu"])
 
 
 def test_openai_weights_always_get_quick_gelu(no_download: list[Any]) -> None:
@@ -71,7 +71,7 @@ def test_the_activation_reaches_every_block() -> None:
 def test_short_names(no_download: list[Any]) -> None:
     for name in SHORT_NAMES:
         assert is_clip_name(name)
-        find_recipe(parse_clip_name(name))
+        find_spec(parse_clip_name(name))
     assert [repository for repository, _ in no_download] == [
         "timm/vit_base_patch16_clip_224.openai",
         "timm/vit_large_patch14_clip_224.openai",
@@ -115,8 +115,8 @@ def test_unknown_architectures_and_weights() -> None:
 def test_a_folder_loads_with_its_own_configuration(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tiny")
     loaded = load_clip(ClipName(path=folder))
-    assert loaded.recipe.mean == (0.5, 0.5, 0.5)
-    assert loaded.recipe.config["quick_gelu"] is True
+    assert loaded.spec.mean == (0.5, 0.5, 0.5)
+    assert loaded.spec.config["quick_gelu"] is True
     expected = tiny_clip().state_dict()
     found = loaded.model.state_dict()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
@@ -150,8 +150,8 @@ def test_a_file_needs_its_architecture(tmp_path: Path, tiny_architecture: str) -
     with pytest.raises(UsageError, match="did you mean ViT-tiny"):
         load_clip(parse_clip_name(f"clip:{file},arch=ViT-tony"))
     for spelled, wanted in ((tiny_architecture, False), (tiny_architecture + "-quickgelu", True)):
-        recipe = find_recipe(parse_clip_name(f"clip:{file},arch={spelled}"))
-        assert bool(recipe.config.get("quick_gelu")) is wanted
+        spec = find_spec(parse_clip_name(f"clip:{file},arch={spelled}"))
+        assert bool(spec.config.get("quick_gelu")) is wanted
 
 
 def test_other_forms_of_a_file(tmp_path: Path, tiny_architecture: str) -> None:

@@ -7,24 +7,16 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from ovseg.download import hub_file
 from ovseg.errors import DownloadError
-from ovseg.models.clip.hub import file_digest, hub_file
-from tests.models.clip.hub_server import Hub, serving
+from tests.hub_server import Hub, in_place_of_the_hub
 
 NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serving() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            server.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    with in_place_of_the_hub(tmp_path / "hub", monkeypatch) as server:
         yield server
 
 
@@ -34,7 +26,7 @@ def test_the_first_name_there_is_once(hub: Hub, caplog: pytest.LogCaptureFixture
         path = hub_file("owner/clip", NAMES, "")
     assert path.read_bytes() == b"weights" * 1000
     assert (
-        "downloading open_clip_model.safetensors of owner/clip from the hub (0 MB)" in caplog.text
+        "downloading open_clip_model.safetensors of owner/clip from the hub (7.0 kB)" in caplog.text
     )
     asked = len(hub.asked)
     assert hub_file("owner/clip", NAMES, "") == path
@@ -88,16 +80,3 @@ def test_offline_says_what_to_fetch_and_what_then(
     with pytest.raises(DownloadError, match="OVSEG_OFFLINE is set"):
         hub_file("owner/clip", NAMES, "then name it: X")
     assert hub.asked == []
-
-
-def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, own_cache: Path) -> None:
-    file = tmp_path / "weights"
-    file.write_bytes(b"one")
-    first = file_digest(file)
-    (note,) = (own_cache / "digests").iterdir()
-    assert note.read_text().startswith(first)
-    assert file_digest(file) == first
-    file.write_bytes(b"three")
-    assert file_digest(file) != first
-    note.write_text("damaged")
-    assert len(file_digest(file)) == 64

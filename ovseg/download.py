@@ -1,34 +1,42 @@
-"""One file over HTTP or HTTPS: bounded, resumed where it broke off, never trusted.
+"""Files from elsewhere: what is downloaded is announced, resumed, and never trusted.
 
-The standard library does the transport. A client library would bring nothing that is missing here:
-redirects are ours to check anyway, and resuming is built on none of them. The opener knows HTTP
-and HTTPS alone, so no address and no redirect can reach `file:`, `ftp:` or `data:`.
+Files of the Hugging Face hub are fetched by the hub's own client, which resumes broken transfers,
+shows their progress and keeps the cache (`HF_HOME`); here it is told which of several names to
+take, what came is compared with the checksum that was promised, and failures become one line.
+
+Any other file is one request of the standard library, resumed where it broke off. Its opener knows
+HTTP and HTTPS alone, so no address and no redirect can reach `file:`, `ftp:` or `data:`.
 """
 
 import errno
 import http.client
 import json
+import logging
 import os
 import re
 import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from ovseg import files
-from ovseg.errors import DownloadError
+from ovseg.errors import DownloadError, MissingDependencyError
 from ovseg.version import __version__
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are here, and the bytes there will be, if known."""
 
-UNKNOWN_SIZE_LIMIT = 20 << 30  # bytes accepted where a source's size is not known beforehand
+SIZE_LIMIT = 20 << 30  # bytes accepted from a source, whatever it announces
 _CHUNK = 1 << 18
+_SHA256_DIGITS = 64
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+
+
+_log = logging.getLogger(__name__)
 
 
 class UnavailableError(DownloadError):
@@ -39,7 +47,142 @@ class _BrokenTransferError(Exception):
     """A transfer that may succeed when repeated."""
 
 
-class Part:
+def hub_file(repository: str, names: Sequence[str], by_hand: str) -> Path:
+    """The first of `names` that a repository of the hub has, downloaded if none is here yet.
+
+    Args:
+        repository: `owner/name`.
+        names: file names in order of preference.
+        by_hand: what to do with a file fetched by other means; ends the offline message.
+
+    Raises:
+        DownloadError: the hub cannot be reached, has none of the files, or sent another one than
+            it promised.
+    """
+    if (here := cached_file(repository, names)) is not None:
+        return here
+    if os.environ.get("OVSEG_OFFLINE") == "1":
+        raise DownloadError(_offline(repository, names, by_hand, "OVSEG_OFFLINE is set"))
+    return _download_from_hub(repository, names, by_hand)
+
+
+def cached_file(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of `names` that was downloaded before, or None."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # without the extra `torch` there is no use for these files
+        return None
+    found = (try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def _download_from_hub(repository: str, names: Sequence[str], by_hand: str) -> Path:
+    try:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError as error:
+        raise MissingDependencyError("huggingface_hub", "torch", "this model") from error
+
+    for name in names:
+        try:
+            promised = get_hf_file_metadata(hf_hub_url(repository, name))
+            size = show_size(promised.size)
+            _log.warning("downloading %s of %s from the hub (%s)", name, repository, size)
+            path = Path(hf_hub_download(repository, name))
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # the client's network errors share no base across versions
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DownloadError(_offline(repository, names, by_hand, reason)) from error
+        _verify(path, promised.etag)
+        return path
+    raise DownloadError(f"{repository} has none of {', '.join(names)} on the hub")
+
+
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    progress: Progress | None = None,
+    attempts: int = 5,
+    timeout: float = 30.0,
+    first_wait: float = 1.0,
+) -> Path:
+    """Return `path`, downloading what is missing of it.
+
+    A broken transfer leaves `NAME.part`, which the next call goes on with. A file that is already
+    in place, put there by hand or by us, is taken as it is; a download is whole when it has the
+    length that the source announced.
+
+    Args:
+        url: http or https.
+        attempts: transfers in a row that may fail without a single new byte.
+        timeout: seconds without a byte after which a transfer counts as broken.
+        first_wait: seconds before the second attempt; doubled after each.
+
+    Raises:
+        DownloadError: if the source cannot be reached (saying what to put where by hand), breaks
+            its promises, or `OVSEG_OFFLINE=1` forbids the attempt.
+        ValueError: `url` is no address in the web.
+    """
+    require_web_address(url)
+    if path.is_file():
+        return path
+    by_hand = f"Fetch {url} by other means and put it at {path}"
+    if os.environ.get("OVSEG_OFFLINE") == "1":
+        raise DownloadError(f"{path.name}: OVSEG_OFFLINE is set. {by_hand}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part_path = path.with_name(f"{path.name}.part")
+        with part_path.open("ab") as stream:
+            part = _Part(part_path, stream)
+            part.lock()
+            _transfer(url, part, progress, attempts, timeout, first_wait)
+            part.path.replace(path)
+            part.forget_note()
+    except UnavailableError as error:
+        raise DownloadError(f"{path.name}: {error}. {by_hand}") from error
+    except DownloadError as error:
+        raise DownloadError(f"{path.name}: {error}") from error
+    except OSError as error:
+        raise DownloadError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def show_size(size: int | None) -> str:
+    """Bytes as people read them, in decimal units."""
+    if size is None:
+        return "size unknown"
+    if size < 1000:
+        return f"{size} B"
+    exponent = 1
+    while size >= 999.5 * 1000**exponent and exponent < 3:
+        exponent += 1
+    value, unit = size / 1000**exponent, ("kB", "MB", "GB")[exponent - 1]
+    return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
+
+
+def _verify(path: Path, etag: str | None) -> None:
+    """The hub's entity tag of a large file is its SHA-256; small files have a git hash."""
+    if etag is None or len(etag) != _SHA256_DIGITS:
+        return
+    found = files.file_digest(path)
+    if found != etag:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{path.name}: sha256 {found} came where {etag} was promised; deleted, try again"
+        )
+
+
+def _offline(repository: str, names: Sequence[str], by_hand: str, reason: str) -> str:
+    return (
+        f"cannot download {names[0]} of {repository} from the hub ({reason}): "
+        f"fetch https://huggingface.co/{repository}/resolve/main/{names[0]} elsewhere, {by_hand}"
+    )
+
+
+class _Part:
     """The beginning of a file at `path`, and a note of what it is the beginning of."""
 
     def __init__(self, path: Path, stream: IO[bytes]) -> None:
@@ -54,9 +197,9 @@ class Part:
         """Forget what is here."""
         self.stream.truncate(0)
 
-    def keep_if_from(self, url: str, size: int | None) -> None:
-        """Forget a beginning that came from elsewhere, or is longer than the whole."""
-        if self._read().get("url") != url or (size is not None and self.size > size):
+    def keep_if_from(self, url: str) -> None:
+        """Forget a beginning that came from elsewhere."""
+        if self._read().get("url") != url:
             self.restart()
 
     @property
@@ -76,7 +219,7 @@ class Part:
         """Keep a second process from appending to the same part, until the stream is closed."""
         try:
             import fcntl
-        except ImportError:  # Windows: a mixture is found by its checksum
+        except ImportError:  # Windows has no such locks
             return
         try:
             fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,11 +238,9 @@ class Part:
         return state if isinstance(state, dict) else {}
 
 
-def transfer(
+def _transfer(
     url: str,
-    part: Part,
-    size: int | None,
-    *,
+    part: _Part,
     progress: Progress | None,
     attempts: int,
     timeout: float,
@@ -113,11 +254,11 @@ def transfer(
         DownloadError: where the source breaks its promises.
     """
     failures = 0
-    part.keep_if_from(url, size)
+    part.keep_if_from(url)
     while True:
         before = part.size
         try:
-            _transfer_once(url, part, size, progress, timeout)
+            _transfer_once(url, part, progress, timeout)
             part.stream.flush()
             os.fsync(part.stream.fileno())
             return
@@ -135,22 +276,18 @@ def require_web_address(url: str) -> None:
         raise ValueError(f"{url} is no http or https address")
 
 
-def _transfer_once(
-    url: str, part: Part, size: int | None, progress: Progress | None, timeout: float
-) -> None:
+def _transfer_once(url: str, part: _Part, progress: Progress | None, timeout: float) -> None:
     """One request for the bytes that are missing."""
-    if part.size and part.size == size:
-        return
     with _open(url, part, timeout) as response:
         if part.size and not _continues(response, part.size):
             part.restart()
-        total = _announced(response, part.size, size)
+        total = _announced(response, part.size)
         _require_space(part.path, (total or 0) - part.size)
         part.note(url, response.headers.get("ETag", ""))
         _copy(response, part, total, progress)
 
 
-def _open(url: str, part: Part, timeout: float) -> Any:
+def _open(url: str, part: _Part, timeout: float) -> Any:
     """The response to a request for the bytes that `part` lacks."""
     headers = {"User-Agent": f"ovseg/{__version__}", "Accept-Encoding": "identity"}
     if part.size:
@@ -182,22 +319,20 @@ def _continues(response: Any, start: int) -> bool:
     return True
 
 
-def _announced(response: Any, start: int, size: int | None) -> int | None:
-    """Bytes the whole file will have, by the response and by what we know of it."""
+def _announced(response: Any, start: int) -> int | None:
+    """Bytes the whole file will have, by the response."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise DownloadError("the source sends a compressed body unasked")
     length = response.headers.get("Content-Length", "")
     total = start + int(length) if length.isdigit() else None
-    if size is not None and total not in (None, size):
-        raise DownloadError(f"the source announces {total} bytes, not {size}: another file")
-    if total is not None and total > UNKNOWN_SIZE_LIMIT and size is None:
+    if total is not None and total > SIZE_LIMIT:
         raise DownloadError(f"the source announces {total} bytes, more than we accept unseen")
-    return total if size is None else size
+    return total
 
 
-def _copy(response: Any, part: Part, total: int | None, progress: Progress | None) -> None:
+def _copy(response: Any, part: _Part, total: int | None, progress: Progress | None) -> None:
     """Append the body, never beyond what was announced."""
-    limit = UNKNOWN_SIZE_LIMIT if total is None else total
+    limit = SIZE_LIMIT if total is None else total
     here = part.size
     while chunk := _read(response):
         if here + len(chunk) > limit:

@@ -1,6 +1,8 @@
 """The shape of the code: what the linters have no rule for."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +56,9 @@ def test_a_source_distribution_is_small_and_whole(tmp_path: Path) -> None:
     assert {"README.md", "ovseg/__init__.py", "recipes/cc4m.toml", "tests/conftest.py"} <= names
     assert [name for name in names if name.startswith("tests/parity/data")] == []
     assert Path(built).stat().st_size < 25e6
+
+
+def test_the_picture_of_the_architecture_is_that_of_the_code() -> None:
+    command = [sys.executable, "-m", "tools.draw_imports", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

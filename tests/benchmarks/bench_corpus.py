@@ -1,20 +1,22 @@
 """Speeds of building a data set. Each line of output is one figure.
 
-    python -m tests.benchmarks.bench_corpus match --captions ../shared/data/cc3m-validation.tsv
-    python -m tests.benchmarks.bench_corpus ratios --captions ../shared/data/cc3m-validation.tsv
-    python -m tests.benchmarks.bench_corpus images --photos ../shared/data/coco-train100/images
+    python -m tests.benchmarks.bench_corpus match [--captions cc3m-validation.tsv]
+    python -m tests.benchmarks.bench_corpus ratios [--captions cc3m-validation.tsv]
+    python -m tests.benchmarks.bench_corpus images [--photos FOLDER]
     python -m tests.benchmarks.bench_corpus shards
 
-`match` makes a file of `--rows` rows (12.4 million, 2 GB) by repeating and perturbing the captions
-and runs everything up to the plan on it. `ratios` compares with a loop that tokenises
-and looks words up, and with a tagger over every caption, one core each. `images` compares decoders
-on photos scaled to 0.8 and 3 megapixels. `shards` writes images that are already encoded.
+Without a file or folder, captions and photos are made up. `match` makes a file of `--rows` rows
+(12.4 million, 2 GB) by repeating and perturbing the captions and runs everything up to the plan on
+it. `ratios` compares with a loop that tokenises and looks words up, and with a tagger over every
+caption, one core each. `images` compares decoders on photos scaled to 0.8 and 3 megapixels.
+`shards` writes images that are already encoded.
 """
 
 import argparse
 import io
 import random
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -35,6 +37,7 @@ from ovseg.data.dataset.entities import load_entities
 from ovseg.data.dataset.folder import Dataset, ImageOptions
 from ovseg.data.dataset.plan import PlanSummary, Tally
 from ovseg.data.dataset.shards import PlanRow, PreparedImage, write_shard
+from tests.benchmarks.sizes import full
 
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
@@ -43,21 +46,57 @@ def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["match", "ratios", "images", "shards"])
-    parser.add_argument("--captions", type=Path, help="a file as CC3M's: caption, tab, URL")
-    parser.add_argument("--photos", type=Path, help="a folder of photos")
-    parser.add_argument("--rows", type=int, default=12_400_000)
+    parser.add_argument("--captions", type=Path, help="as CC3M's: caption, tab, URL; else made up")
+    parser.add_argument("--photos", type=Path, help="a folder of JPEGs; else made up")
+    parser.add_argument("--rows", type=int, default=full(12_400_000, 2_000))
     parser.add_argument("--workers", type=int, default=2, help="processes that match")
     parser.add_argument("--folder", type=Path, help="where the large file may lie")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    if options.captions and not options.captions.is_file():
+        sys.exit(f"bench_corpus: {options.captions}: no such file")
+    if options.photos and not any(options.photos.rglob("*.jpg")):
+        sys.exit(f"bench_corpus: {options.photos}: no folder with .jpg files")
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
         if options.what == "match":
-            bench_match(options.captions, options.rows, Path(folder), options.workers)
+            captions = options.captions or made_captions(folder / "made.tsv")
+            bench_match(captions, options.rows, folder, options.workers)
         elif options.what == "ratios":
-            bench_ratios(options.captions)
+            bench_ratios(options.captions or made_captions(folder / "made.tsv"))
         elif options.what == "images":
-            bench_images(options.photos)
+            bench_images(options.photos or made_photos(folder))
         else:
-            bench_shards(Path(folder))
+            bench_shards(folder)
+
+
+def made_captions(path: Path) -> Path:
+    """Sentences as captions have them, most of which name an entity, with addresses."""
+    chance = random.Random(0)
+    names = [entity.name for entity in load_entities("paper100")]
+    openings = ("a photo of", "close up of", "young", "the view from", "vector illustration of")
+    endings = (
+        "on a sunny day",
+        "at the end of it all",
+        "in black and white",
+        "with a lot of noise",
+    )
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(full(15_000, 600)):
+            thing = chance.choice(names) if chance.random() < 0.6 else "something else"
+            caption = f"{chance.choice(openings)} {thing} {chance.choice(endings)}"
+            stream.write(f"{caption}\thttp://example.org/{number}.jpg\n")
+    return path
+
+
+def made_photos(folder: Path) -> Path:
+    """Smooth pictures of 640 x 480 pixels with a little noise."""
+    draw = np.random.default_rng(0)
+    for number in range(full(32, 2)):
+        coarse = draw.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+        smooth = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+        noisy = np.clip(smooth + draw.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number:02d}.jpg"), noisy)
+    return folder
 
 
 def bench_match(captions: Path, rows: int, folder: Path, workers: int) -> None:
@@ -106,7 +145,7 @@ def bench_ratios(captions: Path) -> None:
     texts = pl.concat(read_table(str(captions), Layout("tsv", 1, (0,)), Tally()))["caption"]
     entities = load_entities("paper100")
     matcher = Matcher(entities)
-    many = pl.concat([texts] * 6)
+    many = pl.concat([texts] * full(6, 1))
     ours = len(many) / _seconds(lambda: matcher.match(many), 5)
     words = {form for entity in entities for form in entity.forms}
     tokenizer = NLTKWordTokenizer()
@@ -114,9 +153,9 @@ def bench_ratios(captions: Path) -> None:
     def look_up() -> list[list[str]]:
         return [[w for w in tokenizer.tokenize(t.lower()) if w in words] for t in texts[:4000]]
 
-    loop = 4000 / _seconds(look_up, 2)
+    loop = min(len(texts), 4000) / _seconds(look_up, 2)
     tagger = Tagger()
-    tagged = 1500 / _seconds(lambda: list(tagger.nouns(texts[:1500].to_list())), 1)
+    tagged = min(len(texts), 1500) / _seconds(lambda: list(tagger.nouns(texts[:1500].to_list())), 1)
     print(f"match {ours:,.0f} captions/s, loop {loop:,.0f}, tagger {tagged:,.0f}")
     print(f"ratio to the loop {ours / loop:.0f}x, to the tagger {ours / tagged:.0f}x")
 
@@ -164,7 +203,7 @@ def bench_shards(folder: Path) -> None:
     """Samples per second from images in memory to a shard with all its files."""
     data = np.random.default_rng(0).bytes(20_000)
     row = PlanRow("http://a/1.jpg", "a dog on a sofa " * 5, None, None, [49, 30], [2, 11], [5, 15])
-    rows = [row] * 5000
+    rows = [row] * full(5000, 50)
     images = [PreparedImage(data, 341, 256)] * len(rows)
     names = [entity.name for entity in load_entities("paper100")]
     seconds = _seconds(lambda: write_shard(folder, 0, rows, images, names), 3)

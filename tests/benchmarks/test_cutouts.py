@@ -16,9 +16,10 @@ import pytest
 from ovseg.data.cutouts import build
 from ovseg.data.cutouts.compose import SceneChunk, make_chunk
 from ovseg.data.cutouts.request import CutoutsRequest
+from tests.benchmarks.sizes import full
 from tests.data.cutouts.conftest import SHAPES, polygon, save
 
-SCENES = 64
+SCENES = full(64, 2)
 STAMPS = Path("/usr/share/tuxpaint/stamps/animals")
 
 
@@ -56,9 +57,9 @@ def chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SceneChunk:
 def test_scenes_a_second(benchmark, chunk: SceneChunk) -> None:
     benchmark.extra_info["scenes"] = SCENES
     start = time.process_time()
-    records = benchmark.pedantic(make_chunk, args=(chunk,), rounds=3, warmup_rounds=1)
-    # Four rounds with the warm-up. Processor time: what an otherwise idle core would need.
-    cpu = (time.process_time() - start) / 4
+    records = benchmark.pedantic(make_chunk, args=(chunk,), rounds=full(3, 1), warmup_rounds=1)
+    # With the warm-up. Processor time: what an otherwise idle core would need.
+    cpu = (time.process_time() - start) / (full(3, 1) + 1)
     benchmark.extra_info["scenes_per_cpu_second"] = round(SCENES / cpu, 1)
     assert len(records) == SCENES
     benchmark.extra_info["scenes_per_second"] = round(SCENES / benchmark.stats["min"], 1)

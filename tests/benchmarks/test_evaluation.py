@@ -28,10 +28,11 @@ from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.models.interface import ModelCard
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.ovsegmentor.predictor import Predictor
+from tests.benchmarks.sizes import full
 from tests.evaluation.sets import tiny
 
-IMAGES = 4
-ROUNDS = 3
+IMAGES = full(4, 1)
+ROUNDS = full(3, 1)
 SIZE = (375, 500)
 
 
@@ -101,7 +102,7 @@ def random_model() -> RandomModel:
         vocab_size=300,
         max_positions=96,
     )
-    image = ImageEncoderConfig(backbone="", width=384, heads=6)
+    image = ImageEncoderConfig(backbone="", width=384, heads=6, depths=full((6, 6), (1, 1)))
     network = build_ovsegmentor(ModelConfig(image=image, text=text))
     with torch.no_grad():  # as after training: groups that differ, and a scale that decides
         for parameter in network.image_encoder.parameters():

@@ -8,15 +8,11 @@ of medians that alternate between the contestants, so that other load on the mac
 Peak memory is that of a process that loads one contestant and runs one image.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
-from typing import NamedTuple
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -31,10 +27,12 @@ from ovseg.export.verify import Verifier, compare
 from ovseg.export.writers import OnnxProgram, TorchProgram, image_spec, write_onnx
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.starter.model import StarterModel
+from tests.benchmarks.processes import Cost, cost
+from tests.benchmarks.sizes import full
 from tests.conftest import ROOT
 from tests.export.models import TINY_TEXT, tiny_predictor
 
-ROUNDS = 5
+ROUNDS = full(5, 1)
 PHOTO = ROOT / "examples" / "chelsea.png"
 
 
@@ -46,7 +44,9 @@ def vit_b16() -> ExportSource:
     """OVSegmentor's image encoder at its full size, random weights."""
     torch.manual_seed(0)
     predictor = tiny_predictor()
-    config = ModelConfig(image=ImageEncoderConfig(backbone=""), text=TINY_TEXT)
+    config = ModelConfig(
+        image=ImageEncoderConfig(backbone="", depths=full((6, 6), (1, 1))), text=TINY_TEXT
+    )
     predictor.model = build_ovsegmentor(config).eval()
     for parameter in predictor.model.parameters():
         if parameter.ndim > 1:
@@ -92,18 +92,18 @@ def test_speed_and_size(
     eight_bits = contestants["ONNX Runtime int8"]
     kept = [compare(one.found, eight_bits(one.inputs)).same_labels for one in verifier.references]
     print(f"int8 keeps at least {min(kept):.2%} of the labels")
-    for side in (224, 448):
+    for side in full((224, 448), (224,)):
         inputs = noise(side, source.embedding_width)
         calls = {
             name: (lambda program=program, inputs=inputs: program(inputs))
             for name, program in contestants.items()
         }
         found = alternate(calls)
-        eager, full, eight = found.values()
+        eager, single, eight = found.values()
         print(
             f"{side}: "
             + ", ".join(f"{name} {1000 * t:.0f} ms" for name, t in found.items())
-            + f"; fp32 {eager / full:.2f}x torch, int8 {full / eight:.2f}x fp32, "
+            + f"; fp32 {eager / single:.2f}x torch, int8 {single / eight:.2f}x fp32, "
             f"{eager / eight:.2f}x torch"
         )
     for name, program in peaks(make, plain, small).items():
@@ -177,33 +177,3 @@ def test_cold_start(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
             f"\n{name}: {wall:.2f} s ({processor:.2f} s of processors), peak {peak:.0f} MB", end=""
         )
     benchmark.pedantic(cost, (commands["built-in model, no torch"],), rounds=2)
-
-
-class Cost(NamedTuple):
-    """Seconds and megabytes of a process."""
-
-    wall: float
-    processor: float
-    peak: float
-
-
-def cost(command: list[str]) -> Cost:
-    """Run Python with these arguments."""
-    start = perf_counter()
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
-    peak = 0.0
-    while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-        peak = high_water(process.pid) or peak  # the last word: before exec it is the parent's
-        sleep(0.005)
-    wall = perf_counter() - start
-    _, status, used = ended
-    assert os.waitstatus_to_exitcode(status) == 0
-    process.returncode = 0
-    return Cost(wall, used.ru_utime + used.ru_stime, peak)
-
-
-def high_water(process: int) -> float:
-    """Most memory a running process has held, MB; wait4's figure counts the parent's too."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(found[0]) / 1024 if found else 0.0

@@ -24,9 +24,11 @@ from ovseg.training.feed.maker import BatchMaker, Wanted
 from ovseg.training.feed.order import paired_order
 from ovseg.training.feed.sampler import IndexSampler, Share
 from ovseg.training.feed.vocabulary import learn_tokenizer
+from tests.benchmarks.sizes import full
 from tests.training import scenes
 
-PAIRS, SIDE = 256, 256
+PAIRS, SIDE = full(256, 64), 256
+CC4M = full(4_300_000, 20_000)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ class Mentions:
 def test_order_of_a_paired_epoch(benchmark: Any) -> None:
     """What resuming takes before the first batch, beside opening the index (target: a second)."""
     random = np.random.default_rng(0)
-    lengths = random.choice([1, 2, 3], p=[0.6, 0.3, 0.1], size=4_300_000)
+    lengths = random.choice([1, 2, 3], p=[0.6, 0.3, 0.1], size=CC4M)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     share = 1 / np.arange(1, 101)
     entities = random.choice(100, size=offsets[-1], p=share / share.sum())
@@ -80,7 +82,7 @@ def test_resuming_in_the_middle_of_an_epoch(tmp_path: Path, benchmark: Any) -> N
 
     Any start reads the index, so the two are printed apart.
     """
-    write_index(tmp_path, pairs=4_300_000)
+    write_index(tmp_path, pairs=CC4M)
     began = time.perf_counter()
     index = open_index((str(tmp_path),))
     opened = time.perf_counter() - began

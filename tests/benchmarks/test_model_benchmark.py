@@ -25,19 +25,24 @@ from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 from ovseg.models.ovsegmentor.model import Projector
 from ovseg.models.scoring import ovsegmentor_scores
+from tests.benchmarks.sizes import full
 
-ROUNDS = 7
+ROUNDS = full(7, 1)
+DEPTHS = full((6, 6), (1, 1))
 GPU_SECONDS = 3.0
 
 
 def ours() -> ImageEncoder:
     torch.manual_seed(0)
-    return build_image_encoder(ImageEncoderConfig(backbone="")).eval()
+    return build_image_encoder(ImageEncoderConfig(backbone="", depths=DEPTHS)).eval()
 
 
 def bare(size: int) -> nn.Module:
     torch.manual_seed(0)
-    return timm.create_model("vit_base_patch16_224", num_classes=0, img_size=size).eval()
+    depth = sum(DEPTHS)
+    return timm.create_model(
+        "vit_base_patch16_224", num_classes=0, img_size=size, depth=depth
+    ).eval()
 
 
 def medians(sides: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from tests.benchmarks.sizes import full
+
 PHOTO = Path(__file__).parents[2] / "examples" / "chelsea.png"
 
 
@@ -18,9 +20,9 @@ def ovseg(*arguments: str) -> None:
 
 
 def test_help(benchmark: BenchmarkFixture) -> None:
-    benchmark.pedantic(ovseg, ("--help",), rounds=7, warmup_rounds=1)
+    benchmark.pedantic(ovseg, ("--help",), rounds=full(7, 1), warmup_rounds=full(1, 0))
 
 
 def test_first_mask_of_the_starter(benchmark: BenchmarkFixture) -> None:
     arguments = ("segment", str(PHOTO), "--classes", "cat,dog", "--json")
-    benchmark.pedantic(ovseg, arguments, rounds=3, warmup_rounds=1)
+    benchmark.pedantic(ovseg, arguments, rounds=full(3, 1), warmup_rounds=full(1, 0))

@@ -25,22 +25,24 @@ from ovseg.training.flops import batch_lengths, pair_cost, peak_flops
 from ovseg.training.momentum import MomentumEncoder
 from ovseg.training.optimizer import Updater, build_optimizer
 from ovseg.training.step import LossWeights, TrainingStep, normalised
+from tests.benchmarks.sizes import full
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALF = DEVICE.type == "cuda"
 PRECISION = torch.bfloat16 if HALF else torch.float32
-BATCH = int(os.environ.get("OVSEG_BENCH_BATCH", "256" if DEVICE.type == "cuda" else "4"))
-ROUNDS = int(os.environ.get("OVSEG_BENCH_ROUNDS", "10" if DEVICE.type == "cuda" else "3"))
+BATCH = int(os.environ.get("OVSEG_BENCH_BATCH", full(256 if HALF else 4, 2)))
+ROUNDS = int(os.environ.get("OVSEG_BENCH_ROUNDS", full(10 if HALF else 3, 1)))
 BERT = TextEncoderConfig(
     encoder="",
     architecture="bert",
     width=768,
-    depth=12,
+    depth=full(12, 1),
     heads=12,
     mlp_width=3072,
     vocab_size=30_522,
     max_positions=512,
 )
+IMAGE = ImageEncoderConfig(backbone="", depths=full((6, 6), (1, 1)))
 LENGTHS = {"caption": 28, "masked": 28, "prompt": 14, "entity": 4}
 
 
@@ -48,11 +50,7 @@ LENGTHS = {"caption": 28, "masked": 28, "prompt": 14, "entity": 4}
 def model() -> OVSegmentor:
     """ViT-B/16 and BERT-base."""
     torch.manual_seed(0)
-    return (
-        build_ovsegmentor(ModelConfig(image=ImageEncoderConfig(backbone=""), text=BERT))
-        .to(DEVICE)
-        .train()
-    )
+    return build_ovsegmentor(ModelConfig(image=IMAGE, text=BERT)).to(DEVICE).train()
 
 
 def tokens(length: int) -> Tokens:
@@ -168,7 +166,7 @@ def test_stage_1_step(model: OVSegmentor, benchmark: Any) -> None:
         bare=bare_encoders(model, pairs),
         reference=as_the_reference(model, padded),
     )
-    config = ModelConfig(image=ImageEncoderConfig(backbone=""), text=BERT)
+    config = ModelConfig(image=IMAGE, text=BERT)
     flops = pair_cost(config, batch_lengths(pairs)).total * BATCH
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else ""
     peak = peak_flops(name)

@@ -30,7 +30,7 @@ SOURCE is cc12m, cc3m, redcaps, yfcc or coco; the path of a table (TSV, CSV, JSO
 COCO captions file, of a folder of images with .txt files, or of a folder of webdataset tars; or a
 recipe: a TOML file, or its name, such as flickr8k.
 
-Every option up to --workers is short for a key of the recipe, and --set reaches all of them:
+The options from --source to --workers are short for keys of the recipe; --set reaches all of them:
 [source] [entities] [image] [build] [fetch] [engine]; docs/datasets.md lists them. An interrupted
 build goes on with the same command.
 """

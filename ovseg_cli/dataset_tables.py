@@ -11,7 +11,7 @@ from ovseg_cli import console
 if TYPE_CHECKING:
     from ovseg.data.build.inspection import Inspection
     from ovseg.data.build.request import DatasetPlan
-    from ovseg.data.build.tagging import Agreement
+    from ovseg.data.build.tagging import TaggerAgreement
     from ovseg.data.dataset.folder import DatasetSummary
 
 
@@ -104,7 +104,7 @@ def _marked(caption: str, spans: list[tuple[int, int]]) -> str:
     return "".join([*parts, escape(caption[place:])])
 
 
-def print_agreement(measured: "Agreement", as_json: bool) -> None:
+def print_agreement(measured: "TaggerAgreement", as_json: bool) -> None:
     """Shares of lexical matches that a tagger confirms, and the forms that fail most."""
     if as_json:
         typer.echo(json.dumps(asdict(measured)))

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from ovseg.data.build.copying import merge_datasets, publish_dataset
     from ovseg.data.build.inspection import Inspection, inspect_dataset
     from ovseg.data.build.request import DatasetPlan, agreement_on, load_request, plan_dataset
-    from ovseg.data.build.tagging import Agreement
+    from ovseg.data.build.tagging import TaggerAgreement
     from ovseg.data.cutouts.build import CutoutsSummary, build_cutouts
     from ovseg.data.cutouts.request import CutoutsPlan, CutoutsRequest, plan_cutouts
 
 __all__ = [
-    "Agreement",
     "CutoutsPlan",
     "CutoutsRequest",
     "CutoutsSummary",
     "DatasetPlan",
     "Inspection",
+    "TaggerAgreement",
     "agreement_on",
     "build_cutouts",
     "inspect_dataset",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Agreement": "build.tagging",
+    "TaggerAgreement": "build.tagging",
     "CutoutsPlan": "cutouts.request",
     "CutoutsRequest": "cutouts.request",
     "CutoutsSummary": "cutouts.build",

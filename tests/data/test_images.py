@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg.data.images import find_images, read_image, resize, resized_shape
+from ovseg.data.images import (
+    UndecodableError,
+    decode,
+    find_images,
+    read_image,
+    resize,
+    resized_shape,
+)
 from ovseg.errors import DataError, UsageError
+from tests.data.pictures import picture
 
 
 def gradient(height: int = 40, width: int = 60) -> Image.Image:
@@ -168,3 +176,11 @@ def test_resize_is_bilinear_with_half_pixel_centres() -> None:
     image = np.zeros((1, 2, 3), np.uint8)
     image[0, 1] = 200
     assert resize(image, (1, 4))[0, :, 0].tolist() == [0, 50, 150, 200]
+
+
+def test_bytes_are_decoded_or_refused() -> None:
+    assert decode(picture(1)).shape == (48, 64, 3)
+    assert decode(picture(1, format="PNG")).shape == (48, 64, 3)
+    for damaged in (b"", b"<html>", picture(1, (400, 300))[:3000]):
+        with pytest.raises(UndecodableError):
+            decode(damaged)

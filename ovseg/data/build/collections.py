@@ -4,7 +4,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,6 +12,7 @@ import polars as pl
 from ovseg.data.build.captions import clean
 from ovseg.data.build.lines import open_binary
 from ovseg.data.dataset.plan import Tally
+from ovseg.data.dataset.webdataset import split_name
 from ovseg.errors import DataError
 
 CHUNK_ROWS = 1 << 16
@@ -84,8 +85,8 @@ def _samples(path: Path, tally: Tally) -> Iterator[tuple[bytes | None, int, int]
     try:
         with tarfile.open(path, "r:") as archive:
             files = (member for member in archive if member.isreg())
-            for _, group in groupby(files, key=lambda member: _split(member.name)[0]):
-                members = {_split(member.name)[1].lower(): member for member in group}
+            for _, group in groupby(files, key=lambda member: split_name(member.name)[0]):
+                members = {f".{split_name(member.name)[1]}": member for member in group}
                 image = next((members[s] for s in IMAGE_SUFFIXES if s in members), None)
                 if image is None:
                     tally.drop("no image")
@@ -93,13 +94,6 @@ def _samples(path: Path, tally: Tally) -> Iterator[tuple[bytes | None, int, int]
                 yield _member_caption(archive, members), image.offset_data, image.size
     except (tarfile.TarError, OSError, EOFError):
         tally.drop("damaged archive")
-
-
-def _split(name: str) -> tuple[str, str]:
-    """A member's key and extension: webdataset cuts at the first dot of the last part."""
-    path = PurePosixPath(name)
-    stem, dot, rest = path.name.partition(".")
-    return str(path.parent / stem), dot + rest
 
 
 def _member_caption(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> bytes | None:

@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from ovseg.data.build.encoding import BadImageError, prepare_image
-from ovseg.data.build.lines import Part
+from ovseg.data.build.lines import TablePart
 from ovseg.data.build.matching import Matcher, Matches
 from ovseg.data.build.sources import CaptionSource
 from ovseg.data.build.tagging import Tagger
@@ -45,7 +45,7 @@ class MatchJob:
     """
 
     source: CaptionSource
-    part: Part
+    part: TablePart
     entities: EntityList
     pos: bool = False
     pipeline: str = ""

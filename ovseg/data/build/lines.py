@@ -21,7 +21,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class TablePart:
     """A stretch of a table that can be read on its own: bytes of lines, or parquet row groups.
 
     A line belongs to the part in which it begins. `end` None means to the end of the table.
@@ -31,7 +31,7 @@ class Part:
     end: int | None = None
 
 
-WHOLE = Part()
+WHOLE = TablePart()
 
 
 def open_binary(address: str) -> BinaryIO:
@@ -44,7 +44,7 @@ def open_binary(address: str) -> BinaryIO:
         raise DataError(f"{address} cannot be opened: {error}") from error
 
 
-def stretch(stream: BinaryIO, part: Part) -> Readable:
+def stretch(stream: BinaryIO, part: TablePart) -> Readable:
     """The lines that begin in a part, as a stream."""
     if part.start:
         stream.seek(part.start - 1)

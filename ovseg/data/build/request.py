@@ -15,7 +15,7 @@ from ovseg.data.build.pipeline import (
     choose_and_match,
 )
 from ovseg.data.build.sources import KNOWN, CaptionSource, Columns, resolve_source
-from ovseg.data.build.tagging import Agreement, Tagger, measure_agreement
+from ovseg.data.build.tagging import Tagger, TaggerAgreement, measure_agreement
 from ovseg.data.dataset.entities import PAPER, load_entities
 from ovseg.data.dataset.folder import DatasetSummary, ImageOptions
 from ovseg.data.dataset.plan import Tally
@@ -80,7 +80,9 @@ def plan_dataset(recipe: DatasetRecipe, progress: Progress = silent) -> DatasetP
     )
 
 
-def agreement_on(recipe: DatasetRecipe, advance: Callable[[int], None] | None = None) -> Agreement:
+def agreement_on(
+    recipe: DatasetRecipe, advance: Callable[[int], None] | None = None
+) -> TaggerAgreement:
     """How far matching by form agrees with a tagger on a recipe's captions and entities.
 
     `advance` hears of every caption that was tagged.

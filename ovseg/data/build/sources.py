@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from ovseg.data.build import collections
-from ovseg.data.build.lines import WHOLE, Part, open_binary
+from ovseg.data.build.lines import WHOLE, TablePart, open_binary
 from ovseg.data.build.tables import Layout, read_table, table_parts
 from ovseg.data.dataset.plan import Tally
 from ovseg.download import Progress, fetch
@@ -79,13 +79,13 @@ class CaptionSource:
     images: Path | None
     layout: Layout | None = None
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[TablePart]:
         """Stretches of the source that can be read apart; all of them, in order, are the whole."""
         if self.kind == "table" and self.layout is not None:
             return table_parts(self.address, self.layout)
         return [WHOLE]
 
-    def chunks(self, tally: Tally, part: Part = WHOLE) -> Iterator[pl.DataFrame]:
+    def chunks(self, tally: Tally, part: TablePart = WHOLE) -> Iterator[pl.DataFrame]:
         """Read a part (see `captions.CHUNK_SCHEMA`); unusable rows go to `tally`."""
         by_name = self.images is not None
         if self.kind == "coco":

@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from ovseg.data.build.captions import clean
-from ovseg.data.build.lines import BLOCK, WHOLE, Part, line_blocks, open_binary, stretch
+from ovseg.data.build.lines import BLOCK, WHOLE, TablePart, line_blocks, open_binary, stretch
 from ovseg.data.dataset.plan import Tally
 from ovseg.errors import DataError, UsageError
 
@@ -39,21 +39,21 @@ class Layout:
     encoded: bool = False
 
 
-def table_parts(address: str, layout: Layout, size: int = PART) -> list[Part]:
+def table_parts(address: str, layout: Layout, size: int = PART) -> list[TablePart]:
     """The table in parts of about `size` bytes; one part where it cannot be entered midway."""
     filesystem, path = fsspec.core.url_to_fs(address)
     if layout.format == "parquet":
         with _open_parquet(address) as table:
-            return [Part(group, group + 1) for group in range(table.metadata.num_row_groups)]
+            return [TablePart(group, group + 1) for group in range(table.metadata.num_row_groups)]
     packed = fsspec.utils.infer_compression(address) is not None
     length = None if packed else filesystem.info(path).get("size")
     if layout.format not in ("tsv", "jsonl") or not length:
-        return [Part()]
-    return [Part(start, min(start + size, length)) for start in range(0, length, size)]
+        return [TablePart()]
+    return [TablePart(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def read_table(
-    address: str, layout: Layout, tally: Tally, part: Part = WHOLE
+    address: str, layout: Layout, tally: Tally, part: TablePart = WHOLE
 ) -> Iterator[pl.DataFrame]:
     """Chunks (see `captions.CHUNK_SCHEMA`) of a table; unusable rows are counted in `tally`."""
     readers = {"tsv": _read_tsv, "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}
@@ -63,7 +63,9 @@ def read_table(
         yield clean(_decode_forms(frame) if layout.encoded else frame, tally)
 
 
-def _read_tsv(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
+def _read_tsv(
+    address: str, layout: Layout, tally: Tally, part: TablePart
+) -> Iterator[pl.DataFrame]:
     with open_binary(address) as stream:
         names = _tsv_columns(stream.read(1 << 20), layout, address)
     skip = int(layout.header and part.start == 0)
@@ -131,7 +133,9 @@ def _decode_forms(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(decoded.map_elements(unquote_plus, return_dtype=pl.String))
 
 
-def _read_csv(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
+def _read_csv(
+    address: str, layout: Layout, tally: Tally, part: TablePart
+) -> Iterator[pl.DataFrame]:
     del part  # quoted line breaks: nobody can tell midway whether a row begins
 
     def reject(row: pa_csv.InvalidRow) -> str:
@@ -173,7 +177,9 @@ def _number_columns(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
     return frame if layout.header else frame.rename(lambda name: name.removeprefix("f"))
 
 
-def _read_jsonl(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
+def _read_jsonl(
+    address: str, layout: Layout, tally: Tally, part: TablePart
+) -> Iterator[pl.DataFrame]:
     with open_binary(address) as stream:
         for block in line_blocks(stretch(stream, part), tally):
             rows = []
@@ -200,7 +206,9 @@ def _json_row(line: bytes, layout: Layout) -> tuple[str | None, str | None]:
     return locator, joined
 
 
-def _read_parquet(address: str, layout: Layout, tally: Tally, part: Part) -> Iterator[pl.DataFrame]:
+def _read_parquet(
+    address: str, layout: Layout, tally: Tally, part: TablePart
+) -> Iterator[pl.DataFrame]:
     del tally  # a parquet file is well-formed or refused as a whole
     with _open_parquet(address) as table:
         wanted = [str(layout.locator), *map(str, layout.captions)]

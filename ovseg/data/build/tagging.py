@@ -111,7 +111,7 @@ class FormAgreement:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class TaggerAgreement:
     """Matches of all forms, and how many are nouns by the tagger.
 
     `lexical` is the share of matches that a tagger of every caption confirms; `pos` is the same
@@ -133,7 +133,7 @@ def measure_agreement(
     entities: EntityList,
     tagger: Tagger,
     advance: Callable[[int], None] | None = None,
-) -> Agreement:
+) -> TaggerAgreement:
     """Match every caption by form, ask the tagger about every match, and count."""
     matcher = Matcher(entities)
     found = np.zeros(len(matcher.forms), np.int64)
@@ -155,7 +155,7 @@ def measure_agreement(
         for n, form in enumerate(matcher.forms)
         if found[n]
     ]
-    return Agreement(
+    return TaggerAgreement(
         captions,
         matched,
         int(found.sum()),

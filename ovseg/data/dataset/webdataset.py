@@ -81,12 +81,17 @@ class _Group:
         return RawPair(Pair(self.key, caption, mentions), image)
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """A member's key and kind, `a/b` and `jpg` of `a/b.jpg`: cut at the last part's first dot."""
+    folder, _, last = name.rpartition("/")
+    stem, _, kind = last.partition(".")
+    return f"{folder}/{stem}".lstrip("/"), kind.lower()
+
+
 def _groups(archive: tarfile.TarFile) -> Iterator[_Group]:
     group: _Group | None = None
     for member in archive:
-        folder, _, name = member.name.rpartition("/")
-        stem, _, kind = name.partition(".")
-        key, kind = f"{folder}/{stem}".lstrip("/"), kind.lower()
+        key, kind = split_name(member.name)
         if not member.isreg() or not (kind in _IMAGES or kind in ("txt", "json")):
             continue
         if group is None or group.key != key:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ovseg.data.build import lines
-from ovseg.data.build.lines import Part, line_blocks
+from ovseg.data.build.lines import TablePart, line_blocks
 from ovseg.data.build.tables import Layout, read_table, table_parts
 from ovseg.data.dataset.plan import Tally
 from ovseg.errors import DataError, UsageError
@@ -152,6 +152,6 @@ def test_parquet_parts_are_row_groups(tmp_path: Path) -> None:
     pq.write_table(frame.to_arrow(), path, row_group_size=4)
     layout = Layout("parquet", "url", ("caption",))
     parts = table_parts(str(path), layout)
-    assert parts == [Part(0, 1), Part(1, 2), Part(2, 3)]
+    assert parts == [TablePart(0, 1), TablePart(1, 2), TablePart(2, 3)]
     rows = [len(c) for part in parts for c in read_table(str(path), layout, Tally(), part)]
     assert rows == [4, 4, 2]

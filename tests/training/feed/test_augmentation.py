@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from ovseg.config.schema import AugmentationConfig
-from ovseg.data.images import UndecodableError, decode
 from ovseg.errors import RecipeError
 from ovseg.training.feed.augmentation import Augmentation, augmentation_of, self_check
-from tests.data.pictures import picture
 
 PAPER = "rand-m9-mstd0.5-inc1"
 
@@ -92,11 +90,3 @@ def test_the_check_finds_an_operation_that_crashes() -> None:
 def test_an_unknown_policy_is_an_error_of_the_recipe() -> None:
     with pytest.raises(RecipeError, match=r"augmentation\.rand_augment"):
         Augmentation(32, policy="rand-q9")
-
-
-def test_jpeg_png_and_damage() -> None:
-    assert decode(picture(1)).shape == (48, 64, 3)
-    assert decode(picture(1, format="PNG")).shape == (48, 64, 3)
-    for damaged in (b"", b"<html>", picture(1, (400, 300))[:3000]):
-        with pytest.raises(UndecodableError):
-            decode(damaged)

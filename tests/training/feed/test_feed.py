@@ -176,42 +176,6 @@ def test_a_shard_that_vanishes_is_fatal(tmp_path: Path) -> None:
     assert {p.fatal for p in batch.problems} == {True} and int(batch.valid.sum()) == 32
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("index.parquet", None, "names folders that ovseg build-dataset has finished"),
-        ("index.parquet", b"PAR1 nonsense", "is damaged"),
-        ("entities.toml", b"= 3", "cannot be read"),
-    ],
-)
-def test_damaged_folders_say_so(
-    name: str, content: bytes | None, message: str, tmp_path: Path
-) -> None:
-    make_scenes(tmp_path, pairs=8)
-    path = tmp_path / name
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        open_index((str(tmp_path),))
-
-
-def test_a_remote_folder_reads_like_a_local_one(scenes: Path, index: PairIndex) -> None:
-    import fsspec
-
-    memory = fsspec.filesystem("memory")
-    for path in scenes.iterdir():
-        memory.pipe_file(f"/set/{path.name}", path.read_bytes())
-    remote = open_index(("memory://set",))
-    remote.load_partners()
-    assert remote.image(40) == index.image(40) and remote.pair(40) == index.pair(40)
-    assert remote.fingerprint() == index.fingerprint()
-
-
-def test_entities_of_several_folders_count_as_one(tmp_path: Path, scenes: Path) -> None:
-    both = open_index((str(scenes), str(make_scenes(tmp_path, pairs=10, seed=2))))
-    assert len(both) == 74 and len(both.entity_names) == 4
-    assert both.pair(70).key == "00000100001"
-
-
 def test_sample_seeds_differ() -> None:
     seeds = {sample_seed(s, e, p) for s in range(3) for e in range(5) for p in range(200)}
     assert len(seeds) == 3000 and all(0 <= seed < 2**64 for seed in seeds)
@@ -254,11 +218,3 @@ def test_foreign_shards_are_streamed(tmp_path: Path, caplog: pytest.LogCaptureFi
     ranks = [list(StreamSampler(paths, Share(2, 1, rank, 2), 0, 0, 3)) for rank in range(2)]
     shown = [{draw.raw.pair.key for part in rank for draw in part} for rank in ranks]
     assert not shown[0] & shown[1]
-
-
-def test_a_stream_that_is_no_archive_says_so(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(b"not a tar" * 100)
-    with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar file"):
-        list(read_shard(str(tmp_path / "a.tar")))
-    with pytest.raises(DataError, match="does not exist"):
-        list(read_shard(str(tmp_path / "b.tar")))

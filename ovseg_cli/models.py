@@ -4,14 +4,11 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ovseg_cli.console import stderr
-
-if TYPE_CHECKING:
-    from ovseg.models.registry import Entry
 
 app = typer.Typer(help="List, inspect, fetch and convert models.", no_args_is_help=True)
 
@@ -24,9 +21,10 @@ def list_models(as_json: Json = False) -> None:
 
     Example: ovseg models list
     """
+    from ovseg.models.description import describe_entry
     from ovseg.models.registry import CATALOGUE
 
-    rows = [_entry_values(entry) for entry in CATALOGUE]
+    rows = [describe_entry(entry) for entry in CATALOGUE]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
@@ -43,16 +41,9 @@ def info(
 
     Example: ovseg models info runs/cc4m/best.safetensors
     """
-    from dataclasses import asdict
+    from ovseg.models.description import describe
 
-    from ovseg.models.description import describe_file
-    from ovseg.models.registry import find_entry
-
-    path = Path(model)
-    if path.exists() or path.suffix:
-        values = {"path": str(path), **asdict(describe_file(path))}
-    else:
-        values = _entry_values(find_entry(model))
+    values = describe(model)
     if as_json:
         typer.echo(json.dumps(values, indent=2))
     else:
@@ -103,25 +94,6 @@ def convert(
         typer.echo(json.dumps({"path": str(out), **asdict(made)}, indent=2))
     else:
         typer.echo(f"{out}: {made.tensors} tensors, {made.parameters / 1e6:.1f} M parameters")
-
-
-def _entry_values(entry: "Entry") -> dict[str, Any]:
-    """What is known of an entry, for JSON and for the screen."""
-    from ovseg.models.registry import is_cached, local_file
-
-    path = local_file(entry)
-    return {
-        "name": entry.name,
-        "kind": entry.kind,
-        "description": entry.description,
-        "size": entry.size,
-        "licence": entry.licence,
-        "source": entry.source,
-        "scores": dict(entry.scores),
-        **entry.facts,
-        "cached": is_cached(entry),
-        "path": str(path) if path else None,
-    }
 
 
 def _listing(row: dict[str, Any]) -> Iterator[str]:

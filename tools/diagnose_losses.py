@@ -21,7 +21,7 @@ from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.mask import attention_masks, binary_targets
 from ovseg.models.checkpoint import load_state, read_info, read_tensors
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.training import setup
 from ovseg.training.batch import Batch
 from ovseg.training.step import normalised

@@ -19,7 +19,7 @@ from torch.nn import functional
 from ovseg.errors import ModelError
 from ovseg.export.any_size import ProductEncoder, with_fixed_padding, with_positions_for_all_sizes
 from ovseg.models.clip.model import DenseImageEncoder
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.scoring import dense_clip_scores, ovsegmentor_scores, starter_scores
 from ovseg.models.starter.reader import PositionReader
 

@@ -1,6 +1,6 @@
-"""What a model file is, told without loading it; needs no torch."""
+"""What a model is, told without loading it; of our own files without torch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ovseg.errors import ModelError
 from ovseg.models.checkpoint import content_is_intact, read_info
 from ovseg.models.ovsegmentor.released import read_released
 from ovseg.models.ovsegmentor.released_config import released_model_values
+from ovseg.models.registry import Entry, find_entry, is_cached, local_file
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,36 @@ class FileDescription:
     content_hash: str = ""
     intact: bool | None = None
     next: str = ""
+
+
+def describe(model: str) -> dict[str, Any]:
+    """What a model's file, or the catalogue under its name, says of it, in plain values.
+
+    Raises:
+        UsageError: neither a file nor a name that is known.
+        ModelError: as `describe_file`.
+    """
+    path = Path(model)
+    if path.exists() or path.suffix:
+        return {"path": str(path), **asdict(describe_file(path))}
+    return describe_entry(find_entry(model))
+
+
+def describe_entry(entry: Entry) -> dict[str, Any]:
+    """What is known of a model with a name, and whether it is here, in plain values."""
+    path = local_file(entry)
+    return {
+        "name": entry.name,
+        "kind": entry.kind,
+        "description": entry.description,
+        "size": entry.size,
+        "licence": entry.licence,
+        "source": entry.source,
+        "scores": dict(entry.scores),
+        **entry.facts,
+        "cached": is_cached(entry),
+        "path": str(path) if path else None,
+    }
 
 
 def describe_file(path: Path) -> FileDescription:

@@ -15,7 +15,7 @@ from ovseg.data.dataset.index import PairIndex
 from ovseg.data.dataset.shards import UnreadableError
 from ovseg.data.images import UndecodableError, decode
 from ovseg.files import replacing
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.training.step import normalised
 
 _IMAGES = 6

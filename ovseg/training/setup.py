@@ -14,7 +14,7 @@ from ovseg.data.dataset.webdataset import expand
 from ovseg.errors import RecipeError, UsageError
 from ovseg.models.checkpoint import load_state, read_info, read_tensors
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.ovsegmentor.text_encoder import BertEncoder
 from ovseg.models.templates import imagenet_templates
 from ovseg.models.tokenizer import (

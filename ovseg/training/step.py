@@ -21,7 +21,7 @@ from ovseg.distributed import mean_over_processes
 from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.mask import mask_consistency_loss, relevance_of
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage, ImageEncoder
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.ovsegmentor.predictor import IMAGENET_MEAN, IMAGENET_STD
 from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.tokenizer import Tokens

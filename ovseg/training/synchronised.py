@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.distributed import sum_over_processes
-from ovseg.models.ovsegmentor.model import OVSegmentor, Projector
+from ovseg.models.ovsegmentor.network import OVSegmentor, Projector
 
 
 class SynchronisedBatchNorm(nn.SyncBatchNorm):

@@ -7,7 +7,7 @@ import torch
 
 from ovseg.config.schema import Recipe
 from ovseg.distributed import Processes
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.training import setup
 from ovseg.training.loss_scale import LossScale
 from ovseg.training.momentum import MomentumEncoder

@@ -23,7 +23,7 @@ from ovseg.inference.score_maps import windowed_label_map
 from ovseg.inference.windows import ScoredWindows, SlidingWindow, boxes_of
 from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
-from ovseg.models.ovsegmentor.model import Projector
+from ovseg.models.ovsegmentor.network import Projector
 from ovseg.models.scoring import ovsegmentor_scores
 from tests.benchmarks.sizes import full
 

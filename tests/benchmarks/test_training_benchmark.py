@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ovseg.config.schema import ImageEncoderConfig, ModelConfig, OptimizerConfig, TextEncoderConfig
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 from ovseg.training.flops import batch_lengths, pair_cost, peak_flops

@@ -38,7 +38,7 @@ from ovseg.models.interface import GroupedImage, ModelCard
 from ovseg.models.ovsegmentor.build import build_image_encoder, build_ovsegmentor
 from ovseg.models.ovsegmentor.conversion import MOMENTUM_PREFIX, our_key, released_to_ours
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.models.ovsegmentor.released import read_released
 from ovseg.models.ovsegmentor.text_encoder import EncodedText

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from ovseg.config.schema import OptimizerConfig
 from ovseg.distributed import HostChannel, average_gradients, mean_over_processes
 from ovseg.errors import OvsegError, PeerError, UsageError
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.training.optimizer import Updater, build_optimizer
 from ovseg.training.step import LossWeights, TrainingStep
 from ovseg.training.synchronised import synchronise_batch_norm

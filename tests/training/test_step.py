@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ovseg.config.schema import OptimizerConfig
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.training.momentum import MomentumEncoder
 from ovseg.training.optimizer import Updater, build_optimizer
 from ovseg.training.step import LossWeights, StepResult, TrainingStep, normalised

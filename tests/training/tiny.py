@@ -12,7 +12,7 @@ from ovseg.config.schema import (
     TextEncoderConfig,
 )
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 

@@ -205,7 +205,12 @@ TRAINED_AT = 224
 
 @dataclass(frozen=True)
 class HeadDefaults:
-    """Size, windows, scale and threshold of a method; `pad_to` 0 stands for the tower's patch."""
+    """Size, windows, scale and threshold of a method; `pad_to` 0 stands for the tower's patch.
+
+    How each head was used where its scores were published, as defaults for everyone's pictures: the
+    numbers of VOC with background, the protocol nearest to naming a few things in a photo. Pixels
+    are those of towers trained at 224; other towers get the same number of patches.
+    """
 
     short_side: int
     window: int

@@ -1,6 +1,6 @@
 """A dense CLIP model behind the interface that all segmentation models share.
 
-Letters: B image, N position, Q phrase, C embedding width, H W pixels, h w grid.
+Letters: B image, N position, P prompt, Q phrase, L token, C embedding width, H W pixels, h w grid.
 """
 
 import hashlib

@@ -15,7 +15,7 @@ from ovseg.models.ovsegmentor.backbone import backbone_weights, load_backbone
 from ovseg.models.ovsegmentor.binding import ReleasedBinding, SlotBinding
 from ovseg.models.ovsegmentor.entity_decoder import EntityDecoder
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
-from ovseg.models.ovsegmentor.model import OVSegmentor, Projector
+from ovseg.models.ovsegmentor.network import OVSegmentor, Projector
 from ovseg.models.ovsegmentor.text_encoder import (
     BertEncoder,
     ClipTextEncoder,

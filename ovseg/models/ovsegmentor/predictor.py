@@ -20,7 +20,7 @@ from ovseg.models.interface import (
     UnknownPhrase,
 )
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
-from ovseg.models.ovsegmentor.model import OVSegmentor
+from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.scoring import ovsegmentor_scores
 from ovseg.models.tokenizer import (
     CLIP_PREFIX,

@@ -44,7 +44,7 @@ SHARPENING = 0.5
 """How much of what a blur would take away is added to the half-sized image."""
 
 
-class Reading(NamedTuple):
+class PositionReading(NamedTuple):
     """Probabilities at every position, float [B, P, C + S], and the grid of positions.
 
     Those of the classes sum to the probability that there is any of them.
@@ -72,7 +72,7 @@ class PositionReader(nn.Module):
         self.saliency = saliency
         self.renormalise = Renormalisation(PLUS_MINUS_ONE, IMAGENET)
 
-    def forward(self, pixels: Tensor) -> Reading:
+    def forward(self, pixels: Tensor) -> PositionReading:
         """Read normalised images, float [B, 3, H, W], sides multiples of twice the stride."""
         features = self.network.features(pixels)  # [B, D, h, w]
         half = functional.avg_pool2d(pixels, 2)
@@ -84,7 +84,7 @@ class PositionReader(nn.Module):
         standing_out = (1 - FLOOR) * salience.flatten(2).mT  # [B, P, 1]
         surroundings = probability(self.surroundings(pixels)) * USUAL
         grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
-        return Reading(
+        return PositionReading(
             torch.cat(
                 [
                     finer(objects, grid) * (FLOOR + standing_out) ** STEEPNESS,

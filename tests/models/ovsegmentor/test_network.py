@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from ovseg.models.ovsegmentor.model import Projector
+from ovseg.models.ovsegmentor.network import Projector
 
 
 def written_out(projector: Projector, rows: torch.Tensor) -> torch.Tensor:

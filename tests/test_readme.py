@@ -36,3 +36,11 @@ def test_linked_files_exist() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_paths_of_contributing_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"[`(]((?:\.?\w[\w.*-]*/)+[\w.*-]*)[`)]", text)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert len(quoted) > 20
+    assert [path for path in {*quoted, *links} if not any(ROOT.glob(path))] == []

@@ -6,8 +6,8 @@ they stand for those that people have.
     git worktree add ../before 6f94b80
     PYTHONPATH=../before python tests/compatibility/make.py
 
-It goes through the command line only and imports nothing of ovseg: the tests repeat the same
-commands with the version of today.
+It goes through the command line only and imports nothing of ovseg: the tests repeat the commands
+with the version of today, `building` apart, whose options have become keys of a recipe.
 """
 
 import json

@@ -8,7 +8,7 @@ from ovseg.models.ovsegmentor.predictor import Predictor
 
 if TYPE_CHECKING:
     from ovseg.evaluation.result import EvaluationResult
-    from ovseg.training.observer import Evaluate
+    from ovseg.training.log import Evaluate
 
 _PAPER_SIZE = 224
 

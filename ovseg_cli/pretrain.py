@@ -12,8 +12,9 @@ from ovseg_cli.console import stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.config.schema import Recipe
-    from ovseg.training.observer import Evaluate, Outcome
+    from ovseg.training.log import Evaluate
     from ovseg.training.plan import Plan
+    from ovseg.training.run import TrainingResult
 
 EXAMPLES = """
 Train a model on image-caption pairs, as a recipe says.
@@ -77,7 +78,7 @@ def pretrain(
 
 def _check_before_launch(recipe: "Recipe", num_processes: int, data_root: Path | None) -> None:
     """What would stop every process says so once, here."""
-    from ovseg.training.setup import open_source, share_of
+    from ovseg.training.feed.source import open_source, share_of
 
     _evaluation(recipe, data_root)
     open_source(recipe).steps_per_epoch(recipe, share_of(recipe, 0, num_processes))
@@ -103,7 +104,7 @@ def _launch(
 
 def _train(
     recipe: "Recipe", output: Path, resume: Literal["never", "auto"], data_root: Path | None
-) -> "Outcome":
+) -> "TrainingResult":
     from ovseg.training.run import train
     from ovseg_cli.training_view import TrainingView
 
@@ -169,7 +170,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _show_outcome(outcome: "Outcome", as_json: bool) -> None:
+def _show_outcome(outcome: "TrainingResult", as_json: bool) -> None:
     if as_json:
         values = {**outcome.__dict__, "output": str(outcome.output)}
         stdout().print_json(json.dumps(values))

@@ -17,11 +17,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ovseg.training.observer import Observer
+from ovseg.training.log import Observer
 from ovseg_cli.console import stderr
 
 if TYPE_CHECKING:
-    from ovseg.training.records import Record
+    from ovseg.training.log import LogLine
 
 
 class TrainingView(Observer):
@@ -63,7 +63,7 @@ class TrainingView(Observer):
         if self._task is not None:
             self._bars.update(self._task, completed=step)
 
-    def logged(self, record: "Record") -> None:
+    def logged(self, record: "LogLine") -> None:
         if self.console.is_terminal:
             self._live.update(Group(self._bars, Text(line_of(record))))
         else:
@@ -79,7 +79,7 @@ class TrainingView(Observer):
         self.console.print(text, soft_wrap=True)
 
 
-def line_of(record: "Record") -> str:
+def line_of(record: "LogLine") -> str:
     """One line of numbers."""
     losses = (
         ("loss", record.loss),

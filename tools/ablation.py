@@ -32,8 +32,10 @@ from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.files import write_text
 from ovseg.models.checkpoint import write_checkpoint
 from ovseg.models.ovsegmentor.predictor import Predictor, read_model
-from ovseg.training import setup
+from ovseg.training.feed.source import open_source
+from ovseg.training.feed.vocabulary import build_tokenizer
 from ovseg.training.run import train
+from ovseg.training.start import build_model
 from ovseg.training.step import normalised
 from ovseg_cli.epoch_evaluation import result_of
 from ovseg_cli.training_view import TrainingView
@@ -150,11 +152,11 @@ def trained(cell: Cell, options: argparse.Namespace, folder: Path) -> bool:
 def untrained(cell: Cell, options: argparse.Namespace) -> Path:
     """A checkpoint of the weights that the cell's other rows start from."""
     recipe = recipe_of(replace(cell, losses="contrastive"), options)
-    source = setup.open_source(recipe)
-    texts = setup.build_texts(recipe, source)
+    source = open_source(recipe)
+    texts = build_tokenizer(recipe, source)
     path = options.output / cell.name / "last.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(path, setup.build_model(recipe).state_dict(), recipe, tokenizer=texts.files)
+    write_checkpoint(path, build_model(recipe).state_dict(), recipe, tokenizer=texts.files)
     return path
 
 

@@ -22,8 +22,11 @@ from ovseg.losses.mask import attention_masks, binary_targets
 from ovseg.models.checkpoint import load_state, read_info, read_tensors
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage
 from ovseg.models.ovsegmentor.network import OVSegmentor
-from ovseg.training import setup
 from ovseg.training.batch import Batch
+from ovseg.training.feed.collate import build_collator
+from ovseg.training.feed.source import open_source, share_of
+from ovseg.training.feed.vocabulary import build_tokenizer
+from ovseg.training.start import build_model
 from ovseg.training.step import normalised
 
 STEPS = 8
@@ -65,16 +68,16 @@ def main() -> int:
 def findings(path: Path) -> list[Finding]:
     """Those of a few batches of the training pairs."""
     recipe = with_entities(read_info(path).recipe)
-    source = setup.open_source(recipe)
-    texts = setup.build_texts(recipe, source)
-    model = setup.build_model(recipe)
+    source = open_source(recipe)
+    texts = build_tokenizer(recipe, source)
+    model = build_model(recipe)
     load_state(model, read_tensors(path), str(path))
     model.train()  # as the losses were trained: each batch's own statistics
     model.text_encoder.eval()
     torch.manual_seed(0)
-    maker = setup.build_maker(recipe, source, texts)
-    share = setup.share_of(recipe, 0, 1)
-    batches = map(maker.__getitems__, source.sampler(recipe, share, 0, STEPS))
+    collator = build_collator(recipe, source, texts)
+    share = share_of(recipe, 0, 1)
+    batches = map(collator.__getitems__, source.sampler(recipe, share, 0, STEPS))
     return [finding(model, batch, recipe) for batch in batches]
 
 

@@ -1,9 +1,6 @@
-"""Floating-point operations of a step, from shapes; a multiplication with its addition is two.
+"""Floating-point operations of a step; a multiplication with its addition is two."""
 
-Letters: T token, D width, N patch, G group.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -39,43 +36,24 @@ class TextSizes:
     mlp_width: int = 3072
 
 
-def patches_forward(config: ImageEncoderConfig) -> float:
-    """From an image to its patches: the patch embedding, or the tower that `init` names."""
-    if config.init:
-        return _tower(config)
-    patches = (config.image_size // config.patch) ** 2
-    return 2 * patches * 3 * config.patch**2 * config.width
-
-
-def groups_forward(config: ImageEncoderConfig) -> float:
-    """From the patches to the groups: both stages and the binding module between them."""
-    width, ratio = config.width, config.mlp_ratio
-    patches = (config.image_size // config.patch) ** 2
-    first = config.depths[0] * block(patches + config.group_tokens, width, ratio)
-    second = config.depths[1] * block(config.groups, width, ratio)
-    return first + second + _binding(config, patches)
-
-
 @cache
-def _tower(config: ImageEncoderConfig) -> float:
-    """Counted while a tower without memory runs: towers are of many kinds."""
-    with torch.device("meta"):
-        encoder = build_image_encoder(config)
+def image_forward(config: ImageEncoderConfig) -> tuple[float, float]:
+    """One image's way to its patches, and the patches' way to the groups.
+
+    Counted while an encoder without memory runs: towers and binding modules are of many kinds.
+    """
+    with torch.device("meta"), torch.no_grad():
+        encoder = build_image_encoder(config).eval()
         pixels = torch.empty(1, 3, config.image_size, config.image_size)
-        side = config.image_size // encoder.patch
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            encoder.embed_patches(pixels, (side, side))
+        grid = (config.image_size // encoder.patch,) * 2
+        patches = _counted(lambda: encoder.embed_patches(pixels, grid))
+        return patches, _counted(lambda: encoder(pixels)) - patches
+
+
+def _counted(compute: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        compute()
     return float(counter.get_total_flops())
-
-
-def _binding(config: ImageEncoderConfig, patches: int) -> float:
-    width, groups = config.width, config.groups
-    mixing = 2 * width * (config.group_tokens + groups) * width // 2
-    # Keys and values of the patches, once for each of the released variant's two attentions.
-    attentions = 2 if config.binding == "released" else 1
-    keys = attentions * 2 * 2 * patches * width**2
-    rounds = 2 if config.binding == "released" else config.slot_iterations
-    return mixing + keys + rounds * block(groups, width, config.mlp_ratio)
 
 
 def block(tokens: int, width: int, mlp_ratio: float) -> float:
@@ -132,7 +110,7 @@ def pair_cost(
     sizes = text_sizes(config.text)
     again = 1 if parts > 1 else 0
     texts = sum(text_forward(sizes, length) for length in lengths)
-    patches, groups = patches_forward(config.image), groups_forward(config.image)
+    patches, groups = image_forward(config.image)
     frozen = bool(config.image.init) and config.image.init_frozen
     rows = 1 + (config.image.groups if momentum else 0)
     heads = rows * projector(config, config.image.width)

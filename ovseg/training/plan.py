@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from ovseg.config.schema import Recipe
-from ovseg.training import setup
+from ovseg.training.feed.source import open_source, share_of
 from ovseg.training.flops import Cost, pair_cost, peak_flops, text_sizes
-from ovseg.training.schedule import Schedule, schedule_of
+from ovseg.training.optim import Schedule, schedule_of
+from ovseg.training.state import PRECISIONS
 
 TYPICAL_LENGTHS = (28, 28, 14)
 """Tokens of captions, masked captions and prompts at the padding of a batch of web captions."""
@@ -53,8 +54,8 @@ def plan_run(recipe: Recipe, world_size: int) -> Plan:
     Raises:
         RecipeError, DataError: what would stop the run.
     """
-    source = setup.open_source(recipe)
-    share = setup.share_of(recipe, 0, world_size)
+    source = open_source(recipe)
+    share = share_of(recipe, 0, world_size)
     epoch_steps = source.steps_per_epoch(recipe, share)
     schedule = schedule_of(recipe.schedule, epoch_steps, share.total)
     total, trained = count_parameters(recipe)
@@ -70,7 +71,7 @@ def plan_run(recipe: Recipe, world_size: int) -> Plan:
         recipe.data.accumulation,
     )
     samples = schedule.steps * share.total
-    rate, origin = _rate(setup.PRECISIONS[recipe.train.precision])
+    rate, origin = _rate(PRECISIONS[recipe.train.precision])
     return Plan(
         pairs=None if source.index is None else len(source.index),
         steps=schedule.steps,

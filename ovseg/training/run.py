@@ -1,9 +1,12 @@
 """A training run from its recipe to its last checkpoint."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import FrameType, TracebackType
+from typing import Any, Literal
 
 import torch
 
@@ -11,14 +14,63 @@ from ovseg.config.schema import Recipe
 from ovseg.distributed import HostChannel, Processes, leave_processes, processes
 from ovseg.errors import DataError, OvsegError
 from ovseg.training.batch import Batch
-from ovseg.training.feed.loader import load_batches
-from ovseg.training.observer import Evaluate, Observer, Outcome
-from ovseg.training.saving import Saver
-from ovseg.training.step import unscaled
-from ovseg.training.stopping import StopRequest
-from ovseg.training.trainee import Trainee
-from ovseg.training.troubles import Troubles
-from ovseg.training.watch import Watch
+from ovseg.training.faults import Faults
+from ovseg.training.feed.collate import load_batches
+from ovseg.training.log import Evaluate, Observer
+from ovseg.training.monitor import Monitor
+from ovseg.training.saver import Saver
+from ovseg.training.state import TrainState
+
+_FAILED = 1 << 16  # above the number of any signal
+_ASKING = ("SIGTERM", "SIGUSR1")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        steps: optimizer steps done in all.
+        signal: what asked it to stop early; 0 if nothing did.
+        best: highest mIoU, if it was evaluated.
+        skipped, unreadable: steps that were not finite, samples that could not be read.
+        output: the run's folder.
+    """
+
+    steps: int
+    signal: int
+    best: float | None
+    skipped: int
+    unreadable: int
+    output: Path
+
+
+class StopRequest:
+    """Within its context, SIGTERM and SIGUSR1 set `signal` instead of ending the process."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for name in _ASKING:
+            number = getattr(signal, name, None)
+            if number is not None:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = number
 
 
 def train(
@@ -27,7 +79,7 @@ def train(
     resume: Literal["never", "auto"] = "never",
     evaluate: Evaluate | None = None,
     observer: Observer | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train what a recipe describes; with a launcher's processes if there are any.
 
     Args:
@@ -72,20 +124,20 @@ class Run:
         self.observer = observer
         self.score = evaluate
         self.channel = HostChannel(group.size)
-        self.trainee = self.channel.together(lambda: Trainee(recipe, group))
-        self.troubles = Troubles(
+        self.state = self.channel.together(lambda: TrainState(recipe, group))
+        self.faults = Faults(
             output, group.rank, recipe.train.max_skipped, recipe.data.max_bad_samples
         )
-        self.saver = Saver(self.trainee, output, self.channel, self.troubles, observer)
+        self.saver = Saver(self.state, output, self.channel, self.faults, observer)
         self.first = self.saver.resume(resume)
-        self.watch = self.channel.together(
-            lambda: Watch(self.trainee, output, self.troubles, observer, self.first)
+        self.monitor = self.channel.together(
+            lambda: Monitor(self.state, output, self.faults, observer, self.first)
         )
         self.problem: OvsegError | None = None
 
-    def loop(self, stop: StopRequest) -> Outcome:
+    def loop(self, stop: StopRequest) -> TrainingResult:
         """Train until the schedule's end or until asked to stop."""
-        steps = self.trainee.schedule.steps
+        steps = self.state.schedule.steps
         self._begin(steps)
         batches = self._batches(steps)
         done, signal = self.first, 0
@@ -104,23 +156,23 @@ class Run:
 
     def _after_step(self, done: int, is_last: bool) -> None:
         """Whatever is due after a step."""
-        recipe = self.trainee.recipe.train
-        ends_epoch = is_last or done % self.trainee.epoch_steps == 0
+        recipe = self.state.recipe.train
+        ends_epoch = is_last or done % self.state.epoch_steps == 0
         if self.group.rank == 0:
             self.observer.stepped(done)
         if is_last or done % recipe.log_every == 0:
-            record = self.watch.record(done)
-            self._noting(self.troubles.settle)
-            self._noting(lambda: self.watch.write(record))
+            line = self.monitor.line(done)
+            self._noting(self.faults.settle)
+            self._noting(lambda: self.monitor.write(line))
         if recipe.overlays_every and done % recipe.overlays_every == 0:
-            self._noting(lambda: self.watch.draw(done))
+            self._noting(lambda: self.monitor.draw(done))
         if ends_epoch and self.score is not None:
-            self.saver.keep_best(done, self.watch.evaluate(self.score, done))
+            self.saver.keep_best(done, self.monitor.evaluate(self.score, done))
         if ends_epoch or (recipe.save_every and done % recipe.save_every == 0):
             self._save(done)
 
     def _save(self, done: int) -> None:
-        self.channel.together(self.troubles.settle)
+        self.channel.together(self.faults.settle)
         self.saver.save(done)
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
@@ -129,11 +181,11 @@ class Run:
         parts: list[Batch] = []
 
         def read() -> None:
-            parts.extend(next(batches) for _ in range(self.trainee.share.parts))
-            self.troubles.read(parts)
+            parts.extend(next(batches) for _ in range(self.state.share.parts))
+            self.faults.read(parts)
 
         self._noting(read)
-        self.watch.meter.waited += time.perf_counter() - started
+        self.monitor.meter.waited += time.perf_counter() - started
         return parts
 
     def _noting(self, act: Callable[[], None]) -> None:
@@ -163,45 +215,39 @@ class Run:
         return code
 
     def _train_step(self, number: int, parts: list[Batch]) -> None:
-        trainee = self.trainee
-        trainee.updater.begin()
-        scale = trainee.loss_scale.value
-        scaled = unscaled if scale is None else scale.mul
-        result = trainee.step([part.to(trainee.device) for part in parts], scaled)
-        norm = trainee.updater.apply(result.total, trainee.schedule(number), scale)
-        trainee.loss_scale.update(norm)
-        if trainee.momentum is not None:
-            trainee.momentum.follow()
-        self.watch.meter.add(result, norm)
-        self._noting(lambda: self.troubles.stepped(number + 1, norm, parts))
-        self.watch.count(parts)
+        state = self.state
+        state.updater.begin()
+        result = state.step([part.to(state.device) for part in parts], state.scaler.scale)
+        norm = state.updater.apply(result.total, state.schedule(number))
+        if state.momentum is not None:
+            state.momentum.follow()
+        self.monitor.meter.add(result, norm)
+        self._noting(lambda: self.faults.stepped(number + 1, norm, parts))
+        self.monitor.count(parts)
 
     def _begin(self, steps: int) -> None:
         # Unlike each other's noise.
-        torch.manual_seed(self.trainee.recipe.train.seed + 1 + self.group.rank)
-        self.saver.restore_noise()
+        torch.manual_seed(self.state.recipe.train.seed + 1 + self.group.rank)
+        self.saver.restore_rng()
         if self.group.rank == 0:
             self.observer.started(self.first, steps)
 
-    def _end(self, done: int, signal: int) -> Outcome:
-        self.watch.tracker.close()
+    def _end(self, done: int, signal: int) -> TrainingResult:
+        self.monitor.tracker.close()
         if not signal:
             self.saver.write_last()
-        self.troubles.summarise()
-        return Outcome(
+        self.faults.summarise()
+        return TrainingResult(
             steps=done,
             signal=signal,
             best=self.saver.best,
-            skipped=self.troubles.skipped,
-            unreadable=sum(self.troubles.unreadable.values()),
+            skipped=self.faults.skipped,
+            unreadable=sum(self.faults.unreadable.values()),
             output=self.output,
         )
 
     def _batches(self, steps: int) -> Iterator[Batch]:
-        trainee = self.trainee
-        sampler = trainee.source.sampler(trainee.recipe, trainee.share, self.first, steps)
-        workers = trainee.recipe.data.workers
-        return load_batches(trainee.maker, sampler, workers, trainee.device)
-
-
-_FAILED = 1 << 16  # above the number of any signal
+        state = self.state
+        sampler = state.source.sampler(state.recipe, state.share, self.first, steps)
+        workers = state.recipe.data.workers
+        return load_batches(state.collator, sampler, workers, state.device)

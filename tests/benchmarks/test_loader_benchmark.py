@@ -20,9 +20,8 @@ from ovseg.data.dataset.index import open_index
 from ovseg.data.images import decode
 from ovseg.models.tokenizer import HubTokenizer
 from ovseg.training.feed.augmentation import Augmentation
-from ovseg.training.feed.maker import BatchMaker, Wanted
-from ovseg.training.feed.order import paired_order
-from ovseg.training.feed.sampler import IndexSampler, Share
+from ovseg.training.feed.collate import Collator, Wanted
+from ovseg.training.feed.sampler import IndexSampler, Share, paired_order
 from ovseg.training.feed.vocabulary import learn_tokenizer
 from tests.benchmarks.sizes import full
 from tests.training import scenes
@@ -138,7 +137,7 @@ def test_images_per_second_and_core(folder: Path, stage: int, benchmark: Any) ->
     captions = [index.pair(row).caption for row in range(len(index))]
     tokenizer = HubTokenizer(learn_tokenizer(captions, 512), 77)
     wanted = Wanted(partners="in-batch" if stage == 2 else "none", templates=("a photo of {}.",))
-    maker = BatchMaker(index, augment, tokenizer, wanted)
+    maker = Collator(index, augment, tokenizer, wanted)
     draws = list(IndexSampler(index, Share(64), 0, stage == 2, 0, PAIRS // 64))
 
     def deliver() -> None:

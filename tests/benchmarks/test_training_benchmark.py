@@ -22,8 +22,7 @@ from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 from ovseg.training.flops import batch_lengths, pair_cost, peak_flops
-from ovseg.training.momentum import MomentumEncoder
-from ovseg.training.optimizer import Updater, build_optimizer
+from ovseg.training.optim import MomentumEncoder, Updater, build_optimizer
 from ovseg.training.step import LossWeights, TrainingStep, normalised
 from tests.benchmarks.sizes import full
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ovseg.training.feed.order import shuffled_order
+from ovseg.training.feed.sampler import shuffled_order
 from ovseg_cli.__main__ import run
 from tests.training.runs import SMALL, log_of, steps_logged, wait_for
 from tests.training.scenes import make_scenes

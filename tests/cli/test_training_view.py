@@ -5,11 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from ovseg.training.records import Record
+from ovseg.training.log import LogLine
 from ovseg_cli import training_view
 from ovseg_cli.training_view import TrainingView
 
-RECORD = Record(7, 0.5, 4.25, 3.0, 1.0, None, 14.0, 2.5, 1e-4, 90.0, 0.1, 0.4, 2**30, 0.8, 3.5, 2)
+RECORD = LogLine(7, 0.5, 4.25, 3.0, 1.0, None, 14.0, 2.5, 1e-4, 90.0, 0.1, 0.4, 2**30, 0.8, 3.5, 2)
 SHOWN = ("step 7", "loss 4.250", "mask -", "stall 10%", "MFU 40%", "groups 3.5", "skipped 2")
 
 

@@ -10,9 +10,9 @@ from ovseg.config.schema import OptimizerConfig
 from ovseg.distributed import HostChannel, average_gradients, mean_over_processes
 from ovseg.errors import OvsegError, PeerError, UsageError
 from ovseg.models.ovsegmentor.network import OVSegmentor
-from ovseg.training.optimizer import Updater, build_optimizer
+from ovseg.training.batch_norm import synchronise_batch_norm
+from ovseg.training.optim import Updater, build_optimizer
 from ovseg.training.step import LossWeights, TrainingStep
-from ovseg.training.synchronised import synchronise_batch_norm
 from tests.training.processes import in_processes, save
 from tests.training.tiny import rows_of, tiny_batch, tiny_model
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from ovseg.errors import DataError, MissingDependencyError, RecipeError
 from ovseg.models.ovsegmentor.predictor import Predictor
-from ovseg.training.observer import Observer
+from ovseg.training.faults import DivergedError
+from ovseg.training.log import Observer
 from ovseg.training.plan import plan_run
 from ovseg.training.run import train
 from ovseg.training.step import TrainingStep
-from ovseg.training.troubles import DivergedError
 from tests.training.runs import log_of, recipe
 from tests.training.scenes import make_scenes
 

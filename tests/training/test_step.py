@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from ovseg.config.schema import OptimizerConfig
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 from ovseg.models.ovsegmentor.network import OVSegmentor
-from ovseg.training.momentum import MomentumEncoder
-from ovseg.training.optimizer import Updater, build_optimizer
+from ovseg.training.optim import MomentumEncoder, Updater, build_optimizer
 from ovseg.training.step import LossWeights, StepResult, TrainingStep, normalised
 from tests.training.tiny import rows_of, tiny_batch, tiny_model
 

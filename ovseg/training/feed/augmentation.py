@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
-from ovseg.config.schema import AugmentationConfig
+from ovseg.config.schema import AugmentationConfig, Recipe
 from ovseg.errors import MissingDependencyError, RecipeError
 from ovseg.models.ovsegmentor.predictor import IMAGENET_MEAN, IMAGENET_STD
 
@@ -218,3 +218,19 @@ def _seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def checked_augmentation(recipe: Recipe) -> Augmentation:
+    """The recipe's augmentation, without operations that crash with the libraries installed."""
+    augmentation = augmentation_of(recipe.augmentation, recipe.model.image.image_size)
+    problems = self_check(augmentation)
+    for problem in problems:
+        _log.warning("left out of augmentation.rand_augment: %s", problem)
+    if problems and augmentation.policy is not None:
+        broken = {problem.split(" ", 1)[0] for problem in problems}
+        policy = augmentation.policy
+        # timm draws operations by position, so the list must keep its length: twice another one.
+        working = [each for each in policy.ops if each.name not in broken]
+        count = len(policy.ops)
+        policy.ops = [working[number % len(working)] for number in range(count)]
+    return augmentation

@@ -11,9 +11,7 @@ import numpy as np
 from ovseg.data.dataset.pairs import RawPair
 from ovseg.data.dataset.webdataset import read_shard
 from ovseg.errors import DataError
-from ovseg.training.feed.order import sample_seed
-from ovseg.training.feed.pairs import Draw
-from ovseg.training.feed.sampler import Share
+from ovseg.training.feed.sampler import Draw, Share, sample_seed
 
 _BUFFER = 1_000  # pairs among which the next is drawn at random
 

@@ -1,17 +1,33 @@
-"""A tokenizer learned from the captions, for text encoders that start from nothing.
+"""The tokenizer of a run: a checkpoint's, a named one, or one learned from the captions.
 
-Whole words, the most frequent ones, and single characters for the rest: nothing to download, and
-the same for the same captions.
+What is learned are whole words, the most frequent ones, and single characters for the rest: nothing
+to download, and the same for the same captions.
 """
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+from ovseg.config.schema import Recipe
 from ovseg.errors import MissingDependencyError, RecipeError
+from ovseg.models.checkpoint import read_info
+from ovseg.models.tokenizer import (
+    CLIP_PREFIX,
+    HubTokenizer,
+    Tokenizer,
+    TokenizerFiles,
+    collect_tokenizer_files,
+    fetch_tokenizer_files,
+    load_tokenizer,
+    restore_tokenizer,
+)
+from ovseg.training.feed.source import PairSource
+from ovseg.training.start import start_path
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,'-&!?"
+_CAPTIONS_LEARNED_FROM = 200_000
 
 
 def learn_tokenizer(captions: Iterable[str], size: int) -> Any:
@@ -51,3 +67,48 @@ def _vocabulary(captions: Iterable[str], size: int) -> dict[str, int]:
     ranked = sorted(words, key=lambda word: (-words[word], word))
     vocabulary = dict.fromkeys([*pieces, *ranked])
     return {word: number for number, word in enumerate(list(vocabulary)[:size])}
+
+
+@dataclass(frozen=True)
+class MaskingTokenizer:
+    """A tokenizer, the files it consists of (None for CLIP's), and its mask token."""
+
+    tokenizer: Tokenizer
+    files: TokenizerFiles | None
+    mask: str
+
+
+def build_tokenizer(recipe: Recipe, source: PairSource) -> MaskingTokenizer:
+    """The tokenizer: the start checkpoint's, the named one, or one learned from the captions.
+
+    Raises:
+        ModelError: the named one is neither here nor reachable.
+        RecipeError: there is nothing to learn one from.
+    """
+    text = recipe.model.text
+    if text.encoder.startswith(CLIP_PREFIX):
+        # CLIP has no mask token; its vocabulary spells this one out.
+        tokenizer = load_tokenizer(text.encoder, text.revision, text.max_tokens)
+        return MaskingTokenizer(tokenizer, None, "[MASK]")
+    files = None
+    if recipe.train.start_from:
+        files = read_info(start_path(recipe.train)).tokenizer
+    name = text.tokenizer or text.encoder
+    if files is None and name:
+        files = fetch_tokenizer_files(name, text.revision)
+    if files is None:
+        files = _learned(recipe, source)
+    tokenizer = restore_tokenizer(files)
+    mask = getattr(tokenizer, "mask_token", None)
+    if recipe.loss.entity.enabled and not mask:
+        raise RecipeError(f"tokenizer {files.name} has no mask token, which loss.entity needs")
+    return MaskingTokenizer(HubTokenizer(tokenizer, text.max_tokens), files, mask or "")
+
+
+def _learned(recipe: Recipe, source: PairSource) -> TokenizerFiles:
+    if source.index is None:
+        raise RecipeError("model.text.tokenizer is empty: name one, or train from an index")
+    folders = source.index.folders
+    captions = (text for f in folders for text in f.captions[:_CAPTIONS_LEARNED_FROM].to_pylist())
+    learned = learn_tokenizer(captions, recipe.model.text.vocab_size or 0)
+    return collect_tokenizer_files(learned, "learned from the captions")

@@ -15,12 +15,16 @@ from ovseg.data.dataset.webdataset import expand, read_shard
 from ovseg.errors import DataError
 from ovseg.models.tokenizer import HubTokenizer
 from ovseg.training.feed.augmentation import Augmentation
-from ovseg.training.feed.loader import load_batches
-from ovseg.training.feed.maker import BatchMaker, Wanted
-from ovseg.training.feed.order import NOTHING, paired_order, sample_seed, shuffled_order
-from ovseg.training.feed.sampler import IndexSampler, Share
+from ovseg.training.feed.collate import Collator, Wanted, load_batches, mask_mentions, prompt_for
+from ovseg.training.feed.sampler import (
+    NOTHING,
+    IndexSampler,
+    Share,
+    paired_order,
+    sample_seed,
+    shuffled_order,
+)
 from ovseg.training.feed.stream import StreamSampler
-from ovseg.training.feed.texts import mask_mentions, prompt_for
 from ovseg.training.feed.vocabulary import learn_tokenizer
 from tests.training.scenes import make_scenes
 
@@ -37,9 +41,9 @@ def tokenizer(index: PairIndex) -> HubTokenizer:
     return HubTokenizer(learn_tokenizer(captions, 400), 32)
 
 
-def maker(index: PairIndex, partners: str = "none", policy: str = "") -> BatchMaker:
+def maker(index: PairIndex, partners: str = "none", policy: str = "") -> Collator:
     wanted = Wanted(partners=partners, templates=("a photo of {}.",))
-    return BatchMaker(index, Augmentation(32, policy=policy), tokenizer(index), wanted)
+    return Collator(index, Augmentation(32, policy=policy), tokenizer(index), wanted)
 
 
 def test_every_row_comes_once_and_differently_each_epoch(index: PairIndex) -> None:

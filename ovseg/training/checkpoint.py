@@ -24,7 +24,10 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ovseg.errors import DataError
+from ovseg.config.dump import differences
+from ovseg.config.load import recipe_from_values
+from ovseg.config.schema import Recipe
+from ovseg.errors import DataError, RecipeError
 from ovseg.files import write_text
 
 _log = logging.getLogger(__name__)
@@ -33,9 +36,26 @@ FORMAT = 1
 MARKER = "complete"
 _NAME = re.compile(r"step-(\d{8})")
 
+FREE = frozenset(
+    {
+        "data.workers",
+        "data.max_bad_samples",
+        "train.compile",
+        "train.log_every",
+        "train.save_every",
+        "train.keep_last",
+        "train.overlays_every",
+        "train.tracker",
+        "train.evaluate_on",
+        "train.max_skipped",
+    }
+)
+"""Keys that change nothing about the computation."""
+_CHECKED_OTHERWISE = frozenset({"data.shards", "data.batch_size", "data.accumulation"})
+
 
 @dataclass(frozen=True)
-class RunState:
+class CheckpointMeta:
     """Where a run stands, and what it must agree on with its continuation.
 
     Attributes:
@@ -47,7 +67,6 @@ class RunState:
         skipped, skipped_in_a_row: steps that were not finite.
         unreadable: samples that could not be read, by reason.
         unreadable_in_a_row: per process.
-        loss_scale: of float16.
     """
 
     step: int
@@ -64,7 +83,6 @@ class RunState:
     skipped_in_a_row: int = 0
     unreadable: dict[str, int] = field(default_factory=dict)
     unreadable_in_a_row: list[int] = field(default_factory=list)
-    loss_scale: float = 1.0
     format: int = FORMAT
 
 
@@ -126,12 +144,12 @@ class CheckpointFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def write_state(folder: Path, state: RunState) -> None:
+def write_meta(folder: Path, meta: CheckpointMeta) -> None:
     """Write `state.json`."""
-    write_text(folder / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+    write_text(folder / "state.json", json.dumps(asdict(meta), indent=2) + "\n")
 
 
-def read_state(folder: Path) -> RunState:
+def read_meta(folder: Path) -> CheckpointMeta:
     """Read `state.json`.
 
     Raises:
@@ -142,7 +160,8 @@ def read_state(folder: Path) -> RunState:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("format") != FORMAT:
             raise DataError(f"{path}: written by a newer ovseg: update it")
-        return RunState(**values)
+        values.pop("loss_scale", None)  # written once, and never read
+        return CheckpointMeta(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is damaged ({error}): remove its folder to go on from an older checkpoint"
@@ -165,7 +184,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def written(path: Path, error: Exception) -> DataError:
+def not_written(path: Path, error: Exception) -> DataError:
     """What to say when a checkpoint cannot be written."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return DataError(
@@ -180,3 +199,29 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_same_run(
+    meta: CheckpointMeta, recipe: Recipe, global_batch: int, fingerprint: str, where: str
+) -> None:
+    """Make sure that a checkpoint belongs to this recipe and data.
+
+    Folders may have moved and the batch may be dealt to another number of processes.
+
+    Raises:
+        RecipeError: with a sentence for each thing that changed.
+    """
+    problems = [
+        f"{where}: {difference} since this checkpoint: set it back, or start a new --output"
+        for difference in differences(recipe_from_values(meta.recipe, where), recipe)
+        if difference.key not in FREE | _CHECKED_OTHERWISE
+    ]
+    if meta.global_batch != global_batch:
+        problems.append(
+            f"{where}: a step took {meta.global_batch} pairs and would now take {global_batch}: "
+            "batch_size x accumulation x processes must stay the same"
+        )
+    if meta.fingerprint != fingerprint:
+        problems.append(f"{where}: data.shards no longer holds the same pairs")
+    if problems:
+        raise RecipeError(*problems)

@@ -3,24 +3,30 @@
 Letters: B pair, L token, H W pixels.
 """
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from ovseg.config.schema import Recipe
 from ovseg.data.dataset.index import PairIndex
-from ovseg.data.dataset.pairs import Pair
+from ovseg.data.dataset.pairs import Mention, Pair
 from ovseg.data.dataset.shards import UnreadableError
 from ovseg.data.images import UndecodableError, decode
+from ovseg.models.templates import imagenet_templates
 from ovseg.models.tokenizer import Tokenizer
 from ovseg.training.batch import Batch, CrossImages, Problem, Questions
-from ovseg.training.feed.augmentation import Augmentation
-from ovseg.training.feed.order import NOTHING
-from ovseg.training.feed.pairs import Draw
-from ovseg.training.feed.texts import mask_mentions, prompt_for
+from ovseg.training.feed.augmentation import Augmentation, checked_augmentation
+from ovseg.training.feed.sampler import NOTHING, Draw
+from ovseg.training.feed.source import PairSource
+from ovseg.training.feed.vocabulary import MaskingTokenizer
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,7 +49,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Sample:
+class DecodedPair:
     """A pair after decoding; without pixels, it could not be read."""
 
     pair: Pair
@@ -51,7 +57,7 @@ class Sample:
     problem: Problem | None = None
 
 
-class BatchMaker:
+class Collator:
     """A dataset in torch's sense, whose items are whole batches.
 
     Args:
@@ -91,27 +97,27 @@ class BatchMaker:
             problems=(*(problem for problem in own if problem), *problems),
         )
 
-    def _sample(self, draw: Draw) -> Sample:
+    def _sample(self, draw: Draw) -> DecodedPair:
         if draw.raw is not None:
             pair = draw.raw.pair
             return self._decoded(pair, draw.raw.image, draw.seed)
         assert self.index is not None
         return self._read(draw.row, draw.seed)
 
-    def _read(self, row: int, seed: int) -> Sample:
+    def _read(self, row: int, seed: int) -> DecodedPair:
         assert self.index is not None
         pair = self.index.pair(row)
         try:
             data = self.index.image(row)
         except UnreadableError as error:
-            return Sample(pair, None, Problem(pair.key, str(error), error.fatal))
+            return DecodedPair(pair, None, Problem(pair.key, str(error), error.fatal))
         return self._decoded(pair, data, seed)
 
-    def _decoded(self, pair: Pair, data: bytes, seed: int) -> Sample:
+    def _decoded(self, pair: Pair, data: bytes, seed: int) -> DecodedPair:
         try:
-            return Sample(pair, self.augmentation(decode(data), seed))
+            return DecodedPair(pair, self.augmentation(decode(data), seed))
         except UndecodableError as error:
-            return Sample(pair, None, Problem(pair.key, str(error)))
+            return DecodedPair(pair, None, Problem(pair.key, str(error)))
 
     def _questions(self, pairs: Sequence[Pair], draws: Sequence[Draw]) -> Questions:
         masked = [mask_mentions(pair, self.wanted.mask) for pair in pairs]
@@ -126,7 +132,7 @@ class BatchMaker:
         )
 
     def _cross(
-        self, draws: Sequence[Draw], samples: Sequence[Sample], valid: Tensor
+        self, draws: Sequence[Draw], samples: Sequence[DecodedPair], valid: Tensor
     ) -> tuple[CrossImages | None, list[Problem]]:
         if self.wanted.partners == "in-batch":
             return self._neighbours(draws, valid), []
@@ -146,7 +152,7 @@ class BatchMaker:
         )
 
     def _partners(
-        self, draws: Sequence[Draw], samples: Sequence[Sample]
+        self, draws: Sequence[Draw], samples: Sequence[DecodedPair]
     ) -> tuple[CrossImages, list[Problem]]:
         """Partners as drawn when the data set was built, one of each pair's at random."""
         assert self.index is not None
@@ -172,12 +178,12 @@ class BatchMaker:
         return self.index.entity_names[number] if number != NOTHING else ""
 
 
-def _filled(samples: Sequence[Sample], size: int) -> list[Sample]:
+def _filled(samples: Sequence[DecodedPair], size: int) -> list[DecodedPair]:
     """Every row with an image: a neighbour's, where its own could not be read."""
     good = [sample for sample in samples if sample.pixels is not None]
     blank = np.zeros((size, size, 3), np.uint8)
     if not good:
-        return [Sample(sample.pair, blank) for sample in samples]
+        return [DecodedPair(sample.pair, blank) for sample in samples]
     return [
         sample if sample.pixels is not None else good[row % len(good)]
         for row, sample in enumerate(samples)
@@ -188,3 +194,80 @@ def _stack(images: Sequence[Pixels | None]) -> Tensor:
     """uint8 [B, 3, H, W], whose memory stays in the order of the pixels."""
     present = [image for image in images if image is not None]
     return torch.from_numpy(np.stack(present)).permute(0, 3, 1, 2)
+
+
+def build_collator(recipe: Recipe, source: PairSource, texts: MaskingTokenizer) -> Collator:
+    """What turns draws into batches."""
+    wanted = Wanted(
+        questions=recipe.loss.entity.enabled,
+        partners=recipe.data.partners if recipe.loss.mask.enabled else "none",
+        mask=texts.mask,
+        templates=imagenet_templates() if recipe.loss.entity.enabled else (),
+    )
+    return Collator(source.index, checked_augmentation(recipe), texts.tokenizer, wanted)
+
+
+PLAIN_PROMPT = "a photo of {}"
+
+
+def mask_mentions(pair: Pair, mask: str) -> str:
+    """The caption with every mention replaced by `mask`."""
+    parts, end = [], 0
+    for mention in apart(pair.mentions):
+        parts += [pair.caption[end : mention.start], mask]
+        end = mention.end
+    return "".join([*parts, pair.caption[end:]])
+
+
+def apart(mentions: Sequence[Mention]) -> list[Mention]:
+    """Mentions in the order of the text, without those that begin inside another."""
+    kept: list[Mention] = []
+    for mention in sorted(mentions, key=lambda each: each.start):
+        if not kept or mention.start >= kept[-1].end:
+            kept.append(mention)
+    return kept
+
+
+def prompt_for(pair: Pair, templates: Sequence[str], choose: np.random.Generator) -> str:
+    """`a photo of dog and frisbee`: each masked entity once, in a template drawn at random.
+
+    Templates have a `{}`; an empty pair, which no loss reads, has the plain one without a name.
+    """
+    names = dict.fromkeys(mention.entity for mention in apart(pair.mentions))
+    template = templates[int(choose.integers(len(templates)))] if templates else PLAIN_PROMPT
+    return template.format(" and ".join(names))
+
+
+_AHEAD = 4  # batches that each worker makes before they are needed
+
+
+def load_batches(
+    collator: Collator, sampler: Iterable[list[Draw]], workers: int, device: torch.device
+) -> Iterator[Batch]:
+    """The sampler's batches, in its order whatever the number of workers; still on the host."""
+    loader: DataLoader[Any] = DataLoader(
+        cast(Any, collator),  # whole batches by __getitems__ are all the loader asks it for
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=_AHEAD if workers else None,
+        worker_init_fn=_prepare_worker,
+        # Draws nothing from torch's generator, whose state belongs to the training.
+        generator=torch.Generator(),
+    )
+    return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The collator's items are batches already."""
+    return batch
+
+
+def _prepare_worker(number: int) -> None:
+    """One thread each; signals meant for the run are left to the process that can save it."""
+    del number
+    cv2.setNumThreads(0)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

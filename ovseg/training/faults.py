@@ -27,7 +27,7 @@ class DivergedError(OvsegError):
     """Too many steps in a row had a loss or gradient that is not finite."""
 
 
-class Troubles:
+class Faults:
     """Counts them, writes them down, and ends the run when they do not stop.
 
     Args:

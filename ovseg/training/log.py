@@ -1,16 +1,28 @@
-"""What a run leaves to be read: JSON lines always, a tracker's files if wanted."""
+"""What a run says of itself: lines of numbers, in a file, to a tracker and to whoever observes it.
+
+Letters: B image, G group, N patch.
+"""
 
 import json
+import math
 import os
-from dataclasses import asdict, dataclass
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ovseg.errors import DataError, MissingDependencyError
+from ovseg.models.ovsegmentor.predictor import Predictor
+from ovseg.training.step import StepResult
 
 
 @dataclass(frozen=True)
-class Record:
+class LogLine:
     """One line of the log; means are over the steps since the last line.
 
     Attributes:
@@ -99,11 +111,11 @@ class Tracker:
             flat = {key: value for key, value in _flat(settings)}
             self._tracker.store_init_configuration(flat)
 
-    def log(self, record: Record) -> None:
+    def log(self, line: LogLine) -> None:
         """Send the numbers of a line."""
         if self._tracker is not None:
-            values = {k: v for k, v in asdict(record).items() if v is not None and k != "step"}
-            self._tracker.log(values, step=record.step)
+            values = {k: v for k, v in asdict(line).items() if v is not None and k != "step"}
+            self._tracker.log(values, step=line.step)
 
     def score(self, name: str, value: float, step: int) -> None:
         """Send one number."""
@@ -149,3 +161,97 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
             plain = isinstance(value, int | float | str | bool)
             found.append((f"{prefix}{key}", value if plain else str(value)))
     return found
+
+
+Evaluate = Callable[[Predictor], float]
+"""Zero-shot mIoU of a model, 0..1; called in every process."""
+
+
+class Observer:
+    """Who wants to know how a run goes; every method is called in the first process only."""
+
+    def started(self, first: int, last: int) -> None:
+        """Training begins after step `first` and goes to step `last`."""
+
+    def stepped(self, step: int) -> None:
+        """A step was done; its results may still be on their way."""
+
+    def logged(self, line: LogLine) -> None:
+        """A line of the log was written."""
+
+    def saved(self, path: Path) -> None:
+        """A checkpoint is complete."""
+
+    def evaluated(self, step: int, score: float) -> None:
+        """The model was evaluated: its mIoU, 0..1."""
+
+
+@dataclass
+class Meter:
+    """Sums since the last line.
+
+    Attributes:
+        rows: losses and gradient norm of each step, float [5], still on the device.
+        assignment: of patches to groups in the newest step, float [B, G, N].
+        pairs, flops: of this process.
+        waited: seconds in which nothing was done for want of data.
+    """
+
+    rows: list[Tensor] = field(default_factory=list)
+    assignment: Tensor | None = None
+    pairs: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, result: StepResult, norm: Tensor) -> None:
+        """Note a step."""
+        values = (result.total, result.contrastive, result.entity, result.mask, norm)
+        self.rows.append(torch.stack([value.detach().float() for value in values]))
+        self.assignment = result.assignment
+
+    @property
+    def seconds(self) -> float:
+        """Since the last line, at least a microsecond."""
+        return max(time.perf_counter() - self.started, 1e-6)
+
+    def means(self) -> Tensor:
+        """Mean of each column over its finite values, float [5]; NaN where there is none."""
+        table = torch.stack(self.rows).double()  # [steps, 5]
+        return table.masked_fill(~table.isfinite(), math.nan).nanmean(dim=0)
+
+
+@torch.no_grad()
+def assignment_entropy(soft: Tensor) -> Tensor:
+    """Entropy of each patch over the groups, mean, as a share of the highest possible, float [].
+
+    Args:
+        soft: assignment, [B, G, N], adding up to 1 over the groups.
+    """
+    soft = soft.float()
+    entropy = -(soft * soft.clamp_min(1e-12).log()).sum(dim=1).mean()
+    return entropy / math.log(max(soft.shape[1], 2))
+
+
+@torch.no_grad()
+def groups_used(soft: Tensor) -> Tensor:
+    """Mean number of groups of an image that have the most of some patch, float [].
+
+    Args:
+        soft: assignment, [B, G, N].
+    """
+    winner = soft.argmax(dim=1)  # [B, N]
+    used = torch.zeros(soft.shape[:2], device=soft.device).scatter(1, winner, 1.0)
+    return used.sum(dim=1).mean()
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Most bytes that were in use at once: on a GPU the tensors', else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows does not tell in this way
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.amp import GradScaler
 
+from ovseg.data.dataset.index import open_index
 from ovseg.errors import DataError, RecipeError, UsageError
-from ovseg.training.checkpoints import CheckpointFolder
+from ovseg.training.checkpoint import CheckpointFolder
+from ovseg.training.optim import load_scaler, scaler_tensors
 from ovseg.training.run import train
 from tests.training.runs import finish, kill_after, log_of, recipe, start, steps_logged
 
@@ -156,16 +159,16 @@ def test_a_checkpoint_of_a_run_segments(whole: Path) -> None:
 def test_no_space_left_keeps_what_is_there(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ovseg.training import saving
+    from ovseg.training import saver
 
-    real = saving.write_tensors
+    real = saver.write_tensors
 
     def full(path: Path, tensors: dict) -> None:
         if "step-00000006" in str(path):
             raise OSError(28, "No space left on device")
         real(path, tensors)
 
-    monkeypatch.setattr(saving, "write_tensors", full)
+    monkeypatch.setattr(saver, "write_tensors", full)
     with pytest.raises(DataError, match=r"No space left on device.*--resume auto"):
         train(recipe(scenes), tmp_path, resume="auto")
     saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
@@ -175,7 +178,7 @@ def test_no_space_left_keeps_what_is_there(
 def test_a_log_that_cannot_grow_ends_the_run_with_one_line(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ovseg.training.records import JsonLines
+    from ovseg.training.log import JsonLines
 
     real = JsonLines.append
 
@@ -189,3 +192,45 @@ def test_a_log_that_cannot_grow_ends_the_run_with_one_line(
         train(recipe(scenes), tmp_path)
     assert "log.jsonl: cannot be written: No space left on device; go on" in str(caught.value)
     assert train(recipe(scenes), tmp_path, resume="auto").steps == 8
+
+
+def test_a_train_state_of_version_0_1_goes_on(scenes: Path, tmp_path: Path) -> None:
+    """In float16, whose loss scale torch's scaler has taken over; one step before was skipped."""
+    before = Path(__file__).parent / "data" / "train-state"
+    folder = tmp_path / "checkpoints" / "step-00000020"
+    shutil.copytree(before / "step-00000020", folder)
+    state = json.loads((folder / "state.json").read_text())
+    assert state["loss_scale"] == 1.0  # a field that nothing ever read
+    state["fingerprint"] = open_index((str(scenes),)).fingerprint()  # as this Pillow writes JPEGs
+    (folder / "state.json").write_text(json.dumps(state))
+    target = recipe(
+        scenes,
+        "train.precision=fp16",
+        "model.projector_width=16",
+        "model.embedding_width=8",
+        "schedule.max_steps=24",
+    )
+    assert train(target, tmp_path, resume="auto").skipped == 15
+    expected = {
+        line["step"]: line
+        for line in map(json.loads, (before / "log.jsonl").read_text().splitlines())
+    }
+    found = log_of(tmp_path)
+    assert [line["step"] for line in found] == [21, 22, 23, 24]
+    for line in found:
+        for name in ("loss", "contrastive", "entity", "mask", "scale", "learning_rate"):
+            assert line[name] == pytest.approx(expected[line["step"]][name], rel=5e-2), name
+    own = load_file(tmp_path / "checkpoints" / "step-00000024" / "process-0.safetensors")
+    assert (own["loss_scale.scale"].item(), own["loss_scale.good"].item()) == (2.0, 4.0)
+
+
+def test_a_loss_scale_goes_on() -> None:
+    scaler, later = (GradScaler("cpu", enabled=True) for _ in range(2))
+    load_scaler(scaler, {"scale": torch.tensor(64.0), "good": torch.tensor(1999.0)})
+    assert scaler.scale(torch.tensor(2.0)) == 128
+    load_scaler(later, scaler_tensors(scaler))
+    assert later.scale(torch.tensor(2.0)) == 128
+    assert scaler_tensors(later) == scaler_tensors(scaler)
+    off = GradScaler("cpu", enabled=False)
+    load_scaler(off, scaler_tensors(scaler))
+    assert scaler_tensors(off) == {} and off.scale(torch.tensor(2.0)) == 2

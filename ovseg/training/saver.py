@@ -10,21 +10,26 @@ from ovseg.config.dump import to_values
 from ovseg.distributed import HostChannel
 from ovseg.errors import DataError, ModelError, OvsegError, UsageError
 from ovseg.models.checkpoint import load_state, write_checkpoint
-from ovseg.training.checkpoints import (
+from ovseg.training.checkpoint import (
     CheckpointFolder,
-    RunState,
-    read_state,
+    CheckpointMeta,
+    check_same_run,
+    not_written,
+    read_meta,
     read_tensors,
-    write_state,
+    write_meta,
     write_tensors,
-    written,
 )
-from ovseg.training.observer import Observer
-from ovseg.training.optimizer_state import load_optimizer, optimizer_tensors
-from ovseg.training.resuming import check_same_run
+from ovseg.training.faults import Faults
+from ovseg.training.log import Observer
+from ovseg.training.optim import (
+    load_optimizer,
+    load_scaler,
+    optimizer_tensors,
+    scaler_tensors,
+)
 from ovseg.training.rng import RngState, rng_state, set_rng_state
-from ovseg.training.trainee import Trainee
-from ovseg.training.troubles import Troubles
+from ovseg.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -37,23 +42,23 @@ class Saver:
 
     def __init__(
         self,
-        trainee: Trainee,
+        state: TrainState,
         output: Path,
         channel: HostChannel,
-        troubles: Troubles,
+        faults: Faults,
         observer: Observer,
     ) -> None:
-        self.trainee = trainee
+        self.state = state
         self.output = output
         self.channel = channel
-        self.troubles = troubles
+        self.faults = faults
         self.observer = observer
-        self.rank = trainee.group.rank
-        self.folder = CheckpointFolder(output / "checkpoints", trainee.recipe.train.keep_last)
+        self.rank = state.group.rank
+        self.folder = CheckpointFolder(output / "checkpoints", state.recipe.train.keep_last)
         self.best: float | None = None
         self.best_step = 0
         self.saved_step = 0
-        self._noise: RngState | None = None
+        self._rng: RngState | None = None
 
     def resume(self, mode: str) -> int:
         """Put back the newest complete checkpoint; returns the steps that it had done.
@@ -84,7 +89,7 @@ class Saver:
         path = self.folder.path_of(step)
         self._writing(path, lambda: self._only_first(lambda: self._begin(step)))
         temporary = self.folder.folder / f".step-{step:08d}.tmp"
-        counts = self.channel.gather(self.troubles.unreadable_in_a_row)
+        counts = self.channel.gather(self.faults.unreadable_in_a_row)
         self._writing(path, lambda: self._write(temporary, step, counts))
         self._writing(path, lambda: self._only_first(lambda: self._finish(step, temporary)))
         self.saved_step = step
@@ -106,41 +111,41 @@ class Saver:
 
     def _write_model(self, path: Path) -> None:
         """Write the model as a checkpoint that `ovseg segment` takes."""
-        trainee = self.trainee
+        state = self.state
         write_checkpoint(
             path,
-            trainee.model.state_dict(),
-            trainee.recipe,
-            tokenizer=trainee.texts.files,
+            state.model.state_dict(),
+            state.recipe,
+            tokenizer=state.texts.files,
             description="OVSegmentor, trained by ovseg pretrain",
         )
 
-    def restore_noise(self) -> None:
+    def restore_rng(self) -> None:
         """Let random numbers go on where the checkpoint left them."""
-        if self._noise is not None:
-            set_rng_state(self.trainee.device, self._noise)
+        if self._rng is not None:
+            set_rng_state(self.state.device, self._rng)
 
     def _begin(self, step: int) -> None:
         self.folder.begin(step)
 
     def _write(self, folder: Path, step: int, counts: list[int]) -> None:
-        trainee = self.trainee
-        noise = rng_state(trainee.device)
+        state = self.state
+        rng = rng_state(state.device)
         own = {
-            "host": noise.host,
-            **{f"loss_scale.{k}": v for k, v in trainee.loss_scale.state().items()},
+            "host": rng.host,
+            **{f"loss_scale.{k}": v for k, v in scaler_tensors(state.scaler).items()},
         }
-        if noise.device is not None:
-            own["device"] = noise.device
+        if rng.device is not None:
+            own["device"] = rng.device
         write_tensors(folder / f"process-{self.rank}.safetensors", own)
         if self.rank != 0:
             return
         self._write_model(folder / "model.safetensors")
-        moments = optimizer_tensors(trainee.model, trainee.updater.optimizer)
+        moments = optimizer_tensors(state.model, state.updater.optimizer)
         write_tensors(folder / "optimizer.safetensors", moments)
-        if trainee.momentum is not None:
-            write_tensors(folder / "momentum.safetensors", trainee.momentum.encoder.state_dict())
-        write_state(folder, self._state(step, counts))
+        if state.momentum is not None:
+            write_tensors(folder / "momentum.safetensors", state.momentum.encoder.state_dict())
+        write_meta(folder, self._meta(step, counts))
 
     def _finish(self, step: int, temporary: Path) -> None:
         self.observer.saved(self.folder.finish(step, temporary))
@@ -156,7 +161,7 @@ class Saver:
             try:
                 act()
             except (OSError, ModelError, SafetensorError) as error:
-                raise written(path, error) from error
+                raise not_written(path, error) from error
 
         try:
             self.channel.together(attempt)
@@ -164,65 +169,61 @@ class Saver:
             self.folder.discard(int(path.name[-8:]) if path.name.startswith("step-") else 0)
             raise
 
-    def _state(self, step: int, counts: list[int]) -> RunState:
-        trainee, troubles = self.trainee, self.troubles
-        return RunState(
+    def _meta(self, step: int, counts: list[int]) -> CheckpointMeta:
+        state, faults = self.state, self.faults
+        return CheckpointMeta(
             step=step,
-            epoch=step // trainee.epoch_steps,
-            position=step % trainee.epoch_steps * trainee.share.total,
-            seed=trainee.recipe.train.seed,
-            world_size=trainee.group.size,
-            global_batch=trainee.share.total,
-            fingerprint=trainee.source.fingerprint,
-            recipe=to_values(trainee.recipe),
+            epoch=step // state.epoch_steps,
+            position=step % state.epoch_steps * state.share.total,
+            seed=state.recipe.train.seed,
+            world_size=state.group.size,
+            global_batch=state.share.total,
+            fingerprint=state.source.fingerprint,
+            recipe=to_values(state.recipe),
             best=self.best,
             best_step=self.best_step,
-            skipped=troubles.skipped,
-            skipped_in_a_row=troubles.skipped_in_a_row,
-            unreadable=dict(troubles.unreadable),
+            skipped=faults.skipped,
+            skipped_in_a_row=faults.skipped_in_a_row,
+            unreadable=dict(faults.unreadable),
             unreadable_in_a_row=counts,
         )
 
     def _load(self, path: Path) -> int:
-        trainee = self.trainee
-        state = read_state(path)
-        check_same_run(
-            state, trainee.recipe, trainee.share.total, trainee.source.fingerprint, str(path)
-        )
-        load_state(trainee.model, read_tensors(path / "model.safetensors"), str(path))
+        state = self.state
+        meta = read_meta(path)
+        check_same_run(meta, state.recipe, state.share.total, state.source.fingerprint, str(path))
+        load_state(state.model, read_tensors(path / "model.safetensors"), str(path))
         moments = path / "optimizer.safetensors"
-        load_optimizer(
-            trainee.model, trainee.updater.optimizer, read_tensors(moments), str(moments)
-        )
-        if trainee.momentum is not None:
+        load_optimizer(state.model, state.updater.optimizer, read_tensors(moments), str(moments))
+        if state.momentum is not None:
             tensors = read_tensors(path / "momentum.safetensors")
-            load_state(trainee.momentum.encoder, tensors, str(path))
-        self._load_own(path, state)
-        self.best, self.best_step = state.best, state.best_step
-        troubles = self.troubles
-        troubles.skipped, troubles.skipped_in_a_row = state.skipped, state.skipped_in_a_row
+            load_state(state.momentum.encoder, tensors, str(path))
+        self._load_own(path, meta)
+        self.best, self.best_step = meta.best, meta.best_step
+        faults = self.faults
+        faults.skipped, faults.skipped_in_a_row = meta.skipped, meta.skipped_in_a_row
         if self.rank == 0:
-            troubles.unreadable.update(state.unreadable)
-        return state.step
+            faults.unreadable.update(meta.unreadable)
+        return meta.step
 
-    def _load_own(self, path: Path, state: RunState) -> None:
+    def _load_own(self, path: Path, meta: CheckpointMeta) -> None:
         """What each process has of its own."""
-        trainee, rank = self.trainee, self.rank
-        if state.world_size != trainee.group.size:
+        state, rank = self.state, self.rank
+        if meta.world_size != state.group.size:
             _log.warning(
                 "%s was written by %d processes, now there are %d: the order of the data stays, "
                 "the noise of drop path and dropout does not",
                 path,
-                state.world_size,
-                trainee.group.size,
+                meta.world_size,
+                state.group.size,
             )
-        if rank < state.world_size:
+        if rank < meta.world_size:
             own = read_tensors(path / f"process-{rank}.safetensors")
             scale = {k.removeprefix("loss_scale."): v for k, v in own.items() if "." in k}
-            trainee.loss_scale.load(scale)
-            if state.world_size == trainee.group.size:
-                self._noise = RngState(own["host"], own.get("device"))
-                self.troubles.unreadable_in_a_row = state.unreadable_in_a_row[rank]
+            load_scaler(state.scaler, scale)
+            if meta.world_size == state.group.size:
+                self._rng = RngState(own["host"], own.get("device"))
+                self.faults.unreadable_in_a_row = meta.unreadable_in_a_row[rank]
 
 
 def _make_writable(folder: Path) -> None:

@@ -11,25 +11,31 @@ from typing import TYPE_CHECKING, Any
 from ovseg.version import __version__
 
 if TYPE_CHECKING:
-    from ovseg.api import build_dataset, evaluate, export_model, segment
+    from ovseg.api import build_dataset, evaluate, export_model, plan_pretraining, pretrain, segment
     from ovseg.data.class_list import ClassList
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.evaluation.result import EvaluationResult
     from ovseg.inference.options import Options
     from ovseg.inference.segmentation import Segmentation
     from ovseg.inference.segmenter import Segmenter
+    from ovseg.training.plan import Plan
+    from ovseg.training.run import TrainingResult
 
 __all__ = [
     "ClassList",
     "DatasetSummary",
     "EvaluationResult",
     "Options",
+    "Plan",
     "Segmentation",
     "Segmenter",
+    "TrainingResult",
     "__version__",
     "build_dataset",
     "evaluate",
     "export_model",
+    "plan_pretraining",
+    "pretrain",
     "segment",
 ]
 
@@ -38,11 +44,15 @@ _HOMES = {
     "DatasetSummary": "ovseg.data.dataset.folder",
     "EvaluationResult": "ovseg.evaluation.result",
     "Options": "ovseg.inference.segmenter",
+    "Plan": "ovseg.training.plan",
     "Segmentation": "ovseg.inference.segmentation",
     "Segmenter": "ovseg.inference.segmenter",
+    "TrainingResult": "ovseg.training.run",
     "build_dataset": "ovseg.api",
     "evaluate": "ovseg.api",
     "export_model": "ovseg.api",
+    "plan_pretraining": "ovseg.api",
+    "pretrain": "ovseg.api",
     "segment": "ovseg.api",
 }
 

@@ -5,12 +5,13 @@ Each puts together what lies below it and returns a typed result; nothing is pri
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ovseg.errors import UsageError
 
 if TYPE_CHECKING:
     from ovseg.config.dataset import DatasetRecipe
+    from ovseg.config.schema import Recipe
     from ovseg.data.class_list import ClassList
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.data.workers import Progress
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from ovseg.inference.inputs import ImageLike
     from ovseg.inference.segmentation import Segmentation
     from ovseg.models.interface import SegmentationModel
+    from ovseg.training.log import Observer
+    from ovseg.training.plan import Plan
+    from ovseg.training.run import TrainingResult
 
 
 def segment(
@@ -206,3 +210,101 @@ def export_model(
     on_step(f"loading {model}")
     loaded = load_model(model, "cpu", in_torch=True)
     return export_loaded(loaded, Path(output), options, on_step)
+
+
+def pretrain(
+    recipe: "str | Path | Recipe",
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: Literal["never", "auto"] = "never",
+    data_root: str | Path | None = None,
+    observer: "Observer | None" = None,
+) -> "TrainingResult":
+    """Train a model on image-caption pairs, as a recipe says.
+
+    In processes that `accelerate launch` or torchrun has started, each takes its share of every
+    batch; all get the same result, and the first one writes. SIGTERM and SIGUSR1 save at the next
+    step and end the training.
+
+    Args:
+        recipe: a recipe's name, such as `cc4m`, a TOML file, or a recipe.
+        output: the run's folder; `runs/RECIPE` by default. It gets checkpoints, a log, overlays,
+            `last.safetensors`, and `best.safetensors` if the recipe names an evaluation.
+        overrides: `section.key=value` each, in TOML's syntax; for recipes by name or file.
+        resume: `auto` goes on from the newest complete checkpoint in `output`, if there is one;
+            `never` wants none there.
+        data_root: folder of the set that `train.evaluate_on` names, for a score after each epoch.
+        observer: told what happens; every method is called in the first process only.
+
+    Returns:
+        Steps done, the signal that asked to stop, if one did, and the best mIoU, 0..1.
+
+    Raises:
+        RecipeError: the recipe is wrong, with one problem per mistake, or is not the checkpoint's.
+        UsageError: `output` holds a run, or the evaluation's set is not given.
+        DataError: data or checkpoints are missing, damaged or cannot be written.
+        DivergedError: too many steps in a row were not finite.
+        PeerError: another process has raised one of these.
+    """
+    from ovseg.evaluation.epochs import epoch_evaluation
+    from ovseg.training.run import train
+
+    loaded = _recipe_of(recipe, overrides)
+    if output is None:
+        output = Path("runs") / (Path(recipe).stem if isinstance(recipe, str | Path) else "recipe")
+    evaluate = epoch_evaluation(loaded.train.evaluate_on, _path(data_root))
+    return train(loaded, Path(output), resume=resume, evaluate=evaluate, observer=observer)
+
+
+def plan_pretraining(
+    recipe: "str | Path | Recipe", overrides: Sequence[str] = (), processes: int = 1
+) -> "Plan":
+    """What `pretrain` would do: steps, samples, FLOPs, bytes of memory, seconds.
+
+    Args:
+        recipe, overrides: as for `pretrain`.
+        processes: how many devices like this machine's share the run.
+
+    Raises:
+        RecipeError, DataError: what would stop the run.
+    """
+    from ovseg.training.plan import plan_run
+
+    return plan_run(_recipe_of(recipe, overrides), processes)
+
+
+def check_pretraining(
+    recipe: "str | Path | Recipe",
+    overrides: Sequence[str] = (),
+    processes: int = 1,
+    data_root: str | Path | None = None,
+) -> None:
+    """Find at once what would stop every process of `pretrain`; builds no model.
+
+    Args:
+        recipe, overrides, data_root: as for `pretrain`.
+        processes: how many will share the run.
+
+    Raises:
+        RecipeError, UsageError, DataError: as `pretrain`.
+    """
+    from ovseg.evaluation.epochs import epoch_evaluation
+    from ovseg.training.feed.source import open_source, share_of
+
+    loaded = _recipe_of(recipe, overrides)
+    epoch_evaluation(loaded.train.evaluate_on, _path(data_root))
+    open_source(loaded).steps_per_epoch(loaded, share_of(loaded, 0, processes))
+
+
+def _recipe_of(recipe: "str | Path | Recipe", overrides: Sequence[str]) -> "Recipe":
+    from ovseg.config.load import load_recipe
+
+    if isinstance(recipe, str | Path):
+        return load_recipe(recipe, overrides)
+    if overrides:
+        raise UsageError("overrides are for recipes by name: change this one when it is loaded")
+    return recipe
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -2,17 +2,15 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ovseg.errors import RecipeError, UsageError
 from ovseg_cli.console import stderr, stdout
 
 if TYPE_CHECKING:
-    from ovseg.config.schema import Recipe
-    from ovseg.training.log import Evaluate
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
 
@@ -58,30 +56,24 @@ def pretrain(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """See EXAMPLES, which typer shows."""
-    from ovseg.config.load import load_recipe
+    from ovseg import api
     from ovseg_cli.launching import STOPPED, leave
+    from ovseg_cli.training_view import TrainingView
 
-    loaded = load_recipe(recipe, set_ or [])
+    changes = set_ or []
     folder = output or Path("runs") / Path(recipe).stem
     if dry_run:
-        _show_plan(loaded, num_processes, as_json)
+        _show_plan(api.plan_pretraining(recipe, changes, num_processes), as_json)
         return
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        _check_before_launch(loaded, num_processes, data_root)
-        raise typer.Exit(_launch(recipe, set_ or [], folder, num_processes, resume, data_root))
-    outcome = _train(loaded, folder, resume, data_root)
+        api.check_pretraining(recipe, changes, num_processes, data_root)
+        raise typer.Exit(_launch(recipe, changes, folder, num_processes, resume, data_root))
+    with TrainingView() as view:
+        result = api.pretrain(recipe, folder, changes, resume, data_root, view)
     if int(os.environ.get("RANK", "0")) == 0:
-        _show_outcome(outcome, as_json)
-    if outcome.signal:
+        _show_result(result, as_json)
+    if result.signal:
         raise typer.Exit(leave(STOPPED, agreed=True))
-
-
-def _check_before_launch(recipe: "Recipe", num_processes: int, data_root: Path | None) -> None:
-    """What would stop every process says so once, here."""
-    from ovseg.training.feed.source import open_source, share_of
-
-    _evaluation(recipe, data_root)
-    open_source(recipe).steps_per_epoch(recipe, share_of(recipe, 0, num_processes))
 
 
 def _launch(
@@ -102,40 +94,9 @@ def _launch(
     return launch(num_processes, arguments)
 
 
-def _train(
-    recipe: "Recipe", output: Path, resume: Literal["never", "auto"], data_root: Path | None
-) -> "TrainingResult":
-    from ovseg.training.run import train
-    from ovseg_cli.training_view import TrainingView
-
-    evaluate = _evaluation(recipe, data_root)
-    with TrainingView() as view:
-        return train(recipe, output, resume=resume, evaluate=evaluate, observer=view)
-
-
-def _evaluation(recipe: "Recipe", data_root: Path | None) -> "Evaluate | None":
-    """What scores the model after each epoch; None if the recipe names nothing."""
-    name = recipe.train.evaluate_on
-    if not name:
-        return None
-    if data_root is None:
-        raise UsageError(
-            f"train.evaluate_on is {name!r}: give its folder with --data-root, or switch the "
-            "evaluation off with --set train.evaluate_on="
-        )
-    try:
-        from ovseg_cli.epoch_evaluation import evaluation_of
-    except ImportError as error:
-        raise RecipeError("this installation has no evaluation: set train.evaluate_on=") from error
-    return evaluation_of(name, data_root)
-
-
-def _show_plan(recipe: "Recipe", num_processes: int, as_json: bool) -> None:
-    from ovseg.training.plan import plan_run
-
-    plan = plan_run(recipe, num_processes)
+def _show_plan(plan: "Plan", as_json: bool) -> None:
     if as_json:
-        stdout().print_json(json.dumps(_plan_values(plan)))
+        stdout().print_json(json.dumps(asdict(plan)))
         return
     pairs = "a stream" if plan.pairs is None else f"{plan.pairs:,} pairs"
     lines = [
@@ -157,12 +118,6 @@ def _rates(plan: "Plan") -> str:
     return f"{warm if schedule.warmup_steps else ''}{schedule.peak:.3g}, then to {schedule.end:.3g}"
 
 
-def _plan_values(plan: "Plan") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(plan)
-
-
 def _duration(seconds: float) -> str:
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * length:
@@ -170,18 +125,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _show_outcome(outcome: "TrainingResult", as_json: bool) -> None:
+def _show_result(result: "TrainingResult", as_json: bool) -> None:
     if as_json:
-        values = {**outcome.__dict__, "output": str(outcome.output)}
+        values = {**result.__dict__, "output": str(result.output)}
         stdout().print_json(json.dumps(values))
         return
-    if outcome.signal:
-        text = (
-            f"stopped by signal {outcome.signal} after step {outcome.steps}; --resume auto goes on"
-        )
+    if result.signal:
+        text = f"stopped by signal {result.signal} after step {result.steps}; --resume auto goes on"
         stderr().print(text)
         return
-    best = "" if outcome.best is None else f", best mIoU {outcome.best:.1%}"
-    stdout().print(
-        f"{outcome.steps} steps{best}: {outcome.output}/last.safetensors", soft_wrap=True
-    )
+    best = "" if result.best is None else f", best mIoU {result.best:.1%}"
+    stdout().print(f"{result.steps} steps{best}: {result.output}/last.safetensors", soft_wrap=True)

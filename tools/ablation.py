@@ -28,17 +28,17 @@ from torch.nn import functional
 from ovseg.config.load import load_recipe
 from ovseg.config.schema import Recipe
 from ovseg.data.images import decode
+from ovseg.evaluation.epochs import evaluate_trained
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.files import write_text
 from ovseg.models.checkpoint import write_checkpoint
 from ovseg.models.ovsegmentor.predictor import Predictor, read_model
 from ovseg.training.feed.source import open_source
 from ovseg.training.feed.vocabulary import build_tokenizer
+from ovseg.training.log import LogLine, Observer
 from ovseg.training.run import train
 from ovseg.training.start import build_model
 from ovseg.training.step import normalised
-from ovseg_cli.epoch_evaluation import result_of
-from ovseg_cli.training_view import TrainingView
 
 LOSSES = ("untrained", "contrastive", "entity", "mask")
 BINDINGS = ("released", "slot")
@@ -67,6 +67,15 @@ class Set:
     name: str
     folder: Path
     split: str | None = None
+
+
+class Lines(Observer):
+    """Shows a run as plain lines."""
+
+    def logged(self, line: LogLine) -> None:
+        losses = ("loss", "contrastive", "entity", "mask")
+        shown = "  ".join(f"{name} {getattr(line, name)}" for name in losses)
+        print(f"step {line.step}  {shown}", file=sys.stderr)
 
 
 def main() -> int:
@@ -145,8 +154,8 @@ def trained(cell: Cell, options: argparse.Namespace, folder: Path) -> bool:
     """Train a cell unless that is done; False if asked to stop."""
     if (folder / "last.safetensors").is_file():
         return True
-    with TrainingView() as view:
-        return not train(recipe_of(cell, options), folder, resume="auto", observer=view).signal
+    done = train(recipe_of(cell, options), folder, resume="auto", observer=Lines())
+    return not done.signal
 
 
 def untrained(cell: Cell, options: argparse.Namespace) -> Path:
@@ -185,10 +194,10 @@ def score(path: Path, sets: list[Set]) -> dict[str, float]:
     """mIoU on each set, and how well images as wholes tell what is in them."""
     model = read_model(path)
     scores = {PRESENCE: presence(model, sets[0])}
-    return scores | {
-        each.name: result_of(model, each.name, each.folder, each.split, SCORED).scores.mean_iou
-        for each in sets
-    }
+    for each in sets:
+        found = evaluate_trained(model, each.name, each.folder, each.split, SCORED)
+        scores[each.name] = found.scores.mean_iou
+    return scores
 
 
 @torch.inference_mode()

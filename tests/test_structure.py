@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MOST_LINES = 450
+MOST_ALIKE = 2
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -38,6 +40,12 @@ def test_no_file_is_long() -> None:
     files = python_files("ovseg", "ovseg_cli", "tools", "tests")
     lines = {str(p.relative_to(ROOT)): len(p.read_text("utf-8").splitlines()) for p in files}
     assert {path: count for path, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_no_file_name_occurs_often() -> None:
+    names = Counter(path.name for path in python_files("ovseg", "ovseg_cli"))
+    del names["__init__.py"]
+    assert {name: count for name, count in names.items() if count > MOST_ALIKE} == {}
 
 
 def test_the_terminal_belongs_to_the_command_line() -> None:

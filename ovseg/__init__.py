@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.evaluation.result import EvaluationResult
+    from ovseg.export.export import ExportResult
     from ovseg.inference.options import Options
     from ovseg.inference.segmentation import Segmentation
     from ovseg.inference.segmenter import Segmenter
@@ -25,6 +26,7 @@ __all__ = [
     "ClassList",
     "DatasetSummary",
     "EvaluationResult",
+    "ExportResult",
     "Options",
     "Plan",
     "Segmentation",
@@ -43,6 +45,7 @@ _HOMES = {
     "ClassList": "ovseg.data.class_list",
     "DatasetSummary": "ovseg.data.dataset.folder",
     "EvaluationResult": "ovseg.evaluation.result",
+    "ExportResult": "ovseg.export.export",
     "Options": "ovseg.inference.segmenter",
     "Plan": "ovseg.training.plan",
     "Segmentation": "ovseg.inference.segmentation",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.data.workers import Progress
     from ovseg.evaluation.result import EvaluationResult
-    from ovseg.export.export import Exported
+    from ovseg.export.export import ExportResult
     from ovseg.inference.inputs import ImageLike
     from ovseg.inference.segmentation import Segmentation
     from ovseg.models.interface import SegmentationModel
@@ -173,7 +173,7 @@ def export_model(
     hub_layout: bool = False,
     images: Sequence[str] = (),
     on_step: "Callable[[str], None]" = lambda _: None,
-) -> "Exported":
+) -> "ExportResult":
     """Export a model to a folder that runs without torch, and prove that it gives the same labels.
 
     The written graphs are read back and compared with the model on photos. Nothing appears at
@@ -189,6 +189,10 @@ def export_model(
         images: files, folders or globs to verify and calibrate with; photos of the package if there
             are none.
         on_step: told what is being done.
+
+    Returns:
+        The folder, sizes of its files in bytes, and what verifying measured: labels that agree as
+        shares in 0..1, differences of scores, and times in seconds.
 
     Raises:
         UsageError: options that do not go together, or `output` is something else than an export.

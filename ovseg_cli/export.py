@@ -11,7 +11,7 @@ from ovseg_cli.console import print_warning, stderr, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ovseg.export.export import Exported
+    from ovseg.export.export import ExportResult
 
 EXAMPLES = """
 Export a model to a folder that runs without torch, and prove that it gives the same labels.
@@ -78,7 +78,7 @@ def export(
     _print_summary(done)
 
 
-def _values(done: "Exported") -> dict[str, Any]:
+def _values(done: "ExportResult") -> dict[str, Any]:
     return {
         "folder": str(done.folder),
         "files": done.files,
@@ -87,7 +87,7 @@ def _values(done: "Exported") -> dict[str, Any]:
     }
 
 
-def _table(done: "Exported") -> "Table":
+def _table(done: "ExportResult") -> "Table":
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -109,7 +109,7 @@ def _table(done: "Exported") -> "Table":
     return table
 
 
-def _print_summary(done: "Exported") -> None:
+def _print_summary(done: "ExportResult") -> None:
     from ovseg.download import show_size
 
     if done.quantisation:

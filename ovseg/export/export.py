@@ -67,7 +67,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export left behind.
 
     Attributes:
@@ -100,7 +100,7 @@ def export_loaded(
     output: Path,
     options: ExportOptions,
     on_step: Callable[[str], None] = lambda _: None,
-) -> Exported:
+) -> ExportResult:
     """Export a model at hand, and verify it; it is brought to the CPU and to float32.
 
     Nothing appears at `output` before the export is verified; one that was there is then replaced.
@@ -124,7 +124,7 @@ def export_loaded(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-    return Exported(output, files, report, quantisation)
+    return ExportResult(output, files, report, quantisation)
 
 
 def describe(

@@ -7,13 +7,12 @@ that ovseg can run also go through a `Segmenter` from image file to label map.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -244,8 +243,8 @@ class Verifier:
                 image.shape[1],
                 difference=float(apart.max()),
                 agreement=float((wanted.labels == found.labels).mean()),
-                seconds=_seconds(theirs, image, classes, self._options),
-                model_seconds=_seconds(ours, image, classes, self._options),
+                seconds=timed(partial(theirs.segment, image, classes, self._options)),
+                model_seconds=timed(partial(ours.segment, image, classes, self._options)),
             )
 
     def _end_to_end(self, graph: Runtime) -> Iterator[Row]:
@@ -268,7 +267,7 @@ class Verifier:
                 difference=float(apart.max()),
                 agreement=float((wanted.labels == labels).mean()),
                 seconds=timed(run),
-                model_seconds=_seconds(segmenter, image, self._vocabulary, options),
+                model_seconds=timed(partial(segmenter.segment, image, self._vocabulary, options)),
             )
 
     def _photo(self, image: Pixels) -> dict[str, np.ndarray]:
@@ -292,15 +291,11 @@ def _known(model: SegmentationModel, classes: ClassList) -> ClassList:
     return ClassList.of([name for name in classes.names if name not in unknown])
 
 
-def _seconds(segmenter: Segmenter, image: Pixels, classes: ClassList, options: Options) -> float:
-    return timed(lambda: segmenter.segment(image, classes, options))
-
-
 def _images(paths: Sequence[Path]) -> Iterator[tuple[str, Pixels]]:
     if paths:
         yield from ((path.name, read_image(path)) for path in paths)
         return
-    folder = files("ovseg.export").joinpath("images")
+    folder = files("ovseg.export") / "images"
     for name in BUNDLED:
-        coded = np.frombuffer(folder.joinpath(name).read_bytes(), np.uint8)
-        yield name, cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        with as_file(folder / name) as path:
+            yield name, read_image(path)

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("onnx", reason="exporting needs onnx")
 pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
 
-from ovseg.export.export import Exported, ExportOptions, export_loaded
+from ovseg.export.export import ExportOptions, ExportResult, export_loaded
 from ovseg.models.starter.model import StarterModel
 from tests.conftest import ROOT
 from tests.export.models import tiny_predictor
@@ -26,7 +26,7 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def starter_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def starter_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """The built-in model as ONNX, laid out for the hub, with its graph for whole photos."""
     folder = tmp_path_factory.mktemp("starter") / "export"
     options = ExportOptions(images=ONE, end_to_end=True, hub_layout=True)
@@ -34,19 +34,19 @@ def starter_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.fixture(scope="session")
-def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """A tiny OVSegmentor as ONNX."""
     folder = tmp_path_factory.mktemp("tiny") / "export"
     return export_loaded(tiny_predictor(), folder, ExportOptions(images=ONE))
 
 
 @pytest.fixture
-def starter_folder(starter_export: Exported) -> Path:
+def starter_folder(starter_export: ExportResult) -> Path:
     """Where the built-in model was exported to."""
     return starter_export.folder
 
 
 @pytest.fixture
-def tiny_folder(tiny_export: Exported) -> Path:
+def tiny_folder(tiny_export: ExportResult) -> Path:
     """Where the tiny OVSegmentor was exported to."""
     return tiny_export.folder

@@ -15,7 +15,7 @@ import ovseg
 from ovseg.data.images import read_image
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.export import writers
-from ovseg.export.export import Exported, ExportOptions, export_loaded
+from ovseg.export.export import ExportOptions, ExportResult, export_loaded
 from ovseg.export.graphs import Found
 from ovseg.export.quantise import WEIGHTS_ALONE, quantise_image
 from ovseg.export.source import source_of
@@ -75,7 +75,7 @@ def test_nothing_in_the_folders_is_a_pickle(starter_folder: Path, tiny_folder: P
                 assert path.read_bytes()[:1] != b"\x80"  # a pickle's first opcode
 
 
-def test_the_description_pins_versions_and_hashes(tiny_export: Exported) -> None:
+def test_the_description_pins_versions_and_hashes(tiny_export: ExportResult) -> None:
     described = json.loads((tiny_export.folder / "export.json").read_text())
     assert described["opset"] == OPSET
     assert {"ovseg", "torch", "onnx", "onnxruntime", "python"} <= set(described["versions"])
@@ -192,7 +192,7 @@ def test_int8_keeps_eight_bit_weights(tiny_folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("written")
 def test_int8_passes_the_whole_verification(
-    tmp_path: Path, chelsea: Path, tiny_export: Exported
+    tmp_path: Path, chelsea: Path, tiny_export: ExportResult
 ) -> None:
     options = ExportOptions(format="onnx-int8", images=ONE, end_to_end=True, hub_layout=True)
     done = export_loaded(tiny_predictor(), tmp_path / "out", options)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ovseg.errors import ModelError, UsageError
-from ovseg.export.export import Exported
+from ovseg.export.export import ExportResult
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.exported import ExportedModel
 from ovseg.models.registry import load_model
@@ -170,7 +170,7 @@ def test_a_damaged_graph(copied: Path) -> None:
         load_model(copied).encode_image(np.zeros((1, 3, 32, 32), np.float32))
 
 
-def test_cached_embeddings_belong_to_one_export(tiny_export: Exported) -> None:
+def test_cached_embeddings_belong_to_one_export(tiny_export: ExportResult) -> None:
     exported = load_model(tiny_export.folder)
     assert isinstance(exported, ExportedModel)
     assert exported.card.content_hash != tiny_predictor().card.content_hash

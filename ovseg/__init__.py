@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 from ovseg.version import __version__
 
 if TYPE_CHECKING:
-    from ovseg.api import build_dataset, evaluate, export_model, plan_pretraining, pretrain, segment
+    from ovseg.api import (
+        build_dataset,
+        evaluate,
+        export_model,
+        plan_pretraining,
+        pretrain,
+        segment,
+        segment_files,
+    )
     from ovseg.data.class_list import ClassList
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.evaluation.result import EvaluationResult
     from ovseg.export.export import ExportResult
-    from ovseg.inference.options import Options
-    from ovseg.inference.segmentation import Segmentation
+    from ovseg.inference.protocol import Protocol
+    from ovseg.inference.result import Segmentation
     from ovseg.inference.segmenter import Segmenter
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
@@ -27,8 +35,8 @@ __all__ = [
     "DatasetSummary",
     "EvaluationResult",
     "ExportResult",
-    "Options",
     "Plan",
+    "Protocol",
     "Segmentation",
     "Segmenter",
     "TrainingResult",
@@ -39,6 +47,7 @@ __all__ = [
     "plan_pretraining",
     "pretrain",
     "segment",
+    "segment_files",
 ]
 
 _HOMES = {
@@ -46,9 +55,9 @@ _HOMES = {
     "DatasetSummary": "ovseg.data.dataset.folder",
     "EvaluationResult": "ovseg.evaluation.result",
     "ExportResult": "ovseg.export.export",
-    "Options": "ovseg.inference.segmenter",
     "Plan": "ovseg.training.plan",
-    "Segmentation": "ovseg.inference.segmentation",
+    "Protocol": "ovseg.inference.protocol",
+    "Segmentation": "ovseg.inference.result",
     "Segmenter": "ovseg.inference.segmenter",
     "TrainingResult": "ovseg.training.run",
     "build_dataset": "ovseg.api",
@@ -57,6 +66,7 @@ _HOMES = {
     "plan_pretraining": "ovseg.api",
     "pretrain": "ovseg.api",
     "segment": "ovseg.api",
+    "segment_files": "ovseg.api",
 }
 
 

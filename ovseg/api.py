@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ovseg.evaluation.result import EvaluationResult
     from ovseg.export.export import ExportResult
     from ovseg.inference.inputs import ImageLike
-    from ovseg.inference.segmentation import Segmentation
+    from ovseg.inference.result import Segmentation
+    from ovseg.inference.result_folder import SegmentedFiles
     from ovseg.models.interface import SegmentationModel
     from ovseg.training.log import Observer
     from ovseg.training.plan import Plan
@@ -41,7 +42,7 @@ def segment(
         classes: `cat,dog`, a list of names, or a `ClassList`; synonyms separated by `;`.
         model: a model's name, checkpoint or exported folder.
         device: as torch names it, or `auto`.
-        options: fields of `Options`, such as `background=False`.
+        options: fields of `Protocol`, such as `background=False`.
 
     Raises:
         OvsegError: the model or the image cannot be read, or the classes make no sense.
@@ -49,6 +50,45 @@ def segment(
     from ovseg.inference.segmenter import Segmenter
 
     return Segmenter.from_pretrained(model, device).segment(image, classes, **options)
+
+
+def segment_files(
+    images: Sequence[str],
+    classes: "str | Sequence[str] | ClassList",
+    model: str | Path = "starter",
+    device: str = "auto",
+    *,
+    output: Path | None = None,
+    save: Sequence[str] = (),
+    batch_size: int = 8,
+    **options: Any,
+) -> "SegmentedFiles":
+    """Segment many files; one that fails is reported and the others go on.
+
+    Args:
+        images: files, folders (searched in depth) and globs.
+        classes, model, device, options: as `segment` takes them.
+        output: folder for overlays and label maps; None for none.
+        save: what else to write there: `json`, `rle`, `logits`, `groups`.
+        batch_size: images worked on together.
+
+    Returns:
+        the results in order, computed as they are taken.
+
+    Raises:
+        OvsegError: no file was found, the model cannot be loaded, or an option makes no sense.
+    """
+    from ovseg.data.images import find_images
+    from ovseg.inference.protocol import own
+    from ovseg.inference.result_folder import ResultFolder, SegmentedFiles
+    from ovseg.inference.segmenter import Segmenter, as_class_list
+
+    paths = find_images(images)
+    folder = ResultFolder(output, save, paths) if output else None
+    protocol = own(**options)
+    segmenter = Segmenter.from_pretrained(model, device)
+    results = segmenter.segment_files(paths, as_class_list(classes), protocol, batch_size)
+    return SegmentedFiles(paths, results, folder)
 
 
 def evaluate(

@@ -293,3 +293,21 @@ def leave_processes() -> None:
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+@contextmanager
+def shared_threads(most: int) -> "Iterator[int]":
+    """Share torch's computing threads among at most so many worker threads; yields their number.
+
+    Several operations at once, on a thread each, finish sooner than one after the other on all
+    threads: nobody waits for the slowest share of each.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    workers = min(before, most)
+    torch.set_num_threads(max(before // workers, 1))
+    try:
+        yield workers
+    finally:
+        torch.set_num_threads(before)

@@ -14,9 +14,8 @@ from ovseg_cli.console import print_error, progress, stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
-    from ovseg.inference.options import Options
-    from ovseg.inference.segmentation import Segmentation
-    from ovseg.inference.segmenter import Segmenter
+    from ovseg.inference.result import Segmentation
+    from ovseg.inference.result_folder import SegmentedFile, SegmentedFiles
 
 FEW = 3
 
@@ -104,12 +103,7 @@ def segment(
         bool, typer.Option("--list-classes", help="Print the words the model knows, and stop.")
     ] = False,
 ) -> None:
-    from ovseg.data.images import find_images
-    from ovseg.inference.options import Options
-    from ovseg.inference.prompts import check_templates
-    from ovseg.inference.results import ResultFolder
-    from ovseg.inference.segmenter import Segmenter
-    from ovseg.inference.windows import parse_window
+    from ovseg.api import segment_files
 
     if list_classes:
         _print_words(model)
@@ -117,39 +111,42 @@ def segment(
     vocabulary = _class_list(classes, vocab)
     if not images:
         raise UsageError("no image given: ovseg segment photo.jpg --classes cat,dog")
-    paths = find_images(images)
-    folder = ResultFolder(output, save.split(",") if save else (), paths) if output else None
-    if save and folder is None:
+    if save and output is None:
         raise UsageError("--save needs a folder to write to: add --output FOLDER")
-    segmenter = Segmenter.from_pretrained(model, device)
-    options = Options(
+    segmented = segment_files(
+        images,
+        vocabulary,
+        model,
+        device,
+        output=output,
+        save=save.split(","),
+        batch_size=batch_size,
         background=background,
         threshold=threshold,
-        templates=check_templates(prompt) if prompt else None,
+        templates=prompt,
         short_side=short_side,
-        window=parse_window(window),
+        window=window,
         refine=refine,
     )
     failures = 0
     written: list[Path] = []
     # A bar and lines of results would write over each other on one terminal.
-    with_bar = (folder is not None and not (as_json or show)) or not sys.stdout.isatty()
-    for path, result in _results(segmenter, paths, vocabulary, options, batch_size, with_bar):
-        if result is None:
+    with_bar = (output is not None and not (as_json or show)) or not sys.stdout.isatty()
+    for found in _found(segmented, with_bar):
+        if found is None:
             failures += 1
             continue
-        files = folder.write(path, result) if folder else []
-        written += files
+        written += found.files
         if as_json:
-            print(json.dumps(_summary(path, result, files)), flush=True)
-        elif folder is None:
-            _print_table(path, result)
+            print(json.dumps(_summary(found)), flush=True)
+        elif output is None:
+            _print_table(found.path, found.result)
         if show:
-            _draw(result)
-    if folder is not None and not as_json:
-        _print_written(written, len(paths) - failures, output)
+            _draw(found.result)
+    if output is not None and not as_json:
+        _print_written(written, len(segmented.paths) - failures, output)
     if failures:
-        _stop_after_failures(failures, len(paths))
+        _stop_after_failures(failures, len(segmented.paths))
 
 
 def _class_list(classes: str | None, vocab: str | None) -> "ClassList":
@@ -164,24 +161,17 @@ def _class_list(classes: str | None, vocab: str | None) -> "ClassList":
     return ClassList.parse(classes)
 
 
-def _results(
-    segmenter: "Segmenter",
-    paths: list[Path],
-    classes: "ClassList",
-    options: "Options",
-    batch_size: int,
-    with_bar: bool,
-) -> Iterator[tuple[Path, "Segmentation | None"]]:
+def _found(segmented: "SegmentedFiles", with_bar: bool) -> Iterator["SegmentedFile | None"]:
     """Results in order; a failure is printed and comes as None."""
     from ovseg.inference.inputs import Failure
 
     # Without a terminal there is no bar to see, and rich takes its time to be imported.
     shown = with_bar and sys.stderr.isatty()
-    with progress("segmenting", len(paths)) if shown else nullcontext() as bar:
-        for item in segmenter.segment_files(paths, classes, options, batch_size):
+    with progress("segmenting", len(segmented.paths)) if shown else nullcontext() as bar:
+        for item in segmented:
             if isinstance(item, Failure):
                 print_error(str(item.error))
-                yield item.path, None
+                yield None
             else:
                 yield item
             if bar is not None:
@@ -194,22 +184,22 @@ def _stop_after_failures(failures: int, total: int) -> None:
     raise typer.Exit(1)
 
 
-def _summary(path: Path, result: "Segmentation", files: list[Path]) -> dict[str, Any]:
-    height, width = result.labels.shape
+def _summary(found: "SegmentedFile") -> dict[str, Any]:
+    height, width = found.result.labels.shape
     return {
-        "image": str(path),
+        "image": str(found.path),
         "width": width,
         "height": height,
         "classes": [
             {
-                "label": found.label,
-                "name": found.name,
-                "share": round(found.share, 6),
-                "score": round(found.score, 6),
+                "label": each.label,
+                "name": each.name,
+                "share": round(each.share, 6),
+                "score": round(each.score, 6),
             }
-            for found in result.shares
+            for each in found.result.shares
         ],
-        "files": [str(file) for file in files],
+        "files": [str(file) for file in found.files],
     }
 
 

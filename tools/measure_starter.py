@@ -28,8 +28,6 @@ import numpy as np
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import read_image
 from ovseg.evaluation.bootstrap import Interval, mean_iou_interval
-from ovseg.evaluation.encoding import EncodedView, encode_views
-from ovseg.evaluation.loading import LoadedSample, load_chunks
 from ovseg.evaluation.overlap import (
     IGNORED,
     Counts,
@@ -40,13 +38,16 @@ from ovseg.evaluation.overlap import (
     ratio,
 )
 from ovseg.evaluation.protocol import load_protocol
+from ovseg.evaluation.run import LoadedSample, Run, labeller_of, load_sample
 from ovseg.evaluation.sets.base import EvaluationSet, Labels
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.evaluation.sets.panoptic import read_panoptic
-from ovseg.inference.masks import label_map
+from ovseg.inference.encode import EncodedView, encode_views
+from ovseg.inference.labels import strongest
+from ovseg.inference.maps import PositionMaps
 from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.segmenter import Segmenter
-from ovseg.inference.synonyms import best_synonym
+from ovseg.inference.text import best_synonym
 from ovseg.models.interface import SegmentationModel, to_numpy
 from ovseg.models.registry import load_model
 
@@ -153,8 +154,9 @@ def labels_of(
     threshold = model.threshold if evaluated.background else None
     embeddings = model.encode_text(words.phrases, model.templates)
     scores = best_synonym(model.score(view.grouped, embeddings, threshold), words)[0]
-    found = label_map(scores, view.grouped.grid, (shape[0], shape[1])).labels
+    grid = scores.reshape(*view.grouped.grid, -1)
     first = int(evaluated.background)
+    _, found = strongest(PositionMaps.on_grid(grid, (shape[0], shape[1])), 1 - first)
     return np.array([0, *(index + first for index in asked)], np.uint8)[to_numpy(found)]
 
 
@@ -201,19 +203,17 @@ def false_alarms(
 def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progress: bool) -> float:
     """Encode every photo once and ask all questions; the mean share of false alarms."""
     evaluated = questions[0].evaluated
-    protocol = load_protocol("own", evaluated).for_model(model, background=True)
+    labeller = labeller_of(Run(model, evaluated, load_protocol("own", evaluated)))
     shares = []
-    for loaded in load_chunks(
-        evaluated, [[s] for s in evaluated.samples], protocol, model.preprocessing
-    ):
-        for sample in loaded:
-            (view,) = encode_views(model, sample.views, 1)
-            for question in questions:
-                question.ask(model, sample, view)
-            here = present(evaluated, sample.labels)
-            shares.append(false_alarms(model, view, evaluated, here, sample.labels.shape))
-            if show_progress:
-                print(f"\r{len(shares)}/{len(evaluated.samples)}", end="", file=sys.stderr)
+    for each in evaluated.samples:
+        sample = load_sample(evaluated, each, labeller)
+        (view,) = encode_views(model, sample.views, 1)
+        for question in questions:
+            question.ask(model, sample, view)
+        here = present(evaluated, sample.labels)
+        shares.append(false_alarms(model, view, evaluated, here, sample.labels.shape))
+        if show_progress:
+            print(f"\r{len(shares)}/{len(evaluated.samples)}", end="", file=sys.stderr)
     return float(np.mean(shares))
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from ovseg.distributed import processes
 from ovseg.errors import UsageError
 from ovseg.evaluation import ranking
-from ovseg.evaluation.protocol import load_protocol, protocol_for_model, swept_thresholds
+from ovseg.evaluation.protocol import load_protocol, protocol_for_model
 from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import Progress, Run, evaluate
 from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.inference.protocol import swept_thresholds
 from ovseg.models.interface import SegmentationModel
 from ovseg.models.registry import load_model
 

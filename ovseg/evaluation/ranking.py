@@ -22,7 +22,7 @@ from ovseg.errors import DataError
 from ovseg.evaluation.bootstrap import Interval, share_interval
 from ovseg.evaluation.run import Progress
 from ovseg.evaluation.sets.base import image_folder
-from ovseg.inference.embeddings import EmbeddingCache
+from ovseg.inference.text import EmbeddingCache
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 
 Embeddings = NDArray[np.float32]

@@ -20,7 +20,6 @@ from ovseg.evaluation.bootstrap import (
     paired_difference,
 )
 from ovseg.evaluation.grouping import GroupingScores, grouping_scores, no_groups
-from ovseg.evaluation.labelling import background_threshold
 from ovseg.evaluation.overlap import (
     Confused,
     Counts,
@@ -31,10 +30,10 @@ from ovseg.evaluation.overlap import (
     scores,
     top_confusions,
 )
-from ovseg.evaluation.protocol import Protocol
 from ovseg.evaluation.records import ImageRecord
 from ovseg.evaluation.run import Run
 from ovseg.files import write_text
+from ovseg.inference.protocol import Protocol
 from ovseg.version import __version__
 
 FORMAT = 1
@@ -188,6 +187,7 @@ class EvaluationResult:
 def summarise(run: Run, records: Sequence[ImageRecord]) -> EvaluationResult:
     """The result of a run from the records of its images."""
     evaluated, protocol = run.evaluated, run.protocol
+    used = protocol.for_model(run.model, background=evaluated.background)
     classes = len(evaluated.classes)
     grouping = no_groups(classes)
     for record in records:
@@ -202,7 +202,7 @@ def summarise(run: Run, records: Sequence[ImageRecord]) -> EvaluationResult:
         model=asdict(run.model.card),
         protocol=_plain(protocol),
         protocol_hash=protocol.hash,
-        threshold=background_threshold(run.model, protocol, evaluated),
+        threshold=used.threshold if evaluated.background else None,
         names=tuple(record.name for record in records),
         areas=np.stack([areas(record.confusion) for record in records]),
         confusion=np.sum([record.confusion for record in records], axis=0),

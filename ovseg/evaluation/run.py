@@ -15,22 +15,28 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from array_api_compat import array_namespace, device, is_torch_array
+from array_api_compat import device, is_torch_array
 
+from ovseg.data.images import Pixels, read_image
 from ovseg.data.workers import map_chunks
-from ovseg.distributed import Processes, processes
+from ovseg.distributed import Processes, cpu_count, processes
 from ovseg.errors import DataError
-from ovseg.evaluation.encoding import EncodedView, encode_views
 from ovseg.evaluation.grouping import GroupingCounts, grouping_counts, no_groups
-from ovseg.evaluation.labelling import Labeller, Views, regions_of
-from ovseg.evaluation.loading import CHUNK, LoadedSample, load_chunks
-from ovseg.evaluation.overlap import Counts, areas, boundary_counts, confusion_matrix
-from ovseg.evaluation.protocol import Protocol
+from ovseg.evaluation.overlap import (
+    Counts,
+    areas,
+    boundary_counts,
+    confusion_matrix,
+    label_type,
+)
 from ovseg.evaluation.records import ImageRecord, RecordStore
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet, Labels
-from ovseg.evaluation.threads import compute_threads, shared_by
 from ovseg.files import cache_folder
-from ovseg.models.interface import Array, SegmentationModel, to_numpy
+from ovseg.inference.encode import CHUNK, EncodedView, over_chunks
+from ovseg.inference.labeller import Labeller, Views
+from ovseg.inference.protocol import Protocol
+from ovseg.inference.views import View
+from ovseg.models.interface import Array, SegmentationModel, array_namespace, to_numpy
 from ovseg.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -38,8 +44,7 @@ _log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 R = TypeVar("R")
 
-_MOST_WORKERS = 8
-"""Images computed at once on a processor; beyond, each has several threads."""
+_AHEAD = 2  # chunks decoded before they are needed
 
 
 @dataclass(frozen=True)
@@ -148,77 +153,106 @@ def _compute(
     return records
 
 
+@dataclass(frozen=True)
+class LoadedSample:
+    """A sample in memory: the image, uint8 [H, W, 3], its true labels, and its views."""
+
+    sample: EvaluationSample
+    image: Pixels
+    labels: Labels
+    views: tuple[View, ...]
+
+
+def labeller_of(run: Run) -> Labeller:
+    """What labels the images: the way that `ovseg segment` goes, too."""
+    protocol = run.protocol.for_model(run.model, background=run.evaluated.background)
+    return Labeller(run.model, protocol, protocol.class_list)
+
+
+def load_sample(
+    evaluated: EvaluationSet, sample: EvaluationSample, labeller: Labeller
+) -> LoadedSample:
+    """Read one sample; DataError if a file is damaged or image and labels differ in size."""
+    image = read_image(sample.image)
+    labels = evaluated.read_labels(sample)
+    if labels.shape != image.shape[:2]:
+        raise DataError(
+            f"{sample.image}: {image.shape[1]}×{image.shape[0]} pixels, but its labels are "
+            f"{labels.shape[1]}×{labels.shape[0]}"
+        )
+    return LoadedSample(sample, image, labels, labeller.views(image))
+
+
 def evaluate_chunks(
     run: Run, chunks: Sequence[Sequence[EvaluationSample]]
 ) -> Iterator[list[ImageRecord]]:
     """Records of chunk after chunk."""
-    labeller = Labeller(run.model, run.protocol, run.evaluated)
+    labeller = labeller_of(run)
 
-    def measure(loaded: LoadedSample, views: Views) -> ImageRecord:
+    def measure(loaded: LoadedSample, views: list[EncodedView]) -> ImageRecord:
         return _measure(run, loaded, views, labeller)
 
-    return _of_each(run, chunks, measure)
+    return _of_each(run, labeller, chunks, measure)
 
 
 def predictions(
     run: Run, samples: Sequence[EvaluationSample]
 ) -> Iterator[tuple[LoadedSample, Labels]]:
     """Samples with their predicted label maps, for pictures of them."""
-    labeller = Labeller(run.model, run.protocol, run.evaluated)
+    labeller = labeller_of(run)
 
-    def label(loaded: LoadedSample, views: Views) -> tuple[LoadedSample, Labels]:
-        height, width = loaded.labels.shape
-        return loaded, labeller.labels(views, (height, width))
+    def label(loaded: LoadedSample, views: list[EncodedView]) -> tuple[LoadedSample, Labels]:
+        (labels,) = _labels_at(run, labeller, loaded, views, [labeller.threshold])
+        return loaded, to_numpy(labels).astype(loaded.labels.dtype, copy=False)
 
-    return chain.from_iterable(_of_each(run, _chunks(samples), label))
+    return chain.from_iterable(_of_each(run, labeller, _chunks(samples), label))
 
 
 def _of_each(
-    run: Run, chunks: Sequence[Sequence[EvaluationSample]], work: Callable[[LoadedSample, Views], R]
+    run: Run,
+    labeller: Labeller,
+    chunks: Sequence[Sequence[EvaluationSample]],
+    work: Callable[[LoadedSample, list[EncodedView]], R],
 ) -> Iterator[list[R]]:
-    """What `work` makes of every sample and its encoded views, chunk by chunk.
+    """What `work` makes of every sample and its encoded views; files are read ahead."""
 
-    On a processor one thread computes one image: its cores then wait for each other at its end
-    alone, not at the end of every operation, and small batches stay in its caches. A GPU wants the
-    windows of many images at once.
+    def load(sample: EvaluationSample) -> LoadedSample:
+        return load_sample(run.evaluated, sample, labeller)
+
+    with ThreadPoolExecutor(max_workers=min(8, cpu_count() + 1)) as pool:
+        loaded = map_chunks(pool, load, chunks, _AHEAD)
+        yield from over_chunks(run.model, loaded, lambda each: each.views, work, run.batch)
+
+
+def _labels_at(
+    run: Run,
+    labeller: Labeller,
+    loaded: LoadedSample,
+    views: Views,
+    thresholds: Sequence[float | None],
+) -> list[Array]:
+    """Label maps as the set numbers classes: from 0, and from 1 where 0 is the background.
+
+    In 8 bits, or where those are too few in 32: torch can do little with 16.
     """
-    loaded = load_chunks(run.evaluated, chunks, run.protocol, run.model.preprocessing)
-
-    def of_piece(piece: Sequence[LoadedSample]) -> list[R]:
-        return [work(*pair) for pair in zip(piece, _encode(run, piece), strict=True)]
-
-    if not _computes_on_processor(run.model):
-        yield from map(of_piece, loaded)
-        return
-    workers = min(compute_threads(), _MOST_WORKERS)
-    pieces = ([[sample] for sample in chunk] for chunk in loaded)
-    with shared_by(workers), ThreadPoolExecutor(workers) as pool:
-        for results in map_chunks(pool, of_piece, pieces, ahead=1):
-            yield list(chain.from_iterable(results))
-
-
-def _computes_on_processor(model: SegmentationModel) -> bool:
-    """Whether the model is torch's on the CPU; other runtimes have threads of their own."""
-    values = model.from_numpy(np.zeros(1, np.float32))
-    return is_torch_array(values) and str(device(values)) == "cpu"
+    size = (loaded.labels.shape[0], loaded.labels.shape[1])
+    first = 0 if run.evaluated.background else 1
+    found = []
+    for labels in labeller.labels_at(views, size, thresholds):
+        xp: Any = array_namespace(labels)
+        narrow = xp.uint8 if label_type(len(run.evaluated.classes)) is np.uint8 else xp.int32
+        found.append(xp.astype(labels - first if first else labels, narrow))
+    return found
 
 
 def _chunks(samples: Sequence[EvaluationSample]) -> list[Sequence[EvaluationSample]]:
     return [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
 
 
-def _encode(run: Run, loaded: Sequence[LoadedSample]) -> list[list[EncodedView]]:
-    """Encoded views of each sample; windows of all samples share batches."""
-    views = [view for sample in loaded for view in sample.views]
-    encoded = iter(encode_views(run.model, views, run.batch))
-    return [[next(encoded) for _ in sample.views] for sample in loaded]
-
-
 def _measure(run: Run, loaded: LoadedSample, views: Views, labeller: Labeller) -> ImageRecord:
     target = loaded.labels
-    size = (target.shape[0], target.shape[1])
     classes = len(run.evaluated.classes)
-    maps = labeller.labels_at(views, size, [labeller.threshold, *run.thresholds])
+    maps = _labels_at(run, labeller, loaded, views, [labeller.threshold, *run.thresholds])
     try:
         counts = _confusions(target, maps, classes)
     except DataError as error:
@@ -228,7 +262,7 @@ def _measure(run: Run, loaded: LoadedSample, views: Views, labeller: Labeller) -
         name=loaded.sample.name,
         confusion=counts[0],
         boundary=boundary_counts(target, labels, classes),
-        grouping=_grouping(target, labels, views[0], classes),
+        grouping=_grouping(target, labels, views[0], labeller, classes),
         sweep=areas(counts[1:]),
     )
 
@@ -242,19 +276,21 @@ def _confusions(target: Labels, maps: Sequence[Array], classes: int) -> Counts:
     return to_numpy(xp.stack([confusion_matrix(true, labels, classes) for labels in maps]))
 
 
-def _grouping(target: Labels, predicted: Labels, view: EncodedView, classes: int) -> GroupingCounts:
+def _grouping(
+    target: Labels, predicted: Labels, view: EncodedView, labeller: Labeller, classes: int
+) -> GroupingCounts:
     """Counts of the groups in each window of the first view.
 
     A dense model has no groups: there the predicted regions stand for them, whatever they are
     called.
     """
-    regions = regions_of(view)
+    regions = labeller.regions(view)
     if regions is None:
         return grouping_counts(target, predicted, classes, classes)
     groups = view.grouped.embedding.shape[1]
-    small = cv2.resize(target, view.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(target, view.view.shape[::-1], interpolation=cv2.INTER_NEAREST)
     total = no_groups(classes)
-    for box, region in zip(view.boxes, regions, strict=True):
+    for box, region in zip(view.view.boxes, regions, strict=True):
         counts = grouping_counts(small[box.slices], to_numpy(region), groups, classes)
         total = total + counts
     return total

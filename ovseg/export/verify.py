@@ -23,7 +23,7 @@ from ovseg.export.end_to_end import OUTPUTS as PHOTO_OUTPUTS
 from ovseg.export.graphs import NO_BACKGROUND, Found
 from ovseg.export.source import ExportSource
 from ovseg.export.writers import Inputs, Program, TorchProgram
-from ovseg.inference.options import Options
+from ovseg.inference.protocol import ONE_PASS, own
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.interface import SegmentationModel, is_dense
 from ovseg.models.runtimes import Runtime, open_graph
@@ -155,7 +155,7 @@ class Verifier:
         self.least_agreement = LEAST_AGREEMENT.get(format, LEAST_AGREEMENT_OTHERWISE)
         self._model = TorchProgram(source.image)
         self._vocabulary = _known(source.model, ClassList.vocabulary(VOCABULARY))
-        self._options = Options(templates=source.model.templates[:1])
+        self._options = own(templates=source.model.templates[:1])
         self.references = list(self._references())
 
     def check(
@@ -250,7 +250,12 @@ class Verifier:
     def _end_to_end(self, graph: Runtime) -> Iterator[Row]:
         """The graph for whole photos against the model in one pass."""
         segmenter = Segmenter(self._source.model)
-        options = replace(self._options, window="none", background=not self._asks_for_words())
+        options = replace(
+            self._options,
+            window=ONE_PASS,
+            stride=ONE_PASS,
+            background=not self._asks_for_words(),
+        )
         for name, image in self._images.items():
             wanted = segmenter.segment(image, self._vocabulary, options)
             run = partial(graph.run, PHOTO_OUTPUTS, self._photo(image))

@@ -17,20 +17,21 @@ import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.inference.dense import Look, look_at
-from ovseg.inference.pixel_rule import PixelRule, label_pixels
-from ovseg.inference.query_maps import GridMaps, RefinedMaps
+from ovseg.inference.labels import PixelRule, label_pixels
+from ovseg.inference.maps import PositionMaps, RefinedMaps
+from ovseg.inference.protocol import own
 from ovseg.inference.refine import Pamr
-from ovseg.inference.windows import SlidingWindow
 from ovseg.models.clip.model import DenseImageEncoder
 from ovseg.models.clip.tower import image_tower
 from ovseg.models.interface import GroupedImage
 from tests.benchmarks.sizes import full
+from tests.inference.one_image import cosine_maps
 
 SIDE = full(448, 112)
 THOUSAND = full(1000, 50)
 PHRASES = full(46, 4)
-RULE = PixelRule(40, 0.1)
+RULE = PixelRule(40)
+THRESHOLD = 0.1
 Work = Callable[[], object]
 
 
@@ -39,6 +40,9 @@ class Network:
 
     def __init__(self, visual: torch.nn.Module, head: str = "naclip") -> None:
         self.encoder = DenseImageEncoder(image_tower(visual), head)
+
+    def from_numpy(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values)
 
     def encode_image(self, pixels: torch.Tensor) -> GroupedImage:
         return GroupedImage(self.encoder(pixels), self.encoder.grid(*pixels.shape[2:]))
@@ -105,14 +109,14 @@ def test_naclip_against_the_bare_tower(
 def test_a_thousand_classes_against_twenty(
     benchmark: BenchmarkFixture, naclip: Network, threshold: float
 ) -> None:
-    pixels, rule = photo(), PixelRule(40, threshold)
+    pixels, once = photo()[0], own(window="none")
 
     def classes(number: int) -> Work:
         text = texts(number)
 
         def work() -> object:
-            (maps,) = look_at(naclip, pixels, text, Look(None), [(SIDE, SIDE)])
-            return label_pixels(maps, range(number), rule)
+            maps = cosine_maps(naclip, pixels, text, once, (SIDE, SIDE))
+            return label_pixels(maps, range(number), RULE, [threshold])
 
         return work
 
@@ -129,7 +133,7 @@ def test_memory_of_a_thousand_classes(benchmark: BenchmarkFixture) -> None:
 
     def peak() -> int:
         tracemalloc.start()
-        label_pixels(GridMaps(cosines, (768, 1024)), range(1000), RULE)
+        label_pixels(PositionMaps.on_grid(cosines, (768, 1024)), range(1000), RULE, [THRESHOLD])
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -142,25 +146,25 @@ def test_memory_of_a_thousand_classes(benchmark: BenchmarkFixture) -> None:
 def test_windows_in_batches_against_one_by_one(
     benchmark: BenchmarkFixture, naclip: Network
 ) -> None:
-    pixels, text, window = photo(336, 448), texts(20), SlidingWindow(224, 112)
+    pixels, text, windows = photo(336, 448)[0], texts(20), own(window=224, stride=112)
 
     def through(batch: int) -> Work:
-        return lambda: look_at(naclip, pixels, text, Look(window, batch=batch), [(336, 448)])
+        return lambda: cosine_maps(naclip, pixels, text, windows, (336, 448), batch)
 
     compare(benchmark, rounds=3, one_by_one=through(1), batched=through(8))
 
 
 def test_share_of_pamr(benchmark: BenchmarkFixture, naclip: Network) -> None:
-    """46 queries (20 classes of VOC with 26 words for the background) at 500 x 375."""
-    pixels, text, shape = photo(336, 448), texts(PHRASES), full((375, 500), (75, 100))
+    """46 phrases (20 classes of VOC with 26 words for the background) at 500 x 375."""
+    pixels, text, shape = photo(336, 448)[0], texts(PHRASES), full((375, 500), (75, 100))
     image = torch.rand(3, *shape, generator=torch.Generator().manual_seed(2))
-    window = Look(SlidingWindow(224, 112))
+    windows = own(window=224, stride=112)
 
     def segment(refine: bool) -> Work:
         def work() -> object:
-            (maps,) = look_at(naclip, pixels, text, window, [shape])
+            maps = cosine_maps(naclip, pixels, text, windows, shape)
             chosen = RefinedMaps(maps, Pamr().affinity(image)) if refine else maps
-            return label_pixels(chosen, range(PHRASES), RULE)
+            return label_pixels(chosen, range(PHRASES), RULE, [THRESHOLD])
 
         return work
 

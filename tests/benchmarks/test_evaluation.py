@@ -21,10 +21,11 @@ from torch.nn.functional import interpolate
 from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.data.images import read_image
 from ovseg.evaluation.overlap import confusion_matrix
-from ovseg.evaluation.protocol import Protocol, load_protocol
+from ovseg.evaluation.protocol import load_protocol
 from ovseg.evaluation.run import Run, evaluate_chunks, predictions
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
+from ovseg.inference.protocol import Protocol
 from ovseg.models.interface import ModelCard
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.ovsegmentor.predictor import Predictor

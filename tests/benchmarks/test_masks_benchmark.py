@@ -7,8 +7,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ovseg.inference.masks import label_map
 from ovseg.models.starter.model import StarterModel
+from tests.inference.one_image import label_map
 
 SHAPE = (768, 1024)
 GRID = (28, 37)

@@ -18,14 +18,17 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from ovseg.config.schema import ImageEncoderConfig
-from ovseg.inference.masks import label_map
-from ovseg.inference.score_maps import windowed_label_map
-from ovseg.inference.windows import ScoredWindows, SlidingWindow, boxes_of
+from ovseg.inference.groups import regions
+from ovseg.inference.labels import strongest
+from ovseg.inference.maps import RegionMaps
+from ovseg.inference.views import boxes_of
+from ovseg.models.interface import GroupedImage
 from ovseg.models.ovsegmentor.build import build_image_encoder
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 from ovseg.models.ovsegmentor.network import Projector
 from ovseg.models.scoring import ovsegmentor_scores
 from tests.benchmarks.sizes import full
+from tests.inference.one_image import label_map
 
 ROUNDS = full(7, 1)
 DEPTHS = full((6, 6), (1, 1))
@@ -132,8 +135,13 @@ def test_mask_step_of_one_pass(benchmark: BenchmarkFixture, classes: int) -> Non
 def test_mask_step_of_windows(benchmark: BenchmarkFixture, classes: int) -> None:
     """Scores per group of two windows to labels of a 1024x768 image."""
     shares, scores = scored(classes)
-    windows = ScoredWindows(boxes_of(448, 597, SlidingWindow()), scores, (28, 28), shares)
-    benchmark(windowed_label_map, windows, (448, 597), (768, 1024))
+
+    def labels() -> object:
+        found = regions(GroupedImage(scores, (28, 28), shares), (448, 448))
+        boxes = boxes_of(448, 597, 448, 224)
+        return strongest(RegionMaps(scores, found, boxes, (448, 597), (768, 1024)))
+
+    benchmark(labels)
 
 
 def images_per_second(run: Callable[[], object], images: int) -> float:

@@ -6,13 +6,9 @@ import pytest
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import RecipeError, UsageError
-from ovseg.evaluation.protocol import (
-    NAMES,
-    load_protocol,
-    protocol_for_model,
-    swept_thresholds,
-)
+from ovseg.evaluation.protocol import NAMES, load_protocol, protocol_for_model
 from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.inference.protocol import swept_thresholds
 
 
 def a_set(name: str = "voc", vocabulary: str = "voc", background: bool = True) -> EvaluationSet:
@@ -92,7 +88,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     [
         ('name = "x"\nrule = "loudest"', "rule: Input should be"),
         ('name = "x"\nrule = "model"\nshort_sied = 3', r"short_sied \(no such key\)"),
-        ('name = "x"\nrule = "model"\nwindow = 4\nstride = 5', "stride 5 must lie between"),
+        ('name = "x"\nrule = "model"\nwindow = 4\nstride = 5', "the stride must be between 1 and"),
         ('name = "x"\nrule = "model"\ntemplates = ["a photo"]', "has no {} for the phrase"),
         ('name = "x"\nrule = "model"\nwords = ["cat"]', "names 1 classes for voc, which has 20"),
         ("name = ", "not a readable TOML file"),

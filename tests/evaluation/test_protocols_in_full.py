@@ -4,7 +4,6 @@ Everything is plain here: batch 1, all classes at full size, every step on its o
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from ovseg.data.images import read_image
-from ovseg.evaluation.protocol import Protocol, load_protocol
 from ovseg.evaluation.run import Run, predictions
 from ovseg.evaluation.sets.base import EvaluationSample
-from ovseg.inference.segmenter import Segmenter
+from ovseg.inference.protocol import Protocol
 from ovseg.models.interface import GroupedImage, Preprocessing, SegmentationModel
 from ovseg.models.templates import imagenet_templates
 from tests.evaluation.fakes import FakeModel, folder_set, run_of
@@ -189,23 +187,3 @@ def test_background_words_and_the_area_rule_equal_sclip_written_out(tmp_path: Pa
     changes = {**DECISIVE["sclip"], "area_threshold": 0.3, "background_words": ("sky", "wall")}
     run = run_of(folder_set(tmp_path), FakeModel(grouped=False), "sclip", **changes)
     assert agreement(run) > 0.999
-
-
-@pytest.mark.parametrize("window", [0, 32])
-@pytest.mark.parametrize("grouped", [True, False])
-def test_the_models_own_protocol_is_what_segment_does(
-    tmp_path: Path, grouped: bool, window: int
-) -> None:
-    """Up to rounding, for images that differ in shape."""
-    evaluated = folder_set(tmp_path)
-    model = FakeModel(grouped=grouped)
-    model.threshold = 0.6
-    model.preprocessing = replace(model.preprocessing, window=window, stride=window // 2)
-    protocol = load_protocol("own", evaluated).for_model(model, background=True)
-    segmenter = Segmenter(model)
-    seen: set[int] = set()
-    for loaded, labels in predictions(Run(model, evaluated, protocol), evaluated.samples):
-        found = segmenter.segment(loaded.image, evaluated.words)
-        assert np.mean(found.labels == labels) > 0.998
-        seen |= set(np.unique(labels).tolist())
-    assert len(seen) > 1

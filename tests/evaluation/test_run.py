@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from ovseg.errors import DataError
-from ovseg.evaluation.loading import CHUNK
 from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import Run, evaluate, predictions
 from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.evaluation.sets.catalogue import open_set
+from ovseg.inference.encode import CHUNK
 from tests.evaluation.fakes import FakeModel, folder_set, run_of
 from tests.evaluation.sets import tiny
 from tests.evaluation.sets.test_coco import write_instances, write_panoptic
@@ -45,7 +45,7 @@ def test_elsewhere_windows_are_batched_across_images(
     run = run_of(evaluated, model)
     alone = result_of(run)
     model.calls.clear()
-    monkeypatch.setattr("ovseg.evaluation.run._computes_on_processor", lambda _: False)
+    monkeypatch.setattr("ovseg.inference.encode._processor", lambda _: None)
     together = result_of(run)
     assert model.calls == [(sum(WINDOWS), 3, 32, 32)]
     assert (together.confusion == alone.confusion).all()

@@ -15,13 +15,14 @@ from ovseg.export.graphs import (
     StarterGraph,
 )
 from ovseg.export.source import clip_tokenizer, source_of
-from ovseg.inference.masks import label_map
+from ovseg.inference.groups import nearest_position, regions
 from ovseg.models.clip.model import DenseClip
 from ovseg.models.clip.names import parse_clip_name
-from ovseg.models.interface import SegmentationModel
+from ovseg.models.interface import GroupedImage, SegmentationModel
 from ovseg.models.starter.model import StarterModel
 from tests.export.conftest import ONE
 from tests.export.models import tiny_predictor
+from tests.inference.one_image import label_map
 from tests.models.clip.tiny import write_folder
 
 
@@ -48,12 +49,16 @@ def compare(
     torch.testing.assert_close(found.embedding, grouped.embedding, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(found.scores, wanted, atol=2e-5, rtol=1e-4)
     for index in range(len(pixels)):
-        shares = None if grouped.assignment is None else grouped.assignment[index]
+        shares = None if grouped.assignment is None else grouped.assignment[index : index + 1]
         shape = (pixels.shape[-2], pixels.shape[-1])
-        maps = label_map(wanted[index], grouped.grid, shape, shares)
-        assert (found.groups[index] == maps.groups).float().mean() > 0.999
+        one = regions(GroupedImage(wanted[index : index + 1], grouped.grid, shares), shape)
+        groups = torch.from_numpy(nearest_position(grouped.grid, shape)) if one is None else one[0]
+        assert (found.groups[index] == groups).float().mean() > 0.999
         if not isinstance(graph, DenseClipGraph):  # its pixels have a rule of their own
-            assert (found.labels[index] == maps.labels).float().mean() > 0.999
+            own = None if shares is None else shares[0]
+            first = 1 if threshold is None else 0
+            _, labels = label_map(wanted[index][:, first:], grouped.grid, shape, own)
+            assert (found.labels[index] == labels + first).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 160), (32, 224)])

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.errors import UsageError
-from ovseg.inference.dense import refinement_called
 from ovseg.inference.refine import Pamr
 
 
@@ -67,10 +65,3 @@ def test_scores_stay_on_their_side_of_an_edge() -> None:
 def test_a_flat_image_gives_finite_weights() -> None:
     affinity = Pamr().affinity(np.full((3, 10, 10), 0.5))
     np.testing.assert_allclose(affinity.weights, 1 / 16)
-
-
-def test_names() -> None:
-    assert refinement_called("") is None
-    assert refinement_called("pamr") == Pamr(10, (8, 16))
-    with pytest.raises(UsageError, match="unknown refinement 'crf': choose pamr"):
-        refinement_called("crf")

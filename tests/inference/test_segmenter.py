@@ -11,9 +11,8 @@ import ovseg
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError, UsageError
 from ovseg.inference.inputs import Failure
-from ovseg.inference.options import Options
 from ovseg.inference.segmenter import Segmenter
-from ovseg.inference.synonyms import best_synonym
+from ovseg.inference.text import best_synonym
 from tests.inference.fakes import ColourModel
 
 
@@ -47,7 +46,7 @@ def test_what_no_class_claims_is_background(segmenter: Segmenter) -> None:
 def test_threshold(segmenter: Segmenter) -> None:
     dim = halves() // 4
     assert (segmenter.segment(dim, "red").labels == 0).all()
-    assert (segmenter.segment(dim, "red", Options(threshold=0.1)).labels[:, :14] == 1).all()
+    assert (segmenter.segment(dim, "red", threshold=0.1).labels[:, :14] == 1).all()
 
 
 def test_synonyms_share_a_label(segmenter: Segmenter) -> None:
@@ -100,17 +99,33 @@ def test_many_files_in_batches_with_failures_between(segmenter: Segmenter, tmp_p
     failure = results[1]
     assert isinstance(failure, Failure)
     assert isinstance(failure.error, DataError)
+
+
+def test_on_a_processor_each_image_is_encoded_alone(segmenter: Segmenter, tmp_path: Path) -> None:
+    """So that an image has the same labels alone and among others."""
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path in paths:
+        Image.fromarray(halves()).save(path)
+    list(segmenter.segment_files(paths, "red", batch_size=3))
     assert isinstance(segmenter.model, ColourModel)
-    assert segmenter.model.batches == [1, 1, 1, 1], "a run ends where the shape changes"
+    assert segmenter.model.batches == [1, 1, 1]
 
 
-def test_neighbours_of_one_shape_share_a_batch(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_elsewhere_images_of_one_shape_share_a_batch(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ovseg.inference.encode._processor", lambda _: None)
     paths = [tmp_path / f"{index}.png" for index in range(5)]
     for path in paths:
         Image.fromarray(halves()).save(path)
     list(segmenter.segment_files(paths, "red", batch_size=3))
     assert isinstance(segmenter.model, ColourModel)
     assert segmenter.model.batches == [3, 2]
+
+
+def test_an_option_that_there_is_not_is_named(segmenter: Segmenter) -> None:
+    with pytest.raises(UsageError, match="no such option: treshold"):
+        segmenter.segment(halves(), "red", treshold=0.1)
 
 
 def test_batches_change_nothing(tmp_path: Path) -> None:

@@ -31,10 +31,13 @@ from ovseg.config.schema import (
     TextEncoderConfig,
 )
 from ovseg.data.images import resize, resized_shape
-from ovseg.inference.masks import label_map
-from ovseg.inference.score_maps import windowed_label_map
-from ovseg.inference.windows import SlidingWindow, score_windows
-from ovseg.models.interface import GroupedImage, ModelCard
+from ovseg.inference.encode import encode_views
+from ovseg.inference.groups import regions
+from ovseg.inference.labels import strongest
+from ovseg.inference.maps import RegionMaps
+from ovseg.inference.protocol import own
+from ovseg.inference.views import Box, lay_windows
+from ovseg.models.interface import ModelCard
 from ovseg.models.ovsegmentor.build import build_image_encoder, build_ovsegmentor
 from ovseg.models.ovsegmentor.conversion import MOMENTUM_PREFIX, our_key, released_to_ours
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
@@ -220,24 +223,29 @@ def _one_pass(
         ("wide", fixture.images("wide")),
     ):
         grouped = predictor.encode_image(pixels)
-        scores = predictor.score(grouped, fixture.class_embeddings(), threshold)[0]
+        scores = predictor.score(grouped, fixture.class_embeddings(), threshold)  # [1, G, 1 + K]
         size = (pixels.shape[-2], pixels.shape[-1])
-        found = label_map(scores, grouped.grid, size, grouped.assignment[0])
-        yield fixture.labels(f"pred_{name}_{variant}", found.labels - first)
+        groups = regions(grouped, size)
+        assert groups is not None
+        maps = RegionMaps(scores, groups, (Box(0, 0, *size),), size, size)
+        _, labels = strongest(maps, first)
+        yield fixture.labels(f"pred_{name}_{variant}", labels - first)
         if name == "sq":
-            maps = scores.T[first:, found.groups[::SCORE_STEP, ::SCORE_STEP]]
-            yield fixture.row(f"logits_sq_{variant}", maps, FEATURE)
+            logits = scores[0].T[first:, groups[0, ::SCORE_STEP, ::SCORE_STEP]]
+            yield fixture.row(f"logits_sq_{variant}", logits, FEATURE)
 
 
 def _windows(fixture: Fixture, predictor: Predictor, variant: str, threshold: float | None) -> Row:
-    def score(grouped: GroupedImage) -> Tensor:
-        return predictor.score(grouped, fixture.class_embeddings(), threshold)
-
-    pixels, name = fixture.images("wide"), f"slide_pred_{variant}"
-    windows = score_windows(pixels, SlidingWindow(), predictor.encode_image, score)[0]
+    name = f"slide_pred_{variant}"
+    view = lay_windows(fixture.images("wide")[0].numpy(), own(window=448, stride=224))
+    (encoded,) = encode_views(predictor, [view])
+    scores = predictor.score(encoded.grouped, fixture.class_embeddings(), threshold)
+    box = view.boxes[0]
+    groups = regions(encoded.grouped, (box.height, box.width))
     height, width = fixture.values[f"out.{name}"].shape
-    found = windowed_label_map(windows, (pixels.shape[-2], pixels.shape[-1]), (height, width))
-    return fixture.labels(name, found.labels - (0 if threshold is not None else 1))
+    maps = RegionMaps(scores, groups, view.boxes, view.shape, (height, width))
+    first = 0 if threshold is not None else 1
+    return fixture.labels(name, strongest(maps, first)[1] - first)
 
 
 def _training(fixture: Fixture) -> Iterator[Row]:

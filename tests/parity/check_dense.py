@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ovseg.data.images import resize
-from ovseg.inference.dense import Look, look_at, refined
-from ovseg.inference.pixel_rule import PixelRule, class_probabilities, label_pixels
-from ovseg.inference.query_maps import QueryMaps, WindowMaps
+from ovseg.inference.encode import EncodedView, encode_views
+from ovseg.inference.labels import PixelRule, label_pixels, small_classes
+from ovseg.inference.maps import PositionMaps, RefinedMaps, ScoreMaps
+from ovseg.inference.protocol import Protocol, own
 from ovseg.inference.refine import Pamr
-from ovseg.inference.windows import SlidingWindow
+from ovseg.inference.resize import resize_bilinear
+from ovseg.inference.views import lay_windows
 from ovseg.models.clip.guide import GuideNetwork
 from ovseg.models.clip.heads import HEADS, Guide, LastBlock, neighbourhood
 from ovseg.models.clip.positions import ENLARGEMENT, resize_positions
@@ -97,12 +100,26 @@ class Fixture:
         block = LastBlock(towers, towers.tokens(pixels), grid, guiding)
         return towers.embed(HEADS[head](block))[0]
 
-    def maps(self, head: str, image: str, look: Look, guides: tuple[str, ...] = ()) -> QueryMaps:
+    def encoded(
+        self, head: str, image: str, protocol: Protocol, guides: tuple[str, ...] = ()
+    ) -> EncodedView:
+        """An image through a protocol's windows, one after the other."""
+        model = _FixtureModel(self, head, [self.tensors[name] for name in guides])
+        view = lay_windows(self.image(image)[0].numpy(), protocol)
+        return encode_views(model, [view], batch=1)[0]
+
+    def maps(
+        self, head: str, image: str, protocol: Protocol, guides: tuple[str, ...] = ()
+    ) -> PositionMaps:
         """Cosines at the original size of `image`."""
         shape = (100, 100) if image == "small" else tuple(self.facts["resize"]["original"])
-        model = _FixtureModel(self, head, [self.tensors[name] for name in guides])
-        (found,) = look_at(model, self.image(image), self.tensors["in.text"], look, [shape])
-        return found
+        return cosine_maps(self, self.encoded(head, image, protocol, guides), shape)
+
+
+def cosine_maps(fixture: Fixture, encoded: EncodedView, shape: tuple[int, int]) -> PositionMaps:
+    cosines = encoded.grouped.embedding @ fixture.tensors["in.text"].T
+    direct = len(encoded.view.boxes) == 1 and encoded.view.padding.shape == encoded.view.shape
+    return PositionMaps.of(cosines, encoded, shape, direct=direct)
 
 
 class _FixtureModel:
@@ -110,6 +127,9 @@ class _FixtureModel:
 
     def __init__(self, fixture: Fixture, head: str, guides: list[Tensor]) -> None:
         self.tower, self.head, self.guides = fixture.tower(), HEADS[head], guides
+
+    def from_numpy(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values)
 
     def encode_image(self, pixels: Tensor) -> GroupedImage:
         grid = (pixels.shape[2] // self.tower.patch, pixels.shape[3] // self.tower.patch)
@@ -198,47 +218,63 @@ def _features(f: Fixture) -> dict[str, Callable[[], Tensor]]:
     return wanted
 
 
+def windows_of(f: Fixture, pad_to: int = 1) -> Protocol:
+    facts = f.facts["window"]
+    return own(window=facts["crop"], stride=facts["stride"], pad_to=pad_to)
+
+
 @cache
-def method_maps(f: Fixture, method: str) -> QueryMaps:
+def method_maps(f: Fixture, method: str) -> ScoreMaps:
     """Cosines of `in.image.resized` at the original size, by a method's own windows."""
-    crop, stride = f.facts["window"]["crop"], f.facts["window"]["stride"]
     if method.endswith("+pamr"):
         settings = f.facts["naclip"]["pamr"]
         pamr = Pamr(settings["iterations"], tuple(settings["dilations"]))
-        return refined(method_maps(f, method[:-5]), f.image("resized")[0], pamr)
+        plain = method_maps(f, method[:-5])
+        guide = resize_bilinear(f.image("resized")[0], plain.shape)
+        return RefinedMaps(plain, pamr.affinity(guide))
     if method == "clearclip":
-        return f.maps(
-            "clearclip",
-            "resized",
-            Look(SlidingWindow(crop, stride), f.facts["model"]["patch_size"]),
-        )
+        patch = f.facts["model"]["patch_size"]
+        return f.maps("clearclip", "resized", windows_of(f, patch))
     if method == "proxyclip":
-        look = Look(SlidingWindow(crop, stride), f.facts["proxyclip"]["pad_multiple"], batch=1)
-        return f.maps("proxyclip", "resized", look, ("in.vfm.win0", "in.vfm.win1"))
+        multiple = f.facts["proxyclip"]["pad_multiple"]
+        windows = windows_of(f, multiple)
+        return f.maps("proxyclip", "resized", windows, ("in.vfm.win0", "in.vfm.win1"))
     if method == "sclip whole":
-        return f.maps("sclip", "resized", Look(None))
-    return f.maps(method, "resized", Look(SlidingWindow(crop, stride)))
+        return f.maps("sclip", "resized", own(window="none"))
+    return f.maps(method, "resized", windows_of(f))
+
+
+def class_probabilities(
+    maps: ScoreMaps, owners: list[int], rule: PixelRule, *, renormalise: bool = False
+) -> Tensor:
+    """Probability of every class at every pixel, [K, H, W], as the methods write it.
+
+    `renormalise` divides by the sum over the classes, as NACLIP does.
+    """
+    phrases = (maps.piece(slice(None)) * rule.scale).softmax(dim=0)
+    classes = torch.tensor(owners)
+    count = int(classes.max()) + 1
+    found = torch.stack([phrases[classes == label].amax(dim=0) for label in range(count)])
+    for label in small_classes(found.argmax(dim=0), rule.area_threshold):
+        found[label] = 0
+    return found / found.sum(dim=0) if renormalise else found
 
 
 def _logits(f: Fixture) -> dict[str, Callable[[], Tensor]]:
-    def all_of(maps: QueryMaps) -> Tensor:
-        return maps.piece(0, maps.count)
+    def all_of(maps: ScoreMaps) -> Tensor:
+        return maps.piece(slice(None))
 
     def first_window() -> Tensor:
-        windows = method_maps(f, "sclip")
-        assert isinstance(windows, WindowMaps)
-        alone = WindowMaps(
-            windows.cosines[:1], windows.boxes[:1], windows.padding, *[windows.padding.shape] * 2
-        )
-        return alone.piece(0, alone.count)[:, ::8, ::8]
+        encoded = f.encoded("sclip", "resized", windows_of(f))
+        cosines = encoded.grouped.embedding[0] @ f.tensors["in.text"].T
+        grid = cosines.reshape(*encoded.grouped.grid, -1)
+        return all_of(PositionMaps.on_grid(grid, encoded.view.padding.shape))[:, ::8, ::8]
 
     crop = 2 * f.facts["window"]["crop"]  # larger than the image
+    patch, multiple = f.facts["model"]["patch_size"], f.facts["proxyclip"]["pad_multiple"]
     small = {
-        "clearclip": (Look(SlidingWindow(crop, crop // 2), f.facts["model"]["patch_size"]), ()),
-        "proxyclip": (
-            Look(SlidingWindow(crop, 112), f.facts["proxyclip"]["pad_multiple"]),
-            ("in.vfm.small",),
-        ),
+        "clearclip": (own(window=crop, stride=crop // 2, pad_to=patch), ()),
+        "proxyclip": (own(window=crop, stride=112, pad_to=multiple), ("in.vfm.small",)),
     }
     return {
         "sclip.logits": lambda: all_of(method_maps(f, "sclip")),
@@ -283,22 +319,23 @@ def _labels(f: Fixture) -> dict[str, Callable[[], Tensor]]:
     }
     for variant, facts in f.facts["sclip_label_variants"].items():
         rule = _rule(facts)
-        wanted[f"sclip.labels.{variant}"] = _bind(_label, f, "sclip", f.queries, rule)
+        wanted[f"sclip.labels.{variant}"] = _bind(_label, f, "sclip", f.queries, facts)
         wanted[f"sclip.probs.{variant}"] = _bind(_probabilities, f, "sclip", f.queries, rule)
     for name, facts in f.facts["other_labels"].items():
         method = name.split(".")[0] + ("+pamr" if "pamr" in name else "")
-        own = "query_idx" in facts
-        queries = list(range(len(f.queries))) if own else f.queries
-        wanted[name] = _bind(_label, f, method, queries, _rule(facts))
+        alone = "query_idx" in facts
+        queries = list(range(len(f.queries))) if alone else f.queries
+        wanted[name] = _bind(_label, f, method, queries, facts)
     return wanted
 
 
 def _rule(facts: dict[str, float | None]) -> PixelRule:
-    return PixelRule(facts["logit_scale"], facts.get("prob_thd", 0.0), facts.get("area_thd"))
+    return PixelRule(facts["logit_scale"], facts.get("area_thd"))
 
 
-def _label(f: Fixture, method: str, queries: list[int], rule: PixelRule) -> Tensor:
-    return label_pixels(method_maps(f, method), queries, rule).labels
+def _label(f: Fixture, method: str, queries: list[int], facts: dict[str, float | None]) -> Tensor:
+    threshold = facts.get("prob_thd") or 0.0
+    return label_pixels(method_maps(f, method), queries, _rule(facts), [threshold]).at(threshold)
 
 
 def _probabilities(f: Fixture, method: str, queries: list[int], rule: PixelRule) -> Tensor:

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from ovseg.evaluation.protocol import swept_thresholds
 from ovseg.evaluation.report.charts import sweep_line
 from ovseg.evaluation.result import Swept
+from ovseg.inference.protocol import swept_thresholds
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.004])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ovseg.data.class_list import ClassList
-from ovseg.evaluation.encoding import EncodedView
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
-from ovseg.inference.score_maps import Box
+from ovseg.inference.encode import EncodedView
+from ovseg.inference.views import Box, Padding, View
 from ovseg.models.interface import GroupedImage
 from tests.models.starter.test_starter import load_tool
 
@@ -41,7 +41,8 @@ class TwoPositions:
 
 def view() -> EncodedView:
     grouped = GroupedImage(SCORES[None], (1, 2))
-    return EncodedView(grouped, (Box(0, 0, 2, 4),), (2, 4), False, np.zeros((3, 2, 4), np.float32))
+    pixels = np.zeros((3, 2, 4), np.float32)
+    return EncodedView(grouped, View(pixels, (Box(0, 0, 2, 4),), Padding((2, 4))))
 
 
 def evaluated(labels: np.ndarray, *, background: bool = True) -> EvaluationSet:

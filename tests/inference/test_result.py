@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from ovseg.inference.overlay import colours, label_palette
-from ovseg.inference.segmentation import Segmentation
+from ovseg.inference.result import Segmentation
 
 
 def result(classes: int = 3) -> Segmentation:

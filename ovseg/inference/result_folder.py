@@ -1,9 +1,10 @@
-"""Segmentations as files in a folder."""
+"""Segmentations of many files, and what of them is written into a folder."""
 
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 
 from ovseg.errors import DataError, UsageError
 from ovseg.files import replacing, write_text
-from ovseg.inference.segmentation import Segmentation
+from ovseg.inference.inputs import Failure
+from ovseg.inference.result import Segmentation
 
 EXTRAS = ("json", "rle", "logits", "groups")
 
@@ -77,6 +79,39 @@ class ResultFolder:
         if extra == "logits":
             return _save_scores(result, base)
         return _save_image(Image.fromarray(result.groups.astype(np.uint16)), base, ".groups.png")
+
+
+@dataclass(frozen=True)
+class SegmentedFile:
+    """An image file, what is where in it, and the files that were written of that."""
+
+    path: Path
+    result: Segmentation
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentedFiles:
+    """The results of many files in order, computed as they are taken; to be gone through once.
+
+    Attributes:
+        paths: all that are segmented.
+        results: one per path.
+        folder: where each result is written before it is handed over; None for nowhere.
+    """
+
+    paths: Sequence[Path]
+    results: Iterator[tuple[Path, Segmentation] | Failure]
+    folder: ResultFolder | None
+
+    def __iter__(self) -> Iterator[SegmentedFile | Failure]:
+        for found in self.results:
+            if isinstance(found, Failure):
+                yield found
+                continue
+            path, result = found
+            files = self.folder.write(path, result) if self.folder else []
+            yield SegmentedFile(path, result, tuple(files))
 
 
 def _beside(base: Path, suffix: str) -> Path:

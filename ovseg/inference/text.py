@@ -1,20 +1,23 @@
-"""Class embeddings, computed once per model, prompt and phrase, and kept on disk.
+"""What is asked for, in words: class embeddings kept on disk, several phrases a class.
 
-Letters: Q phrase, C embedding width.
+Letters: Q phrase, C embedding width, K class.
 """
 
 import hashlib
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from array_api_compat import is_torch_array
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ovseg.data.class_list import ClassList
 from ovseg.files import cache_folder, replacing
-from ovseg.models.interface import Array, SegmentationModel
+from ovseg.models.interface import Array, SegmentationModel, array_namespace
 
 _log = logging.getLogger(__name__)
 
@@ -70,3 +73,14 @@ def _to_numpy(values: Array) -> np.ndarray:
     if is_torch_array(values):
         values = values.detach().float().cpu().numpy()
     return np.asarray(values, dtype=np.float32)
+
+
+def best_synonym(scores: Array, classes: ClassList) -> Array:
+    """From a column per phrase to a column per class, by maximum: [..., 1 + Q] -> [..., 1 + K]."""
+    if len(classes.phrases) == len(classes.names):
+        return scores
+    xp: Any = array_namespace(scores)
+    labels = np.array((0, *classes.phrase_labels))
+    starts = [int(index) for index in np.searchsorted(labels, np.arange(labels[-1] + 2))]
+    columns = [xp.max(scores[..., start:stop], axis=-1) for start, stop in pairwise(starts)]
+    return xp.stack(columns, axis=-1)

@@ -1,4 +1,4 @@
-"""Dense models through the segmenter, with a CLIP small enough for a test."""
+"""The one way from pixels to labels, with a dense CLIP small enough for a test."""
 
 from pathlib import Path
 
@@ -9,10 +9,11 @@ import torch.nn.functional as F
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import UsageError
-from ovseg.inference.dense import Look, Queries, look_at, pad_evenly
-from ovseg.inference.options import Options
+from ovseg.inference.encode import encode_views
+from ovseg.inference.maps import PositionMaps
+from ovseg.inference.protocol import own
 from ovseg.inference.segmenter import Segmenter
-from ovseg.inference.windows import SlidingWindow, boxes_of
+from ovseg.inference.views import lay_windows
 from ovseg.models.clip.model import DenseClip
 from tests.models.clip.tiny import write_folder
 
@@ -53,15 +54,18 @@ def test_one_pass_agrees_with_torch_written_out(segmenter: Segmenter) -> None:
     """Cosines, bilinear to the image, softmax over words and background, best synonym."""
     model, image = segmenter.model, photo()
     assert isinstance(model, DenseClip)
-    options = Options(window="none", threshold=0.05)
-    result = segmenter.segment(image, "cat;kitten,dog", options)
-    queries = Queries.of(("cat", "kitten", "dog"), (1, 1, 2), model.reading.background)
-    text = model.encode_text(queries.phrases, model.templates)
-    grouped = model.encode_image(segmenter._prepare([image], options))
+    protocol = own(window="none", threshold=0.05)
+    result = segmenter.segment(image, "cat;kitten,dog", protocol)
+    labeller = segmenter.labeller(ClassList.parse("cat;kitten,dog"), protocol)
+    words = labeller.protocol.background_words
+    owner = torch.tensor([0] * len(words) + [1, 1, 2])
+    text = model.encode_text([*words, "cat", "kitten", "dog"], model.templates)
+    (view,) = labeller.views(image)
+    grouped = model.encode_image(model.from_numpy(view.pixels[None]))
     cosines = (grouped.embedding[0] @ text.T).T.reshape(1, -1, *grouped.grid)
     maps = F.interpolate(cosines, size=image.shape[:2], mode="bilinear")[0]
     p = (maps * model.reading.scale).softmax(dim=0)
-    by_class = torch.stack([p[torch.tensor(queries.classes) == c].amax(dim=0) for c in range(3)])
+    by_class = torch.stack([p[owner == c].amax(dim=0) for c in range(3)])
     labels = by_class.argmax(dim=0)
     labels[by_class.amax(dim=0) < 0.05] = 0
     assert (labels.numpy() == result.labels).mean() > 0.999
@@ -71,71 +75,52 @@ def test_one_pass_agrees_with_torch_written_out(segmenter: Segmenter) -> None:
 def test_windows_are_averaged(segmenter: Segmenter) -> None:
     model = segmenter.model
     assert isinstance(model, DenseClip)
-    pixels = torch.randn(1, 3, 80, 112)
+    pixels = torch.randn(3, 80, 112)
     text = model.encode_text(["cat", "dog", "tree"], ["{}"])
-    window = SlidingWindow(64, 32)
-    (maps,) = look_at(model, pixels, text, Look(window, batch=2), [(80, 112)])
+    view = lay_windows(pixels.numpy(), own(window=64, stride=32))
+    (encoded,) = encode_views(model, [view], batch=2)
+    scores = encoded.grouped.embedding @ text.T
+    maps = PositionMaps.of(scores, encoded, (80, 112), direct=False)
     total, times = torch.zeros(3, 80, 112), torch.zeros(80, 112)
-    for box in boxes_of(80, 112, window):
+    for box in view.boxes:
         rows, columns = box.slices
-        grouped = model.encode_image(pixels[:, :, rows, columns])
+        grouped = model.encode_image(pixels[None, :, rows, columns])
         cosines = (grouped.embedding[0] @ text.T).T.reshape(1, 3, *grouped.grid)
         total[:, rows, columns] += F.interpolate(cosines, size=(64, 64), mode="bilinear")[0]
         times[rows, columns] += 1
-    torch.testing.assert_close(maps.piece(0, 3), total / times, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(maps.piece(1, 2), maps.piece(0, 3)[1:2])
-    # Positions are those averages, read in the middle of each patch.
-    assert maps.positions().shape == (5, 7, 3)
-    torch.testing.assert_close(maps.positions().permute(2, 0, 1), maps.piece(0, 3)[:, 8::16, 8::16])
-
-
-def test_many_images_in_one_pass_are_as_one_by_one(segmenter: Segmenter) -> None:
-    images = [photo(), photo()[:, ::-1].copy()]
-    options = Options(window="none")
-    together = segmenter._segment_batch(images, CLASSES, options)
-    for image, result in zip(images, together, strict=True):
-        alone = segmenter.segment(image, CLASSES, options)
-        np.testing.assert_array_equal(alone.labels, result.labels)
+    every = maps.piece(slice(None))
+    torch.testing.assert_close(every, total / times, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(maps.piece(slice(1, 2)), every[1:2])
+    middles = np.arange(5) * 16 + 8, np.arange(7) * 16 + 8
+    at = maps.at_view(*middles)
+    torch.testing.assert_close(at.permute(2, 0, 1), every[:, 8::16, 8::16], atol=1e-5, rtol=1e-5)
 
 
 def test_refinement_is_of_the_photo(segmenter: Segmenter) -> None:
     plain = segmenter.segment(photo(), "cat,dog")
     refined = segmenter.segment(photo(), "cat,dog", refine="pamr")
     assert (plain.labels != refined.labels).any() or not np.allclose(plain.scores, refined.scores)
-    with pytest.raises(UsageError, match="choose pamr"):
+    with pytest.raises(UsageError, match="choose none, pamr"):
         segmenter.segment(photo(), "cat,dog", refine="crf")
 
 
-def test_only_dense_models_are_refined() -> None:
+def test_any_model_is_refined() -> None:
     from tests.inference.fakes import ColourModel
 
-    with pytest.raises(UsageError, match="cannot be refined: only dense models can"):
-        Segmenter(ColourModel()).segment(photo(16, 32), "red", refine="pamr")
+    image = photo(16, 32)
+    segmenter = Segmenter(ColourModel())
+    plain, refined = (segmenter.segment(image, "red", refine=name) for name in ("none", "pamr"))
+    assert (plain.scores != refined.scores).any()
 
 
 def test_a_very_long_photo(segmenter: Segmenter) -> None:
     assert segmenter.segment(photo(4, 400), "cat,dog").labels.shape == (4, 400)
 
 
-def test_queries_leave_out_background_words_that_are_asked_for() -> None:
-    queries = Queries.of(("Sky", "cat", "kitten"), (1, 2, 2), ("sky", "wall"))
-    assert queries.phrases == ("wall", "Sky", "cat", "kitten")
-    assert queries.classes == (0, 1, 2, 2)
-
-
-@pytest.mark.parametrize(
-    ("sides", "multiple", "shape", "above", "before"),
-    [
-        ((200, 200), 56, (224, 224), 12, 12),
-        ((200, 201), 16, (208, 208), 4, 3),
-        ((5, 7), 1, (5, 7), 0, 0),
-    ],
-)
-def test_padding_puts_the_odd_pixel_last(
-    sides: tuple[int, int], multiple: int, shape: tuple[int, int], above: int, before: int
-) -> None:
-    padding = pad_evenly(*sides, multiple)
-    assert (padding.shape, padding.above, padding.before) == (shape, above, before)
+def test_background_words_that_are_asked_for_are_left_out(segmenter: Segmenter) -> None:
+    words = segmenter.labeller(ClassList.parse("Sky,cat;kitten")).protocol.background_words
+    assert "wall" in words and "sky" not in words
+    assert segmenter.labeller(CLASSES, background=False).protocol.background_words == ()
 
 
 def test_text_is_the_same_with_and_without_its_padding(segmenter: Segmenter) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ovseg.inference.embeddings import EmbeddingCache
+from ovseg.inference.text import EmbeddingCache
 from tests.inference.fakes import ColourModel
 
 

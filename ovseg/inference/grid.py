@@ -1,29 +1,32 @@
-"""Softmax over many queries on an interpolated grid, for a fraction of all their maps.
+"""The best of many maps, and their softmax, on an interpolated grid, without making all of them.
 
-Letters: Q query, h w grid of positions, c candidates of a cell, H W pixels.
+Letters: L map, h w grid of positions, c contenders of a cell, W columns and p rows of pixels, H W
+pixels.
 
-Two things are wanted at every pixel: the best query, and the logarithm of the sum under the
-softmax. A thousand queries at a million pixels would be 4 GB and a minute.
+Two things are wanted at every pixel: the largest map, and the logarithm of the sum under the
+softmax. A thousand maps of a million pixels would be 4 GB and a minute.
 
-The best query is found exactly. Between four neighbouring positions (a cell) an interpolated value
-lies between the least and the largest of the four, so only queries whose largest is no less than
-the best least one can win there: a handful.
+The largest is found exactly. Between four neighbouring positions (a cell) an interpolated value
+lies between the least and the largest of the four, so only maps whose largest is no less than the
+best least one can win there: a handful.
 
-The sum needs all queries, but is smooth inside a cell: it is computed at a few points of each cell
-and interpolated by the polynomial through them. How few depends on how far the scaled values of
+The sum needs all maps, but is smooth inside a cell: it is computed at a few points of each cell and
+interpolated by the polynomial through them. How few depends on how far the scaled values of
 neighbours lie apart; `_NODES` keeps the error of the logarithm below `ERROR`, and beyond its last
 line there is no shortcut. Where a decision hangs on less, `log_sum_exp_at` is exact.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
+from ovseg.inference.groups import largest, later_if_larger
 from ovseg.inference.resize import as_array, source_positions
 from ovseg.models.interface import Array, array_namespace
 
-PIECE = 4_000_000
+PIECE = 2_000_000
 """Values that are worked on at once."""
 
 ERROR = 1e-4
@@ -31,46 +34,65 @@ ERROR = 1e-4
 _NODES = ((0.5, 4), (1.0, 6), (1.5, 8), (2.0, 12))
 """Root mean square difference of scaled neighbours, and the nodes per side of a cell it takes."""
 
-_FEW = 32  # queries up to which the plain way is as quick
+_ALL = 4  # maps up to which all are sooner compared than chosen from
+_FEW = 8  # contenders of the whole image up to which they are compared everywhere
+_SHORT = 32  # maps up to which the plain sum is as quick
 
 
-def best_query(maps: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """The largest of the interpolated values of every pixel and its query; the first of equals.
+def strongest_on_grid(maps: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """The largest of the interpolated maps at every pixel and its number; the first of equals.
 
     Args:
-        maps: float [h, w, Q].
+        maps: float [h, w, L].
         shape: rows and columns (H, W) of the result.
 
     Returns:
-        value and index of the query, [H, W] each.
+        value and index of the map, [H, W] each.
     """
     xp: Any = array_namespace(maps)
     band_of_row, down = _cells(shape[0], maps.shape[0])
     cell_of_column, across = _cells(shape[1], maps.shape[1])
-    place, share = as_index(cell_of_column, maps), as_array(across, maps)[:, None]
+    contenders = _contenders(maps)
+    right = np.minimum(cell_of_column + 1, maps.shape[1] - 1)
+    left, right = as_index(cell_of_column, maps), as_index(right, maps)
+    share, weights = as_array(across, maps), as_array(down, maps)[:, None]
     values, winners = [], []
     for band in np.unique(band_of_row).tolist():
-        upper, lower = maps[band], maps[min(band + 1, maps.shape[0] - 1)]  # [w, Q]
-        candidates = _candidates(upper, lower)[place]  # [W, c]
-        weights = as_array(down[band_of_row == band], maps)[:, None, None]  # [p, 1, 1]
-        top, bottom = (_along(row, candidates, place, share) for row in (upper, lower))  # [W, c]
-        between = top + weights * (bottom - top)  # [p, W, c]
-        values.append(xp.max(between, axis=2))
-        winner = xp.argmax(between, axis=2)
-        columns = xp.arange(shape[1], device=device(maps))
-        winners.append(candidates[columns, winner])
+        choice = contenders.of_columns(band, left)  # [c, W] or [c, 1]
+        rows = maps[band], maps[min(band + 1, maps.shape[0] - 1)]  # [w, L] each
+        first, end = np.searchsorted(band_of_row, (band, band + 1)).tolist()
+        best: Any = None
+        step = max(PIECE // ((end - first) * shape[1]), 1)
+        for start in range(0, choice.shape[0], step):
+            some = choice[start : start + step]
+            ends = (row[left, some] for row in rows), (row[right, some] for row in rows)
+            top, bottom = (a + share * (b - a) for a, b in zip(*ends, strict=True))  # [c, W]
+            between = top[:, None] + weights[first:end] * (bottom - top)[:, None]  # [c, p, W]
+            value, index = largest(between)
+            found = value, _chosen(some, index)
+            best = found if best is None else later_if_larger(best, found)
+        values.append(best[0])
+        winners.append(best[1])
     return xp.concat(values, axis=0), xp.concat(winners, axis=0)
+
+
+def _chosen(choice: Array, index: Array) -> Array:
+    """The entries of choice [c, W or 1] that are meant by indices [p, W]."""
+    if choice.shape[1] == 1:
+        return choice[:, 0][index]
+    columns = as_index(np.arange(choice.shape[1]), choice)
+    return choice[index, columns]
 
 
 def nodes_needed(maps: Array, scale: float, shape: tuple[int, int]) -> int | None:
     """Nodes per side of a cell that `log_sum_exp` takes; None where the plain way is better.
 
     Args:
-        maps: float [h, w, Q].
+        maps: float [h, w, L].
         scale: what they are multiplied by.
         shape: rows and columns (H, W) of the result.
     """
-    if maps.shape[2] <= _FEW:
+    if maps.shape[2] <= _SHORT:
         return None
     spread = scale * max(_usual_step(maps, axis) for axis in (0, 1))
     cells = max(maps.shape[0] - 1, 1) * max(maps.shape[1] - 1, 1)
@@ -79,7 +101,7 @@ def nodes_needed(maps: Array, scale: float, shape: tuple[int, int]) -> int | Non
 
 
 def log_sum_exp(maps: Array, scale: float, shape: tuple[int, int], nodes: int) -> Array:
-    """log sum exp(scale * value) over the queries at every pixel, [H, W]; see `nodes_needed`."""
+    """log sum exp(scale * value) over the maps at every pixel, [H, W]; see `nodes_needed`."""
     xp: Any = array_namespace(maps)
     (at_rows, to_rows), (at_columns, to_columns) = (
         _node_tables(pixels, positions, nodes)
@@ -133,7 +155,7 @@ def log_sum_exp_at(
             _neighbours(pixels[own], size, positions, maps)
             for pixels, size, positions in zip((rows, columns), shape, maps.shape[:2], strict=True)
         )
-        upper = maps[top, left] + across * (maps[top, right] - maps[top, left])  # [n, Q]
+        upper = maps[top, left] + across * (maps[top, right] - maps[top, left])  # [n, L]
         lower = maps[bottom, left] + across * (maps[bottom, right] - maps[bottom, left])
         values = scale * (upper + down * (lower - upper))
         highest = xp.max(values, axis=1, keepdims=True)
@@ -153,7 +175,7 @@ def _neighbours(
 
 
 def _usual_step(maps: Array, axis: int) -> float:
-    """Root mean square difference between neighbours along an axis of [h, w, Q]."""
+    """Root mean square difference between neighbours along an axis of [h, w, L]."""
     xp: Any = array_namespace(maps)
     if maps.shape[axis] < 2:
         return 0.0
@@ -161,30 +183,73 @@ def _usual_step(maps: Array, axis: int) -> float:
     return float(xp.mean(steps * steps)) ** 0.5
 
 
-def _candidates(upper: Array, lower: Array) -> Array:
-    """Queries that can win in each cell between two rows of positions [w, Q], ascending.
+@dataclass(frozen=True)
+class _Contenders:
+    """Maps that can be the largest somewhere in a cell between four positions.
 
-    Returns:
-        indices [w - 1, c]; cells with fewer candidates than c are filled up with others, which do
-        no harm.
+    Attributes:
+        few: the same for all cells, ascending, [c, 1]; None where there are too many of them.
+        cells: for each band of cells those of each cell, ascending, [w - 1, c]; cells with fewer
+            than c name their first again.
     """
-    xp: Any = array_namespace(upper)
-    largest, least = xp.maximum(upper, lower), xp.minimum(upper, lower)
-    if upper.shape[0] > 1:
-        largest = xp.maximum(largest[:-1], largest[1:])
-        least = xp.minimum(least[:-1], least[1:])
-    possible = largest >= xp.max(least, axis=1, keepdims=True)  # [w-1, Q]
-    number = int(xp.max(xp.sum(xp.astype(possible, xp.int64), axis=1)))
-    # Candidates first; ascending order among those kept makes the first of equals win.
-    order = xp.argsort(xp.astype(~possible, xp.int64), axis=1, stable=True)[:, :number]
-    return xp.sort(order, axis=1)
+
+    few: Array | None
+    cells: list[Array]
+
+    def of_columns(self, band: int, cell: Array) -> Array:
+        """Those of each column of pixels in a band, by the cell it lies in: [c, W] or [c, 1]."""
+        if self.few is not None:
+            return self.few
+        xp: Any = array_namespace(cell)
+        return xp.matrix_transpose(self.cells[band])[:, cell]
 
 
-def _along(row: Array, candidates: Array, place: Array, share: Array) -> Array:
-    """Values of the candidates between two neighbours of a row of positions [w, Q]: [W, c]."""
-    right = place + (1 if row.shape[0] > 1 else 0)
-    left_values, right_values = row[place[:, None], candidates], row[right[:, None], candidates]
-    return left_values + share * (right_values - left_values)
+def _contenders(maps: Array) -> _Contenders:
+    xp: Any = array_namespace(maps)
+    if maps.shape[2] <= _ALL:
+        return _Contenders(as_index(np.arange(maps.shape[2]), maps)[:, None], [])
+    least, largest_ = maps, maps
+    for axis in (0, 1):
+        if maps.shape[axis] > 1:
+            least = xp.minimum(*_neighbouring(least, axis))
+            largest_ = xp.maximum(*_neighbouring(largest_, axis))
+    possible = can_win(least, largest_)  # [h-1, w-1, L]
+    anywhere = xp.nonzero(xp.any(possible, axis=(0, 1)))[0]
+    if anywhere.shape[0] <= _FEW:
+        return _Contenders(anywhere[:, None], [])
+    return _Contenders(None, [_padded(band) for band in possible])
+
+
+def _neighbouring(values: Array, axis: int) -> tuple[Array, Array]:
+    return (values[:-1], values[1:]) if axis == 0 else (values[:, :-1], values[:, 1:])
+
+
+def can_win(least: Array, largest: Array) -> Array:
+    """Which maps can be the first of the largest somewhere, bool [..., L].
+
+    A map whose largest value is below the best least one cannot be. One whose largest value equals
+    that can at most tie, and is then behind the first map that has it as its least.
+
+    Args:
+        least, largest: bounds of each map's values, float [..., L].
+    """
+    xp: Any = array_namespace(least)
+    bar = xp.max(least, axis=-1, keepdims=True)
+    champion = xp.argmax(least, axis=-1)[..., None]
+    number = xp.arange(least.shape[-1], device=device(least))
+    return (largest > bar) | ((largest == bar) & (number <= champion))
+
+
+def _padded(possible: Array) -> Array:
+    """The numbers of the true entries of each row of [w, L], ascending, [w, c]."""
+    xp: Any = array_namespace(possible)
+    row, number = xp.nonzero(possible)
+    counts = xp.sum(xp.astype(possible, xp.int64), axis=1)
+    starts = xp.cumulative_sum(counts) - counts
+    slot = xp.arange(row.shape[0], device=device(possible)) - starts[row]
+    table = xp.repeat(number[starts][:, None], int(xp.max(counts)), axis=1)
+    table[row, slot] = number
+    return table
 
 
 def _cells(pixels: int, positions: int) -> tuple[np.ndarray, np.ndarray]:

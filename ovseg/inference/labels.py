@@ -1,0 +1,192 @@
+"""From score maps to one label per pixel.
+
+Letters: L map (a label, or a phrase; a class may have several), K class with background as class 0,
+H W pixels.
+
+Maps come in pieces (`ScoreMaps`), and those that can nowhere be the largest never: what is kept is
+the best so far, and for probabilities the sum under the softmax.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovseg.inference.grid import (
+    ERROR,
+    RunningSum,
+    as_index,
+    can_win,
+    log_sum_exp,
+    log_sum_exp_at,
+    nodes_needed,
+    strongest_on_grid,
+)
+from ovseg.inference.groups import largest, later_if_larger
+from ovseg.inference.maps import Columns, PositionMaps, RegionMaps, ScoreMaps, taken
+from ovseg.models.interface import Array, array_namespace, to_numpy
+
+PIECE = 4_000_000
+"""Values of one piece of maps: 16 MB in float32, and a few times that while it is worked on."""
+
+
+def strongest(maps: ScoreMaps, first: int = 0) -> tuple[Array, Array]:
+    """The largest of the maps from `first` on at every pixel, [H, W], and its number, [H, W].
+
+    The first of equals wins.
+    """
+    return _strongest(maps, slice(first, maps.count))
+
+
+def _strongest(maps: ScoreMaps, columns: Columns) -> tuple[Array, Array]:
+    if isinstance(maps, PositionMaps) and maps.grid is not None:
+        value, index = strongest_on_grid(taken(maps.grid, columns), maps.shape)
+    elif isinstance(maps, RegionMaps) and maps.whole:
+        value, index = _of_whole_regions(maps, columns)
+    else:
+        return _in_pieces(maps, columns)
+    if isinstance(columns, slice):
+        return value, index + columns.start if columns.start else index
+    return value, as_index(columns, index)[index]
+
+
+def _of_whole_regions(maps: RegionMaps, columns: Columns) -> tuple[Array, Array]:
+    """A table with an entry per group says the best map of each of its pixels."""
+    xp: Any = array_namespace(maps.scores)
+    scores = taken(maps.scores[0], columns)  # [G, l]
+    region = maps.regions[0]
+    return xp.max(scores, axis=1)[region], xp.argmax(scores, axis=1)[region]
+
+
+def _in_pieces(maps: ScoreMaps, columns: Columns) -> tuple[Array, Array]:
+    numbers = np.arange(maps.count)[columns]
+    least, most = (to_numpy(taken(bound, columns)) for bound in maps.bounds())
+    numbers = numbers[can_win(least, most)]
+    best: Any = None
+    for chosen in _steps(maps, numbers):
+        value, index = largest(maps.piece(chosen))
+        found = value, as_index(chosen, index)[index]
+        best = found if best is None else later_if_larger(best, found)
+    return best
+
+
+def _steps(maps: ScoreMaps, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """As many maps at a time as a piece holds."""
+    step = max(PIECE // (maps.shape[0] * maps.shape[1]), 1)
+    for start in range(0, len(numbers), step):
+        yield numbers[start : start + step]
+
+
+@dataclass(frozen=True)
+class PixelRule:
+    """How cosines become labels, as the dense CLIP methods decide it.
+
+    Probabilities are a softmax over all phrases at each pixel, a class has that of its best phrase,
+    and pixels where no class is likely enough are background (`PixelLabels.at`).
+
+    Attributes:
+        scale: what cosines are multiplied by before the softmax.
+        area_threshold: share of all foreground pixels that a class must exceed, or its pixels go
+            to the next best class (SCLIP); None for no such rule.
+    """
+
+    scale: float = 40.0
+    area_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class PixelLabels:
+    """What each pixel shows.
+
+    Attributes:
+        best: class, integer [H, W], whatever its probability.
+        probability: of that class, float [H, W].
+        dropped: classes that the area rule took out.
+    """
+
+    best: Array
+    probability: Array
+    dropped: tuple[int, ...] = ()
+
+    def at(self, threshold: float) -> Array:
+        """The best class, and 0, the background, where its probability is below the threshold."""
+        xp: Any = array_namespace(self.best)
+        return xp.where(self.probability < threshold, xp.zeros_like(self.best), self.best)
+
+
+def label_pixels(
+    maps: ScoreMaps,
+    phrase_classes: Sequence[int],
+    rule: PixelRule,
+    thresholds: Sequence[float] = (),
+) -> PixelLabels:
+    """Find the best class of every pixel; the first class wins a tie.
+
+    Args:
+        maps: cosines of the phrases.
+        phrase_classes: class of each phrase, never decreasing; 0 for words of the background.
+        rule: the scale, and which classes are too small.
+        thresholds: probabilities at which `PixelLabels.at` has to be exact; elsewhere they may be
+            off by 1 in 10,000.
+    """
+    classes = np.asarray(phrase_classes, dtype=np.int64)
+    best, winner, normaliser = _softmax(maps, rule.scale)
+    labels = as_index(classes, winner)[winner]
+    dropped = small_classes(labels, rule.area_threshold)
+    if dropped:
+        best, winner = _strongest(maps, np.flatnonzero(~np.isin(classes, dropped)))
+        best = best * rule.scale
+        labels = as_index(classes, winner)[winner]
+    for threshold in thresholds:
+        if threshold > 0:
+            normaliser = _exact_near(threshold, maps, best, normaliser, rule.scale)
+    xp: Any = array_namespace(best)
+    return PixelLabels(labels, xp.exp(best - normaliser), dropped)
+
+
+def small_classes(labels: Array, area_threshold: float | None) -> tuple[int, ...]:
+    """Foreground classes of at most this share of the foreground, classes without pixels too."""
+    if area_threshold is None:
+        return ()
+    xp: Any = array_namespace(labels)
+    found, counts = (np.asarray(a.tolist()) for a in xp.unique_counts(labels))
+    foreground = found > 0
+    bar = area_threshold * counts[foreground].sum()
+    return tuple(int(c) for c in found[foreground & (counts <= bar)])
+
+
+def _softmax(maps: ScoreMaps, scale: float) -> tuple[Array, Array, Array]:
+    """Scaled largest map, its number and log sum exp of all scaled ones, [H, W] each."""
+    grid = maps.grid if isinstance(maps, PositionMaps) else None
+    nodes = None if grid is None else nodes_needed(grid, scale, maps.shape)
+    if grid is not None and nodes is not None:
+        best, winner = strongest_on_grid(grid, maps.shape)
+        return best * scale, winner, log_sum_exp(grid, scale, maps.shape, nodes)
+    found: Any = None
+    sums = RunningSum()
+    for chosen in _steps(maps, np.arange(maps.count)):
+        start = int(chosen[0])
+        piece = maps.piece(slice(start, start + len(chosen))) * scale
+        sums.add(piece)
+        value, index = largest(piece)
+        later = value, index + start
+        found = later if found is None else later_if_larger(found, later)
+    return *found, sums.logarithm()
+
+
+def _exact_near(
+    threshold: float, maps: ScoreMaps, best: Array, normaliser: Array, scale: float
+) -> Array:
+    """The normaliser without a shortcut where it decides between a class and background."""
+    grid = maps.grid if isinstance(maps, PositionMaps) else None
+    if grid is None:
+        return normaliser
+    xp: Any = array_namespace(best)
+    margin = best - normaliser - log(threshold)
+    rows, columns = xp.nonzero(xp.abs(margin) <= 2 * ERROR)
+    if rows.shape[0]:
+        normaliser[rows, columns] = log_sum_exp_at(grid, scale, maps.shape, rows, columns)
+    return normaliser

@@ -1,0 +1,309 @@
+"""Score maps of whole images, made in pieces so that all of them never coexist.
+
+A thousand maps of a million pixels are 4 GB. Averaging over windows and views, resizing and
+refining treat maps alike and apart, so a piece of them at a time will do; and none of these leaves
+the range of what it mixes, so few of a thousand have to be made at all (`bounds`).
+
+Letters: M window, R C windows in a column and in a row, G group, L map (a label or a phrase), l
+maps of one piece, h w grid of positions, H' W' view, H W original image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from array_api_compat import device, is_torch_array
+from numpy.typing import NDArray
+
+from ovseg.distributed import one_blas_thread
+from ovseg.inference.encode import EncodedView
+from ovseg.inference.refine import Affinity
+from ovseg.inference.resize import as_array, interpolation_table, resize_bilinear
+from ovseg.inference.views import Box, View
+from ovseg.models.interface import Array, array_namespace
+
+Columns = slice | NDArray[np.int64]
+"""Which maps, in ascending order."""
+
+
+class ScoreMaps(Protocol):
+    """`count` maps at the pixels of an image of `shape` (H, W)."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def bounds(self) -> tuple[Array, Array]:
+        """What no value of each map falls below or exceeds, float [L] each."""
+        ...
+
+    def piece(self, columns: Columns) -> Array:
+        """Some of the maps, float [l, H, W]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How positions of windows make up pixels along one axis; every row of a table sums to 1.
+
+    Attributes:
+        windows: how many there are, S.
+        to_view: weight of each position of each window for each pixel of the view, float64
+            [view, S * positions].
+        to_pixels: the same for each pixel of the original image, [pixels, S * positions].
+    """
+
+    windows: int
+    to_view: NDArray[np.float64]
+    to_pixels: NDArray[np.float64]
+
+    @classmethod
+    def of_windows(
+        cls, starts: Sequence[int], side: int, padded: int, before: int, positions: int,
+        view: int, pixels: int,
+    ) -> "Axis":  # fmt: skip
+        """Windows resized to their pixels, averaged where they overlap, then resized together.
+
+        Args:
+            starts: first pixel of each window in the view.
+            side: pixels of a window without its padding.
+            padded: with it.
+            before: pixels of padding before the window.
+            positions: of a padded window's grid.
+            view: pixels of the view.
+            pixels: of the original image.
+        """
+        in_window = interpolation_table(positions, padded)[before : before + side]
+        placed = np.zeros((view, len(starts), positions))
+        for index, start in enumerate(starts):
+            placed[start : start + side, index] = in_window
+        placed /= placed.sum((1, 2), keepdims=True)  # how many windows cover the pixel
+        to_view = placed.reshape(view, -1)
+        return cls(len(starts), to_view, interpolation_table(view, pixels) @ to_view)
+
+    @classmethod
+    def direct(cls, positions: int, pixels: int) -> "Axis":
+        """One grid over the whole image, brought to its pixels at once."""
+        return cls(1, np.eye(positions), interpolation_table(positions, pixels))
+
+
+@dataclass(frozen=True)
+class PositionMaps:
+    """Scores of positions, averaged over the windows of one view, at the original size.
+
+    Resizing each window, averaging and resizing to the original size are all linear, apart for
+    rows and columns, because windows lie in rows and columns too: one matrix per axis does all
+    three.
+
+    Attributes:
+        grids: scores of the positions of every window, row by row, float [M, h, w, L].
+        down, across: the tables of the two axes.
+    """
+
+    grids: Array
+    down: Axis
+    across: Axis
+
+    @classmethod
+    def of(
+        cls, scores: Array, encoded: EncodedView, shape: tuple[int, int], *, direct: bool
+    ) -> "PositionMaps":
+        """Scores per position, float [M, h*w, L]; `direct` where one grid covers the image."""
+        xp: Any = array_namespace(scores)
+        grid, view = encoded.grouped.grid, encoded.view
+        grids = xp.reshape(scores, (len(view.boxes), *grid, scores.shape[-1]))
+        return cls.on_grid(grids[0], shape) if direct else cls(grids, *_axes(view, grid, shape))
+
+    @classmethod
+    def on_grid(cls, scores: Array, shape: tuple[int, int]) -> "PositionMaps":
+        """Scores of one grid over the whole image, [h, w, L], brought straight to its pixels."""
+        axes = (Axis.direct(*sides) for sides in zip(scores.shape[:2], shape, strict=True))
+        return cls(scores[None], *axes)
+
+    @property
+    def count(self) -> int:
+        return int(self.grids.shape[-1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.down.to_pixels), len(self.across.to_pixels)
+
+    @property
+    def grid(self) -> Array | None:
+        """The scores, [h, w, L], where a pixel is merely interpolated between four of them."""
+        _, height, width, _ = self.grids.shape
+        own = len(self.down.to_view) == height and len(self.across.to_view) == width
+        return self.grids[0] if own and self.grids.shape[0] == 1 else None
+
+    def bounds(self) -> tuple[Array, Array]:
+        xp: Any = array_namespace(self.grids)
+        return xp.min(self.grids, axis=(0, 1, 2)), xp.max(self.grids, axis=(0, 1, 2))
+
+    def piece(self, columns: Columns) -> Array:
+        rows, across = self._tables
+        return _multiply(rows, self._block(columns), across)
+
+    def at_view(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
+        """All maps at some rows and columns of the view's pixels, float [rows, columns, L]."""
+        xp: Any = array_namespace(self.grids)
+        tables = (self.down.to_view[rows], self.across.to_view[columns])
+        down, across = (as_array(table, self.grids) for table in tables)
+        return xp.permute_dims(_multiply(down, self._block(slice(None)), across), (1, 2, 0))
+
+    def _block(self, columns: Columns) -> Array:
+        """The positions of all windows side by side, contiguous, float [l, R h, C w]."""
+        xp: Any = array_namespace(self.grids)
+        _, height, width, _ = self.grids.shape
+        down, across = self.down.windows, self.across.windows
+        chosen = xp.reshape(taken(self.grids, columns), (down, across, height, width, -1))
+        block = xp.permute_dims(chosen, (4, 0, 2, 1, 3))  # [l, R, h, C, w]
+        return contiguous(xp.reshape(block, (-1, down * height, across * width)))
+
+    @cached_property
+    def _tables(self) -> tuple[Array, Array]:
+        return (
+            as_array(self.down.to_pixels, self.grids),
+            as_array(self.across.to_pixels, self.grids),
+        )
+
+
+def _axes(view: View, grid: tuple[int, int], shape: tuple[int, int]) -> tuple[Axis, Axis]:
+    box, padding = view.boxes[0], view.padding
+    tops = sorted({each.top for each in view.boxes})
+    lefts = sorted({each.left for each in view.boxes})
+    return (
+        Axis.of_windows(
+            tops, box.height, padding.shape[0], padding.above, grid[0], view.shape[0], shape[0]
+        ),
+        Axis.of_windows(
+            lefts, box.width, padding.shape[1], padding.before, grid[1], view.shape[1], shape[1]
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class RegionMaps:
+    """Scores of groups, averaged over the windows of one view, at the original size.
+
+    Attributes:
+        scores: float [M, G, L].
+        regions: the group of each pixel of each window, int [M, height, width].
+        boxes: the M windows.
+        view_shape: rows and columns of the view they were cut from.
+        shape: rows and columns (H, W) of the maps.
+    """
+
+    scores: Array
+    regions: Array
+    boxes: Sequence[Box]
+    view_shape: tuple[int, int]
+    shape: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        return int(self.scores.shape[-1])
+
+    @property
+    def whole(self) -> bool:
+        """Whether one window is the whole image at its original size: regions are then final."""
+        return len(self.boxes) == 1 and self.view_shape == self.shape
+
+    def bounds(self) -> tuple[Array, Array]:
+        xp: Any = array_namespace(self.scores)
+        return xp.min(self.scores, axis=(0, 1)), xp.max(self.scores, axis=(0, 1))
+
+    def piece(self, columns: Columns) -> Array:
+        xp: Any = array_namespace(self.scores)
+        like = {"dtype": self.scores.dtype, "device": device(self.scores)}
+        chosen = taken(self.scores, columns)  # [M, G, l]
+        total = xp.zeros((chosen.shape[-1], *self.view_shape), **like)
+        times = xp.zeros(self.view_shape, **like)
+        for scores, region, box in zip(chosen, self.regions, self.boxes, strict=True):
+            by_column = contiguous(xp.matrix_transpose(scores))  # [l, G]
+            pixels = xp.take(by_column, xp.reshape(region, (-1,)), axis=1)
+            rows, across = box.slices
+            total[:, rows, across] += xp.reshape(pixels, (-1, box.height, box.width))
+            times[rows, across] += 1
+        return resize_bilinear(total / times, self.shape)
+
+
+@dataclass(frozen=True)
+class MeanMaps:
+    """The mean of several views' maps; those of mirrored views are mirrored back."""
+
+    views: Sequence[ScoreMaps]
+    flipped: Sequence[bool]
+
+    @property
+    def count(self) -> int:
+        return self.views[0].count
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.views[0].shape
+
+    def bounds(self) -> tuple[Array, Array]:
+        least, largest = zip(*(view.bounds() for view in self.views), strict=True)
+        return sum(least) / len(least), sum(largest) / len(largest)
+
+    def piece(self, columns: Columns) -> Array:
+        total: Any = None
+        for maps, flipped in zip(self.views, self.flipped, strict=True):
+            piece = maps.piece(columns)
+            if flipped:
+                piece = array_namespace(piece).flip(piece, axis=-1)
+            total = piece if total is None else total + piece
+        return total / len(self.views)
+
+
+def mean_of(views: Sequence[ScoreMaps], flipped: Sequence[bool]) -> ScoreMaps:
+    """The views' mean, or the only view as it is."""
+    return views[0] if len(views) == 1 and not flipped[0] else MeanMaps(views, flipped)
+
+
+@dataclass(frozen=True)
+class RefinedMaps:
+    """Maps that follow the edges of the image."""
+
+    maps: ScoreMaps
+    affinity: Affinity
+
+    @property
+    def count(self) -> int:
+        return self.maps.count
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.affinity.shape
+
+    def bounds(self) -> tuple[Array, Array]:
+        return self.maps.bounds()
+
+    def piece(self, columns: Columns) -> Array:
+        return self.affinity.refine(self.maps.piece(columns))
+
+
+def taken(values: Array, columns: Columns) -> Array:
+    """Some entries of the last axis."""
+    if isinstance(columns, slice):
+        return values[..., columns]
+    xp: Any = array_namespace(values)
+    return xp.take(values, xp.asarray(columns, device=device(values)), axis=-1)
+
+
+def contiguous(values: Array) -> Array:
+    """The same values in the order of their axes: matrix products of others are slow."""
+    return values.contiguous() if is_torch_array(values) else np.ascontiguousarray(values)
+
+
+def _multiply(down: Array, block: Array, across: Array) -> Array:
+    """Both tables applied: [P, p] and [Q, q] to [l, p, q] give [l, P, Q]."""
+    xp: Any = array_namespace(block)
+    if is_torch_array(block):
+        return down @ (block @ xp.matrix_transpose(across))
+    with one_blas_thread():
+        return down @ (block @ xp.matrix_transpose(across))

@@ -1,0 +1,244 @@
+"""Protocols: everything between an image file and its label map, named and pinned.
+
+`ovseg segment` is the protocol `own` with what its user changes; `ovseg eval` takes that or one
+under which scores were published. A score says nothing without its protocol, so every one is
+printed with the hash of all values that can change it.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+from ovseg.data.class_list import ClassList
+from ovseg.errors import UsageError
+from ovseg.models.interface import DenseReading, SegmentationModel
+
+ONE_PASS = 1 << 30
+"""Side of a window that no image fills: one pass over the whole image."""
+
+REFINEMENTS = ("none", "pamr")
+
+_ADDED = {"pad_to": 1}  # later than hashes that were published: hashed where it is not this
+_UNHASHED = ("source", "background")  # changes no score; is the set's
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way from pixels to labels. Lengths are pixels of the resized image.
+
+    Attributes:
+        name: as on the command line.
+        rule: `model`, the model's own scores per group and its own background rule in each window;
+            `constant`, the sigmoid of scaled cosines against a constant background; `probability`,
+            a softmax over all phrases at each pixel, after windows are averaged.
+        short_side: shorter image side; 0 takes the model's own.
+        long_side: most the longer side may have; it wins over `short_side`.
+        window: side of the square windows; 0 takes the model's own, where it has some. One that
+            exceeds the image looks at all of it at once, as `ONE_PASS` always does.
+        stride: from one window to the next.
+        pad_to: windows are padded with zeros to a multiple of this, half of it on each side.
+        direct: where one pass sees the whole image, bring its maps from the grid straight to the
+            original size, not by way of the resized image.
+        templates: prompt templates with one `{}` each, or `imagenet80`; empty takes the model's.
+        scale: what cosines are multiplied by (`constant`, `probability`).
+        bias: added to scaled cosines (`constant`).
+        background: whether pixels may belong to none of the classes.
+        threshold: of the background; None takes the model's own.
+        area_threshold: share of the foreground a class must exceed to stay (`probability`).
+        background_words: phrases that stand for the background (`probability`).
+        words: one entry per class, synonyms after `;`; empty takes the set's.
+        synonyms: further phrases of single classes, by the first phrase.
+        refine: `pamr` moves scores along the edges of the image, `none` does not.
+        pamr_iterations, pamr_dilations: of PAMR.
+        flip: average with the mirrored image.
+        scales: average over the image at these multiples of `short_side`.
+        source: where it was published; changes no score.
+    """
+
+    name: str
+    rule: Literal["model", "constant", "probability"]
+    short_side: int = 0
+    long_side: int = 2048
+    window: int = 0
+    stride: int = 0
+    pad_to: int = 1
+    direct: bool = False
+    templates: tuple[str, ...] | Literal["imagenet80"] = ()
+    scale: float = 1.0
+    bias: float = 0.0
+    background: bool = True
+    threshold: float | None = None
+    area_threshold: float | None = None
+    background_words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    synonyms: dict[str, str] = field(default_factory=dict)
+    refine: Literal["none", "pamr"] = "none"
+    pamr_iterations: int = 10
+    pamr_dilations: tuple[int, ...] = (8, 16)
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    source: str = ""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if self.window and not 0 < self.stride <= self.window:
+            raise UsageError(
+                f"window {self.window}/{self.stride}: the stride must be between 1 and the "
+                "window's side"
+            )
+        if self.short_side < 0 or self.window < 0 or not self.scales:
+            raise UsageError("sizes are not negative, and scales has at least one entry")
+        if self.refine not in REFINEMENTS:
+            raise UsageError(f"unknown refinement '{self.refine}': choose {_listed(REFINEMENTS)}")
+
+    @property
+    def hash(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 over every value that can change a score."""
+        values = {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in _UNHASHED and not (key in _ADDED and value == _ADDED[key])
+        }
+        canonical = json.dumps(values, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @property
+    def class_list(self) -> ClassList:
+        """The classes with all their phrases."""
+        return ClassList.of(
+            f"{entry}; {self.synonyms.get(entry.split(';')[0].strip(), '')}" for entry in self.words
+        )
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether the whole image is seen at once, whatever its size."""
+        return self.window in (0, ONE_PASS)
+
+    def for_model(
+        self,
+        model: SegmentationModel,
+        *,
+        background: bool = True,
+        classes: ClassList | None = None,
+    ) -> "Protocol":
+        """The protocol with the model's own values where it leaves them open.
+
+        Args:
+            model: whose size, windows, templates and threshold are taken; under `own` also the way
+                of reading that a dense model may have.
+            background: whether there is a background class.
+            classes: what will be asked for; by default the protocol's own words.
+        """
+        rule = model.preprocessing
+        filled = replace(self, background=self.background and background)
+        if not self.short_side:
+            filled = replace(filled, short_side=rule.short_side, long_side=rule.long_side)
+        if not self.window and rule.window:
+            filled = replace(filled, window=rule.window, stride=rule.stride)
+        if not self.templates:
+            filled = replace(filled, templates=tuple(model.templates))
+        if filled.background and self.threshold is None:
+            filled = replace(filled, threshold=model.threshold)
+        reading: DenseReading | None = getattr(model, "reading", None)
+        if self.name != OWN.name or reading is None:
+            return filled
+        return replace(
+            filled,
+            rule="probability",
+            scale=reading.scale,
+            pad_to=reading.pad_to,
+            background_words=_others(reading.background, classes or self.class_list)
+            if filled.background
+            else (),
+        )
+
+
+OWN = Protocol("own", "model", direct=True, source="the model's own settings")
+"""The model as it comes: its own size, windows, templates, threshold and way of reading."""
+
+
+def own(**changes: Any) -> Protocol:
+    """`own` with other values.
+
+    Args:
+        changes: fields of `Protocol`. `window` is read by `parse_window` where it is text;
+            values of None and an empty `refine` leave what there is.
+
+    Raises:
+        UsageError: there is no such field, or its value makes no sense.
+    """
+    wanted = {key: value for key, value in changes.items() if value is not None}
+    if unknown := set(wanted) - set(Protocol.__dataclass_fields__):
+        raise UsageError(f"no such option: {_listed(sorted(unknown))}")
+    if isinstance(wanted.get("window"), str):
+        wanted |= parse_window(wanted.pop("window"))
+    if "window" in wanted and "stride" not in wanted:
+        wanted["stride"] = max(wanted["window"] // 2, 1)
+    if not wanted.get("refine", "none"):
+        wanted["refine"] = "none"
+    if "templates" in wanted:
+        wanted["templates"] = check_templates(wanted["templates"])
+    return replace(OWN, **wanted)
+
+
+def parse_window(text: str) -> dict[str, int]:
+    """Read `auto`, `none`, `SIDE` or `SIDE/STRIDE` as fields of a protocol.
+
+    The stride is half the side by default; `none` is one pass, `auto` leaves the model's own.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if text == "auto":
+        return {}
+    if text == "none":
+        return {"window": ONE_PASS, "stride": ONE_PASS}
+    side, _, stride = text.partition("/")
+    if not side.isdecimal() or not (stride or "1").isdecimal() or not int(side):
+        raise UsageError(
+            f"window {text!r}: give its side and stride in pixels, as 448/224, or none, or auto"
+        )
+    step = int(stride) if stride else max(int(side) // 2, 1)
+    if not 0 < step <= int(side):
+        raise UsageError(
+            f"window {text}: the stride must be between 1 and the window's side, {side}"
+        )
+    return {"window": int(side), "stride": step}
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Prompt templates as given by a user.
+
+    Raises:
+        UsageError: one has no `{}`, or more than that to fill in.
+    """
+    for template in templates:
+        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+            raise UsageError(
+                f"prompt {template!r} needs exactly one {{}} for the class: 'a photo of a {{}}.'"
+            )
+    return tuple(templates)
+
+
+def swept_thresholds(threshold: float | None) -> tuple[float, ...]:
+    """Nineteen thresholds to score beside the one in use: steps of 0.05, or about a small one.
+
+    A model's scores need not be shares: where the threshold in use lies below those steps, it is in
+    the middle, and each is larger than the one before by the square root of 2.
+    """
+    if not threshold or threshold >= 0.05:
+        return tuple(round(0.05 * step, 2) for step in range(1, 20))
+    return tuple(float(f"{threshold * 2 ** (step / 2):.3g}") for step in range(-9, 10))
+
+
+def _others(words: Sequence[str], classes: ClassList) -> tuple[str, ...]:
+    """Words of the background, without those that are asked for as a class."""
+    asked = {phrase.casefold() for phrase in classes.phrases}
+    return tuple(word for word in words if word.casefold() not in asked)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -48,6 +48,10 @@ def test_no_file_name_occurs_often() -> None:
     assert {name: count for name, count in names.items() if count > MOST_ALIKE} == {}
 
 
+def test_tools_use_the_library_alone() -> None:
+    assert importers("tools", "ovseg_cli") == []
+
+
 def test_the_terminal_belongs_to_the_command_line() -> None:
     assert importers("ovseg", "typer", "rich", "click", "ovseg_cli") == []
     assert importers("ovseg_cli", "typer") != []

@@ -137,12 +137,12 @@ def test_images_per_second_and_core(folder: Path, stage: int, benchmark: Any) ->
     captions = [index.pair(row).caption for row in range(len(index))]
     tokenizer = HubTokenizer(learn_tokenizer(captions, 512), 77)
     wanted = Wanted(partners="in-batch" if stage == 2 else "none", templates=("a photo of {}.",))
-    maker = Collator(index, augment, tokenizer, wanted)
+    collator = Collator(index, augment, tokenizer, wanted)
     draws = list(IndexSampler(index, Share(64), 0, stage == 2, 0, PAIRS // 64))
 
     def deliver() -> None:
         for each in draws:
-            maker.__getitems__(each)
+            collator.__getitems__(each)
 
     deliver()
     started, cpu = time.perf_counter(), time.process_time()

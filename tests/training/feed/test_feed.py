@@ -41,7 +41,7 @@ def tokenizer(index: PairIndex) -> HubTokenizer:
     return HubTokenizer(learn_tokenizer(captions, 400), 32)
 
 
-def maker(index: PairIndex, partners: str = "none", policy: str = "") -> Collator:
+def collator(index: PairIndex, partners: str = "none", policy: str = "") -> Collator:
     wanted = Wanted(partners=partners, templates=("a photo of {}.",))
     return Collator(index, Augmentation(32, policy=policy), tokenizer(index), wanted)
 
@@ -104,7 +104,7 @@ def test_workers_change_nothing(index: PairIndex, partners: str) -> None:
     runs = [
         list(
             load_batches(
-                maker(index, partners, policy),
+                collator(index, partners, policy),
                 IndexSampler(index, Share(8), 0, paired, first, 5),
                 workers,
                 HOST,
@@ -144,7 +144,7 @@ def test_mentions_are_masked_and_named_once() -> None:
 
 
 def test_texts_are_padded_to_their_own_longest(index: PairIndex) -> None:
-    batch = maker(index).__getitems__(next(iter(IndexSampler(index, Share(4), 0, False))))
+    batch = collator(index).__getitems__(next(iter(IndexSampler(index, Share(4), 0, False))))
     assert batch.caption.ids.shape[1] == int(batch.caption.mask.sum(1).max())
     assert batch.questions.prompt.ids.shape[1] == int(batch.questions.prompt.mask.sum(1).max())
     mask = 4  # [MASK] in the learned vocabulary
@@ -156,7 +156,7 @@ def test_unreadable_samples_are_named_and_do_not_count(tmp_path: Path) -> None:
     bad = open_index((str(make_scenes(tmp_path, bad=(2, 3))),))
     sampler = IndexSampler(bad, Share(8), 0, True)
     batches = [
-        maker(bad, "in-batch").__getitems__(draws)
+        collator(bad, "in-batch").__getitems__(draws)
         for draws, _ in zip(sampler, range(8), strict=False)
     ]
     keys = [
@@ -176,7 +176,7 @@ def test_a_shard_that_vanishes_is_fatal(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"000001\.tar: the index names this shard"):
         found.check_shards()
     draws = next(iter(IndexSampler(found, Share(64), 0, False)))
-    batch = maker(found).__getitems__(draws)
+    batch = collator(found).__getitems__(draws)
     assert {p.fatal for p in batch.problems} == {True} and int(batch.valid.sum()) == 32
 
 

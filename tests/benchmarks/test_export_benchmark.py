@@ -68,7 +68,7 @@ def alternate(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("make", [starter, vit_b16])
+@pytest.mark.parametrize("make", full([starter, vit_b16], [vit_b16]))
 def test_speed_and_size(
     benchmark: BenchmarkFixture, tmp_path: Path, make: Callable[[], ExportSource]
 ) -> None:

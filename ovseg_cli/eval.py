@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ovseg.errors import UsageError
-from ovseg_cli.console import counted, stderr
+from ovseg_cli.console import counted, print_error, stderr
 from ovseg_cli.defaults import DefaultCommandGroup
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Option(help="A model's name or file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+SHOWN = 5  # absent images that the error names
 R = TypeVar("R", "Classification", "Retrieval")
 
 HELP = """
@@ -155,6 +156,13 @@ def evaluate(
     if report:
         stderr().print(f"report: {report / 'index.html'}")
     print_result(result, as_json, markdown)
+    if result.absent:
+        listed = ", ".join(result.absent[:SHOWN]) + (", ..." if len(result.absent) > SHOWN else "")
+        print_error(
+            f"{data}: {len(result.absent)} of the images in {split}.txt are not there and not "
+            f"scored: {listed}"
+        )
+        raise typer.Exit(1)
 
 
 def _check(name: str, data: Path, split: str | None, labels: str | None, views: list[str]) -> None:

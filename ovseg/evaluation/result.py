@@ -66,6 +66,7 @@ class EvaluationResult:
         grouping: of the regions before they are named.
         sweep: mIoU at other thresholds, in order.
         version: of ovseg.
+        absent: images that the set's list names and that are not there: they are not scored.
     """
 
     set_name: str
@@ -84,6 +85,7 @@ class EvaluationResult:
     grouping: GroupingScores
     sweep: tuple[Swept, ...]
     version: str = __version__
+    absent: tuple[str, ...] = ()
 
     @cached_property
     def scores(self) -> Scores:
@@ -123,6 +125,7 @@ class EvaluationResult:
             "labels_from": self.labels_from,
             "root": self.root,
             "images": len(self.names),
+            "absent": self.absent,
             "model": self.model,
             "protocol": {"hash": self.protocol_hash, **self.protocol},
             "threshold": self.threshold,
@@ -212,6 +215,7 @@ def summarise(run: Run, records: Sequence[ImageRecord]) -> EvaluationResult:
             Swept(value, mean_of_present(class_iou(counts)))
             for value, counts in zip(run.thresholds, swept, strict=True)
         ),
+        absent=evaluated.absent,
     )
 
 
@@ -265,6 +269,7 @@ def _from_document(document: dict[str, Any]) -> EvaluationResult:
         grouping=GroupingScores(**grouping),
         sweep=tuple(Swept(p["threshold"], _number(p["mean_iou"])) for p in document["sweep"]),
         version=document["version"],
+        absent=tuple(document.get("absent", ())),
     )
 
 

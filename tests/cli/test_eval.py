@@ -97,6 +97,39 @@ def test_one_line_says_what_is_wrong(
     assert message in capsys.readouterr().err
 
 
+@pytest.fixture
+def own(tmp_path: Path, chelsea: Path) -> Path:
+    """A folder set of three photos whose list names four."""
+    from ovseg.data.images import read_image
+
+    root = tmp_path / "own"
+    photo = read_image(chelsea)
+    labels = np.zeros(photo.shape[:2], np.uint8)
+    labels[40:260, 90:400] = 1
+    for name in ("a", "b c", "d.e"):
+        tiny.photo(root / f"images/{name}.png", photo)
+        tiny.index_png(root / f"labels/{name}.png", labels)
+    tiny.text(root / "classes.txt", "background\ncat\n")
+    tiny.text(root / "val.txt", "a\nb c\nd.e\nmissing\n")
+    return root
+
+
+def test_what_a_list_names_in_vain_is_an_error_beside_the_score_of_the_others(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "a.json"
+    command = ["eval", "folder", "--data", str(own), "--json", "--save", str(saved)]
+    assert run([*command, "--split", "val"]) == 1
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert (document["images"], document["absent"]) == (3, ["missing"])
+    assert json.loads(saved.read_text())["images"] == 3
+    (line,) = [line for line in err.splitlines() if "error" in line]
+    assert line.endswith("1 of the images in val.txt are not there and not scored: missing")
+    assert run([*command, "--split", "nosuch"]) == 2
+    assert "there is no split nosuch" in capsys.readouterr().err
+
+
 def test_sets_are_listed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "sets"]) == 0
     out = capsys.readouterr().out

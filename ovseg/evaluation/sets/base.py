@@ -3,6 +3,8 @@
 Letters: H W image, K class.
 """
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +47,7 @@ class EvaluationSet:
         read_labels: reads the true labels of a sample.
         labels_from: what the labels were read from, for the record.
         annotations: files that the labels of all images depend on.
+        absent: names that the set's list of images has and its folder has not.
     """
 
     name: str
@@ -55,8 +58,12 @@ class EvaluationSet:
     read_labels: Callable[[EvaluationSample], Labels] = field(repr=False)
     labels_from: str = ""
     annotations: tuple[Path, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        names = Counter(sample.name for sample in self.samples)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise DataError(f"{self.root}: the set has the image {twice[0]} more than once")
         if len(self.classes) > MOST_CLASSES:
             raise DataError(
                 f"{self.root}: {len(self.classes)} classes; at most {MOST_CLASSES:,} can be told "
@@ -124,19 +131,34 @@ def image_folder(data: Path, split: str) -> Path:
     return next((folder for folder in folders if folder.is_dir()), data)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list of images, stripped, without empty ones.
+
+    Raises:
+        DataError: it cannot be read as UTF-8 text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the list of images cannot be read ({error})") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
 def read_names(path: Path) -> list[str]:
-    """The first word of every line that has one: image lists carry flags behind the name."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.split()[0] for line in lines if line.split()]
+    """The first word of every line that has one: image lists carry flags behind the name.
+
+    Raises:
+        DataError: as `read_lines`.
+    """
+    return [line.split()[0] for line in read_lines(path)]
 
 
 def check_files(layout: SetLayout, root: Path, paths: Iterable[Path]) -> None:
     """Raise DataError that names the first absent file and counts the others."""
     absent = [path for path in paths if not path.is_file()]
     if absent:
-        shown = absent[0].relative_to(root) if absent[0].is_relative_to(root) else absent[0]
         others = f" (and {len(absent) - 1} more files)" if len(absent) > 1 else ""
-        raise layout.missing(root, f"{shown}{others}")
+        raise layout.missing(root, f"{_below(root, absent[0])}{others}")
 
 
 def paired_files(
@@ -151,7 +173,41 @@ def paired_files(
     check_files(layout, root, (path for pair in pairs for path in pair))
     if not pairs:
         raise layout.missing(root, "every image")
-    return tuple(EvaluationSample(image.stem, image, str(labels)) for image, labels in pairs)
+    return named_samples(root, ((image, str(labels)) for image, labels in pairs))
+
+
+def named_samples(root: Path, pairs: Iterable[tuple[Path, str]]) -> tuple[EvaluationSample, ...]:
+    """Samples from pairs of image file and key, each with a name of its own.
+
+    The name is the file's without its suffix. Where two images would share it, all have their path
+    below their common folder, and where that is not enough, with the suffix.
+
+    Raises:
+        DataError: an image is there twice.
+    """
+    pairs = list(pairs)
+    images = [image for image, _ in pairs]
+    if twice := [image for image, count in Counter(images).items() if count > 1]:
+        raise DataError(f"{root}: the set lists the image {_below(root, twice[0])} more than once")
+    return tuple(
+        EvaluationSample(name, image, key)
+        for name, (image, key) in zip(_names(images), pairs, strict=True)
+    )
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """The shortest of three forms of name that tells all images apart."""
+    names = [image.stem for image in images]
+    if len(set(names)) == len(names):
+        return names
+    common = Path(os.path.commonpath([image.parent for image in images]))
+    paths = [image.relative_to(common) for image in images]
+    names = [path.with_suffix("").as_posix() for path in paths]
+    return names if len(set(names)) == len(names) else [path.as_posix() for path in paths]
+
+
+def _below(root: Path, path: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def choose_split(split: str | None, there: Sequence[str], default: str, layout: SetLayout) -> str:

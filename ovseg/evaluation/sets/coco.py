@@ -22,6 +22,7 @@ from ovseg.evaluation.sets.base import (
     SetLayout,
     check_files,
     choose_split,
+    named_samples,
     paired_files,
 )
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, remap
@@ -201,9 +202,12 @@ def _object_instances(data: Path, split: str) -> Opened:
     path = data / "annotations" / f"instances_{split}.json"
     instances = _read_instances(path)
     images = _photos(data, split, OBJECT)
-    samples = tuple(
-        EvaluationSample(Path(image["file_name"]).stem, images / image["file_name"], str(number))
-        for number, image in sorted(instances.images.items())
+    samples = named_samples(
+        data,
+        (
+            (images / image["file_name"], str(number))
+            for number, image in sorted(instances.images.items())
+        ),
     )
     check_files(OBJECT, data, (sample.image for sample in samples))
     return samples, instances.read_labels

@@ -16,7 +16,7 @@ import numpy as np
 
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import SUFFIXES
-from ovseg.errors import DataError
+from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.overlap import IGNORED, ignored_label, label_type
 from ovseg.evaluation.sets.base import (
     EvaluationSample,
@@ -24,7 +24,7 @@ from ovseg.evaluation.sets.base import (
     Labels,
     SetLayout,
     paired_files,
-    read_names,
+    read_lines,
 )
 from ovseg.evaluation.sets.label_files import (
     lookup_table,
@@ -109,6 +109,7 @@ def open_folder(data: Path, split: str | None) -> EvaluationSet:
 
     Raises:
         DataError: files are missing or do not fit together.
+        UsageError: there is no such split.
     """
     if not data.is_dir():
         raise DataError(f"{data}: no such folder")
@@ -116,17 +117,21 @@ def open_folder(data: Path, split: str | None) -> EvaluationSet:
     if class_path is None:
         raise FOLDER.missing(data, CLASS_FILES[0])
     classes = read_class_file(class_path)
+    _check_split(data, split)
     images, labels = _folders(data, split)
-    pairs = list(_pairs(images, labels, _listed(data, split)))
+    files, absent = _listed(data, split, _images(images))
     return EvaluationSet(
         name="folder",
         root=data,
         words=classes.words,
         background=classes.background,
-        samples=paired_files(FOLDER, data, pairs),
+        samples=paired_files(
+            FOLDER, data, ((image, _label_file(labels, image)) for image in files)
+        ),
         read_labels=_LabelReader(classes, class_path).read_labels,
         labels_from=f"{labels.relative_to(data)}, {class_path.name}",
         annotations=(class_path,),
+        absent=absent,
     )
 
 
@@ -148,23 +153,66 @@ def _folders(data: Path, split: str | None) -> tuple[Path, Path]:
     return images, labels
 
 
-def _listed(data: Path, split: str | None) -> frozenset[str] | None:
-    """Names in `SPLIT.txt`, without suffix, where there is such a file."""
+def _check_split(data: Path, split: str | None) -> None:
+    """Raise UsageError if a split is asked for that has neither a list nor folders."""
+    if split is None:
+        return
+    there = {path.stem for path in data.glob("*.txt") if path.name not in CLASS_FILES}
+    there |= {path.name.removesuffix("annot") for path in data.glob("*annot") if path.is_dir()}
+    images = _first(data, IMAGE_FOLDERS)
+    if images is not None and images.is_dir():
+        there |= {path.name for path in images.iterdir() if path.is_dir()}
+    if split not in there:
+        hint = f"choose --split {' or '.join(sorted(there))}" if there else "leave --split away"
+        raise UsageError(
+            f"{data}: there is no split {split}, neither as {split}.txt nor as a folder of "
+            f"images: {hint}"
+        )
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _listed(
+    data: Path, split: str | None, images: list[Path]
+) -> tuple[list[Path], tuple[str, ...]]:
+    """The images that `SPLIT.txt` names, where there is such a file, and its lines without one.
+
+    A line is a file's name, with or without suffix or folders; flags may follow it.
+    """
     path = data / f"{split}.txt"
     if split is None or not path.is_file():
-        return None
-    return frozenset(Path(name).stem for name in read_names(path))
+        return images, ()
+    files: dict[str, list[Path]] = {}
+    for image in images:
+        for key in {image.name, image.stem}:
+            files.setdefault(key, []).append(image)
+    found: set[Path] = set()
+    absent = []
+    for line in read_lines(path):
+        matches = next((files[key] for key in _spellings(line) if key in files), [])
+        found.update(matches)
+        if not matches:
+            absent.append(line)
+    if not found:
+        raise DataError(f"{path}: none of its {len(absent)} lines names an image of the folder")
+    return [image for image in images if image in found], tuple(absent)
 
 
-def _pairs(
-    images: Path, labels: Path, listed: frozenset[str] | None
-) -> Iterator[tuple[Path, Path]]:
-    """Every image with its label file; a missing one goes under its image's name."""
-    for image in sorted(images.iterdir()):
-        if image.suffix.lower() not in SUFFIXES or (listed and image.stem not in listed):
-            continue
-        candidates = [labels / f"{image.stem}{ending}.png" for ending in LABEL_ENDINGS]
-        yield image, next((path for path in candidates if path.is_file()), candidates[0])
+def _spellings(line: str) -> Iterator[str]:
+    """What a line of a list may mean: the likeliest first."""
+    for text in (line, line.split()[0]):
+        name = Path(text).name
+        yield from (text, name)
+        if Path(name).suffix.lower() in SUFFIXES:  # a list of .jpg beside files of .png
+            yield Path(name).stem
+
+
+def _label_file(labels: Path, image: Path) -> Path:
+    """An image's label file; a missing one goes under its image's name."""
+    candidates = [labels / f"{image.stem}{ending}.png" for ending in LABEL_ENDINGS]
+    return next((path for path in candidates if path.is_file()), candidates[0])
 
 
 class _LabelReader:

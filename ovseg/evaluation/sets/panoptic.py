@@ -20,9 +20,9 @@ from ovseg.evaluation.sets.base import (
     EvaluationSet,
     Labels,
     SetLayout,
-    check_files,
     choose_split,
     image_folder,
+    paired_files,
 )
 from ovseg.evaluation.sets.label_files import read_colour_png
 
@@ -65,15 +65,8 @@ class PanopticFile:
 
     def samples(self, images: Path, layout: SetLayout) -> tuple[EvaluationSample, ...]:
         """All annotated images, in the order of their ids; DataError where files are missing."""
-        samples = tuple(
-            EvaluationSample(
-                Path(self.images[n]).stem, images / self.images[n], str(self.folder / name)
-            )
-            for n, name in sorted(self.pngs.items())
-        )
-        files = [sample.image for sample in samples] + [Path(sample.key) for sample in samples]
-        check_files(layout, self.path.parent.parent, files)
-        return samples
+        pairs = ((images / self.images[n], self.folder / p) for n, p in sorted(self.pngs.items()))
+        return paired_files(layout, self.path.parent.parent, pairs)
 
     def label_reader(
         self, label_of_category: Mapping[int, int], unlabelled: int | None

@@ -8,8 +8,11 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from ovseg.errors import DataError, UsageError
+from ovseg.evaluation.result import summarise
+from ovseg.evaluation.run import evaluate
 from ovseg.evaluation.sets.catalogue import open_set
 from ovseg.evaluation.sets.coco import STUFF_IDS, THING_IDS, things_and_stuff
+from tests.evaluation.fakes import FakeModel, run_of
 from tests.evaluation.sets import tiny
 
 REAL = Path(__file__).resolve().parents[3].parent / "shared/data/coco-train100"
@@ -179,3 +182,34 @@ def test_a_file_that_is_something_else(tmp_path: Path) -> None:
     tiny.text(tmp_path / "annotations/instances_val2017.json", '{"annotations": 3}')
     with pytest.raises(DataError, match=r"not a COCO instances file"):
         open_set("coco-object", tmp_path)
+
+
+def test_samples_of_several_folders_keep_names_and_scores_apart(tmp_path: Path) -> None:
+    """Two photos that are called `1`, and the same two called `1` and `2`, score alike."""
+    scored = []
+    for first, second in (("1", "2"), ("a/1", "b/1")):
+        root = tmp_path / first[0]
+        cat, bear = np.zeros((40, 56), np.int64), np.zeros((60, 44), np.int64)
+        cat[5:30, 10:40], bear[5:50, 5:44] = 1000, 70000
+        tiny.panoptic(
+            root,
+            "val2017",
+            {1: (cat, {1000: 17}), 2: (bear, {70000: 23})},
+            [(17, "cat"), (23, "bear")],
+            names={1: first, 2: second},
+        )
+        evaluated = open_set("coco-panoptic", root)
+        assert [sample.name for sample in evaluated.samples] == [first, second]
+        run = run_of(evaluated, FakeModel(grouped=True))
+        records = evaluate(run)
+        assert [int(r.confusion.sum()) for r in records] == [25 * 30, 45 * 39]
+        scored.append(summarise(run, records).scores.mean_iou)
+    assert scored[0] == scored[1]
+
+
+def test_an_image_twice_is_refused(tmp_path: Path) -> None:
+    ids = np.full((8, 10), 5)
+    segments = {1: (ids, {5: 17}), 2: (ids, {5: 17})}
+    tiny.panoptic(tmp_path, "val2017", segments, [(17, "cat")], names={1: "1", 2: "1"})
+    with pytest.raises(DataError, match=r"lists the image val2017/1\.jpg more than once"):
+        open_set("coco-panoptic", tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg.errors import DataError
+from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.sets.catalogue import open_set
 from tests.evaluation.sets import tiny
 
@@ -97,3 +97,30 @@ def test_more_classes_than_labels_can_tell_apart(tmp_path: Path) -> None:
     tiny.text(tmp_path / "classes.txt", "\n".join(f"class {index}" for index in range(65_001)))
     with pytest.raises(DataError, match="65001 classes; at most 65,000"):
         open_set("folder", tmp_path)
+
+
+def test_a_list_names_whole_files_and_what_it_names_in_vain_is_kept(tmp_path: Path) -> None:
+    for name in ("a", "b c", "d.e", "other"):
+        tiny.photo(tmp_path / f"images/{name}.png")
+        tiny.index_png(tmp_path / f"labels/{name}.png", np.zeros((8, 10)))
+    tiny.text(tmp_path / "classes.txt", "background\ncat\n")
+    for lines in ("a\nb c\nd.e\nmissing\n", "a.jpg 1\n/x/b c.png\nimages/d.e.png\nmissing\n"):
+        tiny.text(tmp_path / "val.txt", lines)
+        own = open_set("folder", tmp_path, "val")
+        assert [sample.name for sample in own.samples] == ["a", "b c", "d.e"]
+        assert own.absent == ("missing",)
+    tiny.text(tmp_path / "val.txt", "missing\n")
+    with pytest.raises(DataError, match=r"val\.txt: none of its 1 lines names an image"):
+        open_set("folder", tmp_path, "val")
+    with pytest.raises(UsageError, match=r"there is no split nosuch.*choose --split val"):
+        open_set("folder", tmp_path, "nosuch")
+
+
+def test_two_images_that_differ_in_suffix_alone_are_two(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        tiny.photo(tmp_path / f"images/{name}")
+    for name in ("a", "b"):
+        tiny.index_png(tmp_path / f"labels/{name}.png", np.zeros((8, 10)))
+    tiny.text(tmp_path / "classes.txt", "cat\n")
+    names = [sample.name for sample in open_set("folder", tmp_path).samples]
+    assert names == ["a.jpg", "a.png", "b.png"]

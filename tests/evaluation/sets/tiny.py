@@ -47,18 +47,20 @@ def panoptic(
     segments: Mapping[int, tuple[np.ndarray, Mapping[int, int]]],
     categories: Sequence[tuple[int, str]],
     images: str = "",
+    names: Mapping[int, str] | None = None,
 ) -> None:
     """Segments: image id -> (map of segment ids, category of every segment)."""
     annotations = []
+    names = names or {number: f"{number:012d}" for number in segments}
     for number, (ids, category) in segments.items():
-        name = f"{number:012d}"
+        name = names[number]
         photo(root / images / f"{split}/{name}.jpg", np.full((*ids.shape, 3), 90, np.uint8))
         colour_png(root / f"annotations/panoptic_{split}/{name}.png", ids)
         info = [{"id": i, "category_id": c, "iscrowd": 0} for i, c in category.items()]
         annotations.append({"image_id": number, "file_name": f"{name}.png", "segments_info": info})
     document = {
         "images": [
-            {"id": n, "file_name": f"{n:012d}.jpg", "height": m.shape[0], "width": m.shape[1]}
+            {"id": n, "file_name": f"{names[n]}.jpg", "height": m.shape[0], "width": m.shape[1]}
             for n, (m, _) in segments.items()
         ],
         "annotations": annotations,

@@ -136,15 +136,19 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, "Tensor"]:
 
 
 def load_state(module: "nn.Module", tensors: Mapping[str, "Tensor"], where: str) -> None:
-    """Load a state whose names and shapes are exactly the module's.
+    """Load a state whose names and shapes are exactly the module's and whose numbers are finite.
+
+    Names may have the prefixes that compiled or distributed models put before their own.
 
     Args:
         where: what to call the tensors in messages, such as their file.
 
     Raises:
-        ModelError: naming missing, unexpected and misshapen tensors, a few of each.
+        ModelError: naming missing, unexpected and misshapen tensors, a few of each, or those with
+            NaN or infinity in them.
     """
     wanted = module.state_dict()
+    tensors = _unwrapped(tensors, wanted)
     shared = [name for name in wanted if name in tensors]
     misshapen = [
         f"{name} ({list(tensors[name].shape)} in the file, {list(wanted[name].shape)} in the model)"
@@ -159,7 +163,47 @@ def load_state(module: "nn.Module", tensors: Mapping[str, "Tensor"], where: str)
     if any(problems):
         listed = "; ".join(problem for problem in problems if problem)
         raise ModelError(f"{where}: does not fit {type(module).__name__}: {listed}")
+    check_finite(tensors, where)
     module.load_state_dict(tensors)
+
+
+def own_name(name: str) -> str:
+    """A tensor's name in the model itself: `torch.compile` and data parallelism prefix theirs."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def check_finite(tensors: Mapping[str, "Tensor"], where: str) -> None:
+    """Refuse weights that can only give NaN, such as those of a run that has diverged.
+
+    Raises:
+        ModelError: naming a few of the tensors.
+    """
+    broken = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    if broken:
+        listed = _few("with NaN or infinity", broken)
+        raise ModelError(
+            f"{where}: {listed}: these weights are of no use; take a checkpoint from before"
+        )
+
+
+def _is_finite(tensor: "Tensor") -> bool:
+    """By the sum, which is quicker, and one by one only where that is not finite."""
+    import torch
+
+    if not tensor.is_floating_point():
+        return True
+    whole = torch.isfinite(tensor.sum(dtype=torch.float32))
+    return bool(whole) or bool(torch.isfinite(tensor).all())
+
+
+def _unwrapped(
+    tensors: Mapping[str, "Tensor"], wanted: Mapping[str, "Tensor"]
+) -> Mapping[str, "Tensor"]:
+    """The tensors by the model's own names; as they are where two would get the same."""
+    names = {name: name if name in wanted else own_name(name) for name in tensors}
+    if len(set(names.values())) < len(names):
+        return tensors
+    return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def content_is_intact(path: Path) -> bool:

@@ -123,6 +123,52 @@ def test_a_state_that_fits_is_loaded() -> None:
     assert torch.equal(source.first.weight, destination.first.weight)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."]
+)
+def test_prefixes_of_wrapped_models_are_taken_off(tmp_path: Path, prefix: str) -> None:
+    source, destination = Small(), Small()
+    wrapped = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+    path = write(tmp_path / "a.safetensors", wrapped)
+    load_state(destination, read_tensors(path), "x")
+    assert torch.equal(source.first.weight, destination.first.weight)
+
+
+def test_a_compiled_part_keeps_no_prefix() -> None:
+    source, destination = Small(), Small()
+    state = source.state_dict()
+    state["first._orig_mod.weight"] = state.pop("first.weight")
+    load_state(destination, state, "x")
+    assert torch.equal(source.first.weight, destination.first.weight)
+
+
+def test_a_name_given_with_and_without_prefix_is_refused() -> None:
+    tensors = Small().state_dict()
+    with pytest.raises(ModelError, match=r"1 tensor unexpected: module\.first\.bias"):
+        load_state(Small(), tensors | {"module.first.bias": torch.zeros(3)}, "x")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, number: float) -> None:
+    module = Small()
+    tensors = Small().state_dict()
+    tensors["second.weight"][0, 1] = number
+    path = write(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(ModelError) as caught:
+        load_state(module, read_tensors(path), str(path))
+    assert str(caught.value) == (
+        f"{path}: 1 tensor with NaN or infinity: second.weight: these weights are of no use; "
+        "take a checkpoint from before"
+    )
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
+def test_large_numbers_are_numbers() -> None:
+    tensors = Small().state_dict()
+    tensors["first.weight"][:] = 3e38
+    load_state(Small(), tensors, "x")
+
+
 def test_missing_unexpected_and_misshapen_tensors_are_named() -> None:
     module = Small()
     before = {name: value.clone() for name, value in module.state_dict().items()}

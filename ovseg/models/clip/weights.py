@@ -14,6 +14,7 @@ from typing import Any
 from ovseg.download import hub_file
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.files import file_digest
+from ovseg.models.checkpoint import check_finite
 from ovseg.models.clip.names import WEIGHT_NAMES, ClipName, nearest
 
 _QUICK = "-quickgelu"
@@ -199,7 +200,7 @@ def load_weights(model: Any, path: Path) -> None:
     the original CLIP release) are refused, since loading them runs what is in them.
 
     Raises:
-        ModelError: the file is damaged, is no such checkpoint, or is of another model.
+        ModelError: the file is damaged, is no such checkpoint, is of another model, or holds NaN.
     """
     from open_clip.factory import load_checkpoint
 
@@ -213,6 +214,7 @@ def load_weights(model: Any, path: Path) -> None:
                 "as in clip:ViT-B-16/openai"
             )
         raise ModelError(f"{path}: these weights cannot be loaded: {reason}") from error
+    check_finite(dict(model.named_parameters()), str(path))
 
 
 def load_tokenizer(name: str) -> Any:

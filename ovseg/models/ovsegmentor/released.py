@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ovseg.errors import MissingDependencyError, ModelError
+from ovseg.models.checkpoint import own_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +102,7 @@ def read_released(path: Path) -> ReleasedCheckpoint:
     if not isinstance(state, dict):
         raise ModelError(f"{path}: no released checkpoint: it holds no 'model'")
     tensors = {
-        name.removeprefix("module."): value
+        own_name(name): value
         for name, value in state.items()
         if isinstance(name, str) and isinstance(value, torch.Tensor)
     }

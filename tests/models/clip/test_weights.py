@@ -163,6 +163,15 @@ def test_other_forms_of_a_file(tmp_path: Path, tiny_architecture: str) -> None:
     assert torch.equal(loaded.model.visual.conv1.weight, tiny_clip().visual.conv1.weight)
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, tiny_architecture: str) -> None:
+    state = tiny_clip().state_dict()
+    state["visual.conv1.weight"][0] = float("nan")
+    file = tmp_path / "diverged.pt"
+    torch.save({"state_dict": state}, file)
+    with pytest.raises(ModelError, match=r"1 tensor with NaN or infinity: visual\.conv1\.weight"):
+        load_clip(parse_clip_name(f"clip:{file},arch={tiny_architecture}"))
+
+
 class Explosive:
     def __reduce__(self) -> tuple[Any, ...]:
         return (Path.touch, (Path("exploded"),))

@@ -17,14 +17,17 @@ line there is no shortcut. Where a decision hangs on less, `log_sum_exp_at` is e
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import device
+from array_api_compat import device, is_torch_array
+from numpy.typing import NDArray
 
 from ovseg.inference.groups import largest, later_if_larger
-from ovseg.inference.resize import as_array, source_positions
-from ovseg.models.interface import Array, array_namespace
+from ovseg.inference.resize import as_array, contiguous, resize_bilinear, source_positions, taken
+from ovseg.models.interface import Array, array_namespace, to_numpy
 
 PIECE = 2_000_000
 """Values that are worked on at once."""
@@ -36,6 +39,7 @@ _NODES = ((0.5, 4), (1.0, 6), (1.5, 8), (2.0, 12))
 
 _ALL = 4  # maps up to which all are sooner compared than chosen from
 _FEW = 8  # contenders of the whole image up to which they are compared everywhere
+_MANY = 16  # contenders of a cell from which NumPy compares them along the last axis
 _SHORT = 32  # maps up to which the plain sum is as quick
 
 
@@ -49,39 +53,85 @@ def strongest_on_grid(maps: Array, shape: tuple[int, int]) -> tuple[Array, Array
     Returns:
         value and index of the map, [H, W] each.
     """
-    xp: Any = array_namespace(maps)
-    band_of_row, down = _cells(shape[0], maps.shape[0])
-    cell_of_column, across = _cells(shape[1], maps.shape[1])
     contenders = _contenders(maps)
-    right = np.minimum(cell_of_column + 1, maps.shape[1] - 1)
-    left, right = as_index(cell_of_column, maps), as_index(right, maps)
-    share, weights = as_array(across, maps), as_array(down, maps)[:, None]
-    values, winners = [], []
-    for band in np.unique(band_of_row).tolist():
-        choice = contenders.of_columns(band, left)  # [c, W] or [c, 1]
-        rows = maps[band], maps[min(band + 1, maps.shape[0] - 1)]  # [w, L] each
-        first, end = np.searchsorted(band_of_row, (band, band + 1)).tolist()
-        best: Any = None
-        step = max(PIECE // ((end - first) * shape[1]), 1)
-        for start in range(0, choice.shape[0], step):
-            some = choice[start : start + step]
-            ends = (row[left, some] for row in rows), (row[right, some] for row in rows)
-            top, bottom = (a + share * (b - a) for a, b in zip(*ends, strict=True))  # [c, W]
-            between = top[:, None] + weights[first:end] * (bottom - top)[:, None]  # [c, p, W]
-            value, index = largest(between)
-            found = value, _chosen(some, index)
-            best = found if best is None else later_if_larger(best, found)
-        values.append(best[0])
-        winners.append(best[1])
+    if contenders.few is not None:
+        value, index = _strongest_of_few(taken(maps, contenders.few), shape)
+        return value, as_index(contenders.few, maps)[index]
+    xp: Any = array_namespace(maps)
+    band, down = _cells(shape[0], maps.shape[0])
+    place = _Place.of(maps, shape[1])
+    weights = as_array(down, maps)[:, None]  # [H, 1]
+    edges = [0, *(np.flatnonzero(np.diff(band)) + 1).tolist(), len(band)]
+    found = []
+    for start, stop in pairwise(edges):  # rows of pixels between the same two rows of positions
+        first = int(band[start])
+        rows = maps[first], maps[min(first + 1, maps.shape[0] - 1)]  # [w, L] each
+        choice = contenders.of_columns(first, place.left)  # [c, W]
+        step = max(PIECE // ((stop - start) * shape[1]), 1)
+        pieces = [choice[at : at + step] for at in range(0, choice.shape[0], step)]
+        compared = [_compared(rows, weights[start:stop], place, piece) for piece in pieces]
+        found.append(reduce(later_if_larger, compared))
+    values, winners = zip(*found, strict=True)
     return xp.concat(values, axis=0), xp.concat(winners, axis=0)
 
 
-def _chosen(choice: Array, index: Array) -> Array:
-    """The entries of choice [c, W or 1] that are meant by indices [p, W]."""
-    if choice.shape[1] == 1:
-        return choice[:, 0][index]
+class _Place(NamedTuple):
+    """Where each column of pixels lies: positions to its left and right, share of the right one."""
+
+    left: Array
+    right: Array
+    share: Array
+
+    @classmethod
+    def of(cls, maps: Array, width: int) -> "_Place":
+        cell, across = _cells(width, maps.shape[1])
+        right = np.minimum(cell + 1, maps.shape[1] - 1)
+        return cls(as_index(cell, maps), as_index(right, maps), as_array(across, maps))
+
+
+def _compared(
+    rows: tuple[Array, Array], weights: Array, place: _Place, choice: Array
+) -> tuple[Array, Array]:
+    """The largest of chosen maps [c, W] at pixels [p, W] between two rows of positions [w, L]."""
+    if is_torch_array(choice) or choice.shape[0] <= _MANY:
+        top, bottom = (_along(row, place, choice) for row in rows)  # [c, W]
+        between = top[:, None] + weights * (bottom - top)[:, None]  # [c, p, W]
+        value, index = largest(between)
+    else:  # NumPy is quicker along a last axis
+        turned = _Place(*(each[:, None] for each in place))
+        top, bottom = (_along(row, turned, choice.T) for row in rows)  # [W, c]
+        between = top + weights[..., None] * (bottom - top)  # [p, W, c]
+        index = np.argmax(between, axis=-1)
+        value = np.take_along_axis(between, index[..., None], axis=-1)[..., 0]
     columns = as_index(np.arange(choice.shape[1]), choice)
-    return choice[index, columns]
+    return value, choice[index, columns]
+
+
+def _along(row: Array, place: _Place, choice: Array) -> Array:
+    """Chosen maps of a row of positions [w, L] at the columns of pixels."""
+    left = row[place.left, choice]
+    return left + place.share * (row[place.right, choice] - left)
+
+
+def _strongest_of_few(maps: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """All of a few maps [h, w, l] at every pixel, compared: value and number, [H, W] each."""
+    grids = contiguous(array_namespace(maps).permute_dims(maps, (2, 0, 1)))  # [l, h, w]
+    if is_torch_array(maps):
+        return largest(resize_bilinear(grids, shape))
+    place = _Place.of(maps, shape[1])
+    left = grids[:, :, place.left]
+    between = left + place.share * (grids[:, :, place.right] - left)  # [l, h, W]
+    band, down = _cells(shape[0], maps.shape[0])
+    below = np.minimum(band + 1, maps.shape[0] - 1)
+    weights = as_array(down, maps)[:, None]
+    step = max(PIECE // (maps.shape[2] * shape[1]), 1)
+    found = []
+    for start in range(0, shape[0], step):
+        rows = slice(start, start + step)
+        top, bottom = between[:, band[rows]], between[:, below[rows]]  # [l, p, W]
+        found.append(largest(top + weights[rows] * (bottom - top)))
+    values, winners = zip(*found, strict=True)
+    return np.concatenate(values), np.concatenate(winners)
 
 
 def nodes_needed(maps: Array, scale: float, shape: tuple[int, int]) -> int | None:
@@ -188,36 +238,38 @@ class _Contenders:
     """Maps that can be the largest somewhere in a cell between four positions.
 
     Attributes:
-        few: the same for all cells, ascending, [c, 1]; None where there are too many of them.
-        cells: for each band of cells those of each cell, ascending, [w - 1, c]; cells with fewer
-            than c name their first again.
+        few: those of the whole image, ascending; None where there are too many of them.
+        cells: those of each cell of each band, ascending, [h - 1, c, w - 1]; a cell with fewer than
+            c names its first again.
+        counts: the most that a cell of each band has, [h - 1].
     """
 
-    few: Array | None
-    cells: list[Array]
+    few: NDArray[np.int64] | None
+    cells: Array = None
+    counts: tuple[int, ...] = ()
 
     def of_columns(self, band: int, cell: Array) -> Array:
-        """Those of each column of pixels in a band, by the cell it lies in: [c, W] or [c, 1]."""
-        if self.few is not None:
-            return self.few
-        xp: Any = array_namespace(cell)
-        return xp.matrix_transpose(self.cells[band])[:, cell]
+        """Those of each column of pixels in a band, by the cell it lies in: [c, W]."""
+        return self.cells[band, : self.counts[band]][:, cell]
 
 
 def _contenders(maps: Array) -> _Contenders:
     xp: Any = array_namespace(maps)
     if maps.shape[2] <= _ALL:
-        return _Contenders(as_index(np.arange(maps.shape[2]), maps)[:, None], [])
-    least, largest_ = maps, maps
+        return _Contenders(np.arange(maps.shape[2]))
+    least, most = maps, maps
     for axis in (0, 1):
         if maps.shape[axis] > 1:
             least = xp.minimum(*_neighbouring(least, axis))
-            largest_ = xp.maximum(*_neighbouring(largest_, axis))
-    possible = can_win(least, largest_)  # [h-1, w-1, L]
-    anywhere = xp.nonzero(xp.any(possible, axis=(0, 1)))[0]
-    if anywhere.shape[0] <= _FEW:
-        return _Contenders(anywhere[:, None], [])
-    return _Contenders(None, [_padded(band) for band in possible])
+            most = xp.maximum(*_neighbouring(most, axis))
+    possible = can_win(least, most)  # [h-1, w-1, L]
+    anywhere = to_numpy(xp.nonzero(xp.any(possible, axis=(0, 1)))[0])
+    if len(anywhere) <= _FEW:
+        return _Contenders(anywhere)
+    counts = xp.sum(xp.astype(possible, xp.int64), axis=2)  # [h-1, w-1]
+    table = _padded(xp.reshape(possible, (-1, maps.shape[2])), xp.reshape(counts, (-1,)))
+    cells = xp.permute_dims(xp.reshape(table, (*counts.shape, -1)), (0, 2, 1))
+    return _Contenders(None, cells, tuple(xp.max(counts, axis=1).tolist()))
 
 
 def _neighbouring(values: Array, axis: int) -> tuple[Array, Array]:
@@ -240,11 +292,10 @@ def can_win(least: Array, largest: Array) -> Array:
     return (largest > bar) | ((largest == bar) & (number <= champion))
 
 
-def _padded(possible: Array) -> Array:
-    """The numbers of the true entries of each row of [w, L], ascending, [w, c]."""
+def _padded(possible: Array, counts: Array) -> Array:
+    """The numbers of the true entries of each row of [n, L], ascending, [n, c]."""
     xp: Any = array_namespace(possible)
     row, number = xp.nonzero(possible)
-    counts = xp.sum(xp.astype(possible, xp.int64), axis=1)
     starts = xp.cumulative_sum(counts) - counts
     slot = xp.arange(row.shape[0], device=device(possible)) - starts[row]
     table = xp.repeat(number[starts][:, None], int(xp.max(counts)), axis=1)

@@ -26,7 +26,8 @@ from ovseg.inference.grid import (
     strongest_on_grid,
 )
 from ovseg.inference.groups import largest, later_if_larger
-from ovseg.inference.maps import Columns, PositionMaps, RegionMaps, ScoreMaps, taken
+from ovseg.inference.maps import PositionMaps, RegionMaps, ScoreMaps
+from ovseg.inference.resize import Columns, taken
 from ovseg.models.interface import Array, array_namespace, to_numpy
 
 PIECE = 4_000_000

@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 from ovseg.distributed import one_blas_thread
 from ovseg.inference.encode import EncodedView
 from ovseg.inference.refine import Affinity
-from ovseg.inference.resize import as_array, interpolation_table, resize_bilinear
+from ovseg.inference.resize import (
+    Columns,
+    as_array,
+    contiguous,
+    interpolation_table,
+    resize_bilinear,
+    taken,
+)
 from ovseg.inference.views import Box, View
 from ovseg.models.interface import Array, array_namespace
-
-Columns = slice | NDArray[np.int64]
-"""Which maps, in ascending order."""
 
 
 class ScoreMaps(Protocol):
@@ -285,19 +289,6 @@ class RefinedMaps:
 
     def piece(self, columns: Columns) -> Array:
         return self.affinity.refine(self.maps.piece(columns))
-
-
-def taken(values: Array, columns: Columns) -> Array:
-    """Some entries of the last axis."""
-    if isinstance(columns, slice):
-        return values[..., columns]
-    xp: Any = array_namespace(values)
-    return xp.take(values, xp.asarray(columns, device=device(values)), axis=-1)
-
-
-def contiguous(values: Array) -> Array:
-    """The same values in the order of their axes: matrix products of others are slow."""
-    return values.contiguous() if is_torch_array(values) else np.ascontiguousarray(values)
 
 
 def _multiply(down: Array, block: Array, across: Array) -> Array:

@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import device, is_torch_array
+from numpy.typing import NDArray
 
 from ovseg.distributed import one_blas_thread
 from ovseg.models.interface import Array, array_namespace
+
+Columns = slice | NDArray[np.int64]
+"""Which entries of a last axis, in ascending order."""
 
 SMALL = 128
 """Longest source, in positions, that is resized by a matrix product instead of by gathering."""
@@ -92,3 +96,16 @@ def as_array(table: np.ndarray, like: Array) -> Array:
     """A table as an array of the kind, device and type of `like`."""
     xp = array_namespace(like)
     return xp.asarray(table, dtype=like.dtype, device=device(like))
+
+
+def taken(values: Array, columns: Columns) -> Array:
+    """Some entries of the last axis."""
+    if isinstance(columns, slice):
+        return values[..., columns]
+    xp: Any = array_namespace(values)
+    return xp.take(values, xp.asarray(columns, device=device(values)), axis=-1)
+
+
+def contiguous(values: Array) -> Array:
+    """The same values in the order of their axes: matrix products of others are slow."""
+    return values.contiguous() if is_torch_array(values) else np.ascontiguousarray(values)

@@ -27,12 +27,13 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from ovseg.data.build.columns import Layout
 from ovseg.data.build.encoding import prepare_image
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.matching import Matcher
 from ovseg.data.build.pipeline import BuildOptions, EntityOptions, make_plan
 from ovseg.data.build.sources import Columns, resolve_source
-from ovseg.data.build.tables import Layout, read_table
+from ovseg.data.build.tables import read_table
 from ovseg.data.dataset.entities import load_entities
 from ovseg.data.dataset.folder import Dataset, ImageOptions
 from ovseg.data.dataset.plan import PlanSummary, Tally

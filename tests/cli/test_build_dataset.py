@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import ovseg
@@ -137,3 +138,61 @@ def test_the_verb_does_what_the_command_does(photos: Path) -> None:
     assert inspect_dataset(photos.parent / "data").faults == []
     with pytest.raises(RecipeError, match="unknown key"):
         ovseg.build_dataset(photos, photos.parent / "data", ["seed=3"])
+
+
+@pytest.mark.parametrize("format", ["tsv", "csv", "jsonl", "parquet"])
+def test_a_wrong_column_leaves_nothing_behind(
+    photos: Path, format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = photos.parent / f"rows.{format}"
+    frame = pl.DataFrame({"link": [f"{n}.jpg" for n in range(6)], "text": ["two cats"] * 6})
+    if format == "jsonl":
+        frame.write_ndjson(table)
+    elif format == "parquet":
+        frame.write_parquet(table)
+    else:
+        frame.write_csv(table, separator="\t" if format == "tsv" else ",")
+    data = photos.parent / "data"
+    command = ["build-dataset", str(table), "--images", str(photos), "-o", str(data), *OPTIONS]
+    assert run([*command, "--set", "source.url_column=links"]) == 2
+    assert "has no column 'links'" in capsys.readouterr().err and not data.exists()
+    columns = ["--set", "source.url_column=link", "--set", "source.caption_columns=[text]"]
+    columns[-1] = 'source.caption_columns=["text"]'
+    assert run([*command, *columns]) == 0
+
+
+def test_a_build_of_no_pairs_fails_and_says_why(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = photos.parent / "rows.tsv"
+    table.write_text("no.jpg\ta dog\nbad.jpg\ttwo cats\n")
+    data = photos.parent / "data"
+    columns = ["--set", "source.url_column=0", "--set", "source.caption_columns=[1]"]
+    command = ["build-dataset", str(table), "--images", str(photos), "-o", str(data), *OPTIONS]
+    for _ in range(2):
+        assert run([*command, *columns]) == 1
+        told = capsys.readouterr().err
+        assert "1 a web page, not an image, 1 no such file" in told and "--retry-failures" in told
+    (photos / "bad.jpg").write_bytes(picture(9))
+    assert run([*command, *columns, "--retry-failures"]) == 0
+
+
+def test_a_build_without_a_match_keeps_nothing_that_refuses_the_next(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = photos.parent / "rows.tsv"
+    table.write_text("0.jpg\ta quark\ttwo cats\n1.jpg\t\ta dog\n")
+    command = ["build-dataset", str(table), "--images", str(photos), *OPTIONS]
+    command += ["-o", str(photos.parent / "data"), "--set", "source.url_column=0"]
+    assert run([*command, "--set", "source.caption_columns=[1]"]) == 1
+    told = capsys.readouterr().err
+    assert "none of 1 captions" in told and "1 no caption" in told
+    assert run([*command, "--set", "source.caption_columns=[2]"]) == 0
+
+
+def test_a_recipe_that_got_nowhere_refuses_nothing(photos: Path) -> None:
+    """As versions before left it behind a wrong column."""
+    data = photos.parent / "data"
+    data.mkdir()
+    (data / "recipe.json").write_text(json.dumps({"source": "table"}))
+    assert run(["build-dataset", str(photos), "-o", str(data), *OPTIONS]) == 0

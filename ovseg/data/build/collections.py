@@ -13,10 +13,13 @@ from ovseg.data.build.captions import clean
 from ovseg.data.build.lines import open_binary
 from ovseg.data.dataset.plan import Tally
 from ovseg.data.dataset.webdataset import split_name
+from ovseg.data.images import SUFFIXES
 from ovseg.errors import DataError
 
 CHUNK_ROWS = 1 << 16
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# Of several images under one name, the first of these is taken.
+_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (*_USUAL, *sorted(SUFFIXES - set(_USUAL)))
 LONGEST_TEXT = 1 << 20  # bytes read of a caption file or a member that describes a sample
 
 
@@ -52,15 +55,38 @@ def _redcaps_image(row: dict[str, Any], by_name: bool) -> str:
 
 
 def read_folder(folder: Path, tally: Tally) -> Iterator[pl.DataFrame]:
-    """Images below a folder with captions in `.txt` files of the same name, sorted by path."""
+    """Images below a folder with captions in `.txt` files of the same name, sorted by path.
+
+    Whatever else is there is counted.
+    """
     rows = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+    paths = sorted(folder.rglob("*"))
+    described = {path.with_suffix(".txt") for path in paths if _is_image(path)}
+    for path in paths:
+        if _is_image(path):
             rows.append((_utf8(path.relative_to(folder).as_posix()), _caption_file(path)))
             if len(rows) == CHUNK_ROWS:
                 yield from _chunks(rows, tally)
                 rows = []
+        elif path not in described and (reason := _why_left(path)):
+            tally.drop(reason)
     yield from _chunks(rows, tally)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _why_left(path: Path) -> str:
+    """Why a file of a folder is no row; empty for a folder, whose files come by themselves."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return "a link to a folder, not followed" if path.is_symlink() else ""
+    if not path.is_file():
+        return "unreadable file"
+    if suffix == ".txt":
+        return "a caption without its image"
+    return f"not an image file ({suffix})" if 1 < len(suffix) <= 8 else "not an image file"
 
 
 def read_archives(folder: Path, tally: Tally) -> Iterator[pl.DataFrame]:
@@ -72,6 +98,9 @@ def read_archives(folder: Path, tally: Tally) -> Iterator[pl.DataFrame]:
     archives = sorted(folder.rglob("*.tar"))
     if not archives:
         raise DataError(f"{folder} holds no .tar files")
+    tally.drop(
+        "an image beside .tar files, in none of them", sum(map(_is_image, folder.rglob("*")))
+    )
     for path in archives:
         name = _utf8(path.relative_to(folder).as_posix())
         rows = [(name, *sample) for sample in _samples(path, tally)]

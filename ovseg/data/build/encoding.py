@@ -12,8 +12,6 @@ from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.dataset.shards import PreparedImage
 from ovseg.data.images import DAMAGED, LARGE, UndecodableError, flatten, open_image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
 
 class BadImageError(UndecodableError):
     """An image that is not used; the message is the reason it is counted under."""
@@ -33,7 +31,7 @@ def prepare_image(data: bytes, options: ImageOptions) -> PreparedImage:
     if len(data) > options.max_bytes:
         raise BadImageError("file too large")
     try:
-        with open_image(data, FORMATS, options.max_pixels) as image:
+        with open_image(data, max_pixels=options.max_pixels) as image:
             _check_shape(image.width, image.height, options)
             if options.short_side == 0 and _plain_jpeg(image):
                 image.load()

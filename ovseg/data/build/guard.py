@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from ovseg.errors import UsageError
 
+PRIVATE = "private address"  # why nothing of this network is fetched without leave
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -96,7 +97,7 @@ def _connect(host: str, port: int, timeout: float, options: FetchOptions) -> soc
     """A connection to `host`, if all its addresses are public; to one that was checked."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     if not options.allow_private_hosts and not all(is_public(str(entry[4][0])) for entry in found):
-        raise RefusedError("private address")
+        raise RefusedError(PRIVATE)
     failure: OSError = RefusedError("host not found")
     for family, kind, protocol, _, address in found:
         connection = socket.socket(family, kind, protocol)

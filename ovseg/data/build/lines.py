@@ -1,5 +1,6 @@
 """Lines of a large text file: in blocks, from any stretch of it, whatever their length."""
 
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -42,6 +43,19 @@ def open_binary(address: str) -> BinaryIO:
         raise DataError(f"{address} does not exist: give the path of the captions file") from error
     except (OSError, ValueError, ImportError) as error:
         raise DataError(f"{address} cannot be opened: {error}") from error
+
+
+def read_head(address: str, size: int = 1 << 20) -> bytes:
+    """The first bytes of a text file, without the mark that some programs begin UTF-8 with.
+
+    Raises:
+        DataError: it cannot be opened, or is UTF-16.
+    """
+    with open_binary(address) as stream:
+        head = stream.read(size)
+    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise DataError(f"{address} is UTF-16: save it as UTF-8")
+    return head.removeprefix(BOM_UTF8)
 
 
 def stretch(stream: BinaryIO, part: TablePart) -> Readable:

@@ -7,7 +7,7 @@ Every step leaves a file that is complete or absent, and the same command skips 
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from ovseg.data.build.choosing import (
 )
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.fetch import fetch_shards
-from ovseg.data.build.guard import FetchOptions
+from ovseg.data.build.guard import PRIVATE, FetchOptions
 from ovseg.data.build.jobs import MatchJob, ShardJob, build_shard, match_part
 from ovseg.data.build.report import write_report
 from ovseg.data.build.sources import CaptionSource
 from ovseg.data.build.tagging import Tagger, identify
 from ovseg.data.dataset.entities import ENTITIES, EntityList, entities_toml, load_entities
 from ovseg.data.dataset.folder import BuildSettings, Dataset, DatasetSummary, ImageOptions
-from ovseg.data.dataset.plan import PlanSummary, Tally, shard_count, write_plan
+from ovseg.data.dataset.plan import PLAN, PlanSummary, Tally, shard_count, write_plan
 from ovseg.data.dataset.shards import ShardStats, read_stats
 from ovseg.data.store import Address, FolderStore
 from ovseg.data.workers import Progress, silent
@@ -99,11 +99,12 @@ def build_from_source(
         raise UsageError(
             f"{address} lies inside the source {source.address}: give another --output"
         )
+    source.check()
     with dataset.store.begin():
-        dataset.claim(_settings(source, options))
-        entities = _entities(source, dataset, options, progress)
         with options.engine.session():
-            make_plan(source, dataset, entities, options, progress)
+            with dataset.claimed(_settings(source, options)):
+                entities = _entities(source, dataset, options, progress)
+                make_plan(source, dataset, entities, options, progress)
             _build_shards(source, dataset, entities, options, progress)
         return finish_if_complete(dataset, progress)
 
@@ -117,13 +118,38 @@ def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> Dataset
         write_report(dataset, summary)
         dataset.store.end()
         progress("index, partners and report", 1, 1)
+    if summary.complete and not summary.pairs:
+        raise DataError(_why_no_pair(summary))
     return summary
+
+
+def _why_no_pair(summary: DatasetSummary) -> str:
+    """Why a build that came to its end holds nothing, and what to do about it."""
+    told = (
+        f"no pair was built: none of {summary.captions_matched} images could be had "
+        f"({_listed(summary.failures)})"
+    )
+    again = "put that right and repeat the command with --retry-failures"
+    if PRIVATE in summary.failures:
+        again = (
+            "images in a private network are fetched only by request: repeat the command with "
+            "--set fetch.allow_private_hosts=true --retry-failures"
+        )
+    return f"{told}; {again}"
+
+
+def _listed(counts: Mapping[str, int], most: int = 10) -> str:
+    """`17 HTTP 404, 2 too small`, the most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count} {reason}" for reason, count in ranked[:most]]
+    return ", ".join([*told, *([f"{len(ranked) - most} more reasons"] if ranked[most:] else [])])
 
 
 def choose_and_match(
     source: CaptionSource, options: BuildOptions, progress: Progress = silent
 ) -> tuple[EntityList, PlanSummary]:
     """Read and match everything and write nothing: the entities, and the counts of the plan."""
+    source.check()
     chosen = _choose(source, options, progress)
     summary = PlanSummary()
     for table in _match(source, chosen, options, summary.tally, progress):
@@ -174,10 +200,11 @@ def _choose(source: CaptionSource, options: BuildOptions, progress: Progress) ->
         return load_entities(wanted.source)
     visual = load_visual_nouns(wanted.visual_nouns)
     tagger = Tagger(wanted.pipeline)
-    chunks = _reading(source, Tally(), "sampling captions", progress)
+    tally = Tally()
+    chunks = _reading(source, tally, "sampling captions", progress)
     captions = sample_captions(chunks, wanted.sample, options.seed)
     if not captions:
-        raise DataError(f"{source.address} holds no usable caption")
+        raise DataError(_why_no_caption(source, tally))
     done = itertools.count(1)
     counts = count_nouns(
         captions, tagger, lambda _: progress("choosing entities", next(done), len(captions))
@@ -198,13 +225,31 @@ def make_plan(
     options: BuildOptions,
     progress: Progress = silent,
 ) -> None:
-    """Match the whole source into the data set's plan, unless that is there already."""
+    """Match the whole source into the data set's plan, unless that is there already.
+
+    Raises:
+        DataError: no caption names an entity; the plan is not kept.
+    """
     if dataset.load_plan_summary() is not None:
         return
     summary = PlanSummary()
     tables = _match(source, entities, options, summary.tally, progress)
     write_plan(tables, dataset.store, options.rows_per_shard, summary)
+    if not summary.rows:
+        dataset.store.remove(PLAN)
+        raise DataError(_why_no_caption(source, summary.tally))
     dataset.save_plan_summary(summary)
+
+
+def _why_no_caption(source: CaptionSource, tally: Tally) -> str:
+    usable = tally.read - tally.dropped.total()
+    aside = f" (set aside: {_listed(tally.dropped)})" if tally.dropped else ""
+    if not usable:
+        return f"{source.address} holds no usable caption{aside}"
+    return (
+        f"no pair can be built: none of {usable} captions of {source.address} names an "
+        f"entity{aside}; give other entities, or other caption columns"
+    )
 
 
 def _match(

@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from ovseg.data.build import collections
-from ovseg.data.build.lines import WHOLE, TablePart, open_binary
-from ovseg.data.build.tables import Layout, read_table, table_parts
+from ovseg.data.build.columns import Layout
+from ovseg.data.build.lines import WHOLE, TablePart, open_binary, read_head
+from ovseg.data.build.tables import check_columns, read_table, table_parts
 from ovseg.data.dataset.plan import Tally
 from ovseg.download import Progress, fetch
 from ovseg.errors import UsageError
@@ -61,6 +62,7 @@ _SUFFIXES = {
     ".csv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "jsonl",  # an array of rows
     ".parquet": "parquet",
 }
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -84,6 +86,11 @@ class CaptionSource:
         if self.kind == "table" and self.layout is not None:
             return table_parts(self.address, self.layout)
         return [WHOLE]
+
+    def check(self) -> None:
+        """UsageError where a table lacks a column, before anything is made of it."""
+        if self.kind == "table" and self.layout is not None:
+            check_columns(self.address, self.layout)
 
     def chunks(self, tally: Tally, part: TablePart = WHOLE) -> Iterator[pl.DataFrame]:
         """Read a part (see `captions.CHUNK_SCHEMA`); unusable rows go to `tally`."""
@@ -181,9 +188,10 @@ def _file_source(address: str, columns: Columns, images: Path | None) -> Caption
     if columns.format in ("coco", "redcaps"):
         return CaptionSource(columns.format, address, images)
     if not columns.format and bare.endswith(".json"):
-        with open_binary(address) as stream:
-            kind = "redcaps" if b'"raw_caption"' in stream.read(1 << 20) else "coco"
-        return CaptionSource(kind, address, images)
+        head = read_head(address)
+        if head.lstrip()[:1] != b"[":
+            kind = "redcaps" if b'"raw_caption"' in head else "coco"
+            return CaptionSource(kind, address, images)
     format = columns.format or _SUFFIXES.get(Path(bare).suffix, "")
     if not format:
         raise UsageError(

@@ -4,11 +4,11 @@ TSV and JSONL come through `lines`, which a line of any length cannot upset; pya
 the rest. Quoted CSV goes to pyarrow directly.
 """
 
-import json
+from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import BinaryIO
 from urllib.parse import unquote_plus
 
 import fsspec
@@ -18,25 +18,23 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from ovseg.data.build.captions import clean
-from ovseg.data.build.lines import BLOCK, WHOLE, TablePart, line_blocks, open_binary, stretch
+from ovseg.data.build.columns import Layout, find_columns
+from ovseg.data.build.json_rows import check_keys, is_array, read_jsonl
+from ovseg.data.build.lines import (
+    BLOCK,
+    WHOLE,
+    TablePart,
+    line_blocks,
+    open_binary,
+    read_head,
+    stretch,
+)
+from ovseg.data.build.quotes import SwallowedRows
 from ovseg.data.dataset.plan import Tally
 from ovseg.errors import DataError, UsageError
 
+_LINES_LOOKED_AT = 200
 PART = 64 << 20  # bytes that one worker reads at a time
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a table is laid out; columns are header names, or 0-based numbers where there is none.
-
-    `captions` are joined with a space. `encoded` undoes form encoding (`%20`, `+`), as in YFCC.
-    """
-
-    format: str  # "tsv", "csv", "jsonl" or "parquet"
-    locator: str | int
-    captions: tuple[str | int, ...]
-    header: bool = False
-    encoded: bool = False
 
 
 def table_parts(address: str, layout: Layout, size: int = PART) -> list[TablePart]:
@@ -47,8 +45,8 @@ def table_parts(address: str, layout: Layout, size: int = PART) -> list[TablePar
             return [TablePart(group, group + 1) for group in range(table.metadata.num_row_groups)]
     packed = fsspec.utils.infer_compression(address) is not None
     length = None if packed else filesystem.info(path).get("size")
-    if layout.format not in ("tsv", "jsonl") or not length:
-        return [TablePart()]
+    if layout.format not in ("tsv", "jsonl") or not length or is_array(address, layout):
+        return [WHOLE]
     return [TablePart(start, min(start + size, length)) for start in range(0, length, size)]
 
 
@@ -56,43 +54,87 @@ def read_table(
     address: str, layout: Layout, tally: Tally, part: TablePart = WHOLE
 ) -> Iterator[pl.DataFrame]:
     """Chunks (see `captions.CHUNK_SCHEMA`) of a table; unusable rows are counted in `tally`."""
-    readers = {"tsv": _read_tsv, "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}
+    readers = {"tsv": _read_tsv, "csv": _read_csv, "jsonl": read_jsonl, "parquet": _read_parquet}
     if layout.format not in readers:
         raise UsageError(f"unknown table format {layout.format!r}: one of {', '.join(readers)}")
     for frame in readers[layout.format](address, layout, tally, part):
         yield clean(_decode_forms(frame) if layout.encoded else frame, tally)
 
 
+def check_columns(address: str, layout: Layout) -> None:
+    """Look at the beginning of a table only: are the wanted columns there?
+
+    Raises:
+        UsageError: one is not there, or twice.
+        DataError: there is no row, or it is no such table.
+    """
+    if layout.format == "parquet":
+        with _open_parquet(address) as table:
+            find_columns(table.schema_arrow.names, layout, address)
+    elif layout.format == "jsonl":
+        check_keys(address, layout)
+    elif layout.format == "csv":
+        find_columns(_csv_names(address, layout), layout, address)
+    else:
+        find_columns(_tsv_names(read_head(address), layout, address), layout, address)
+
+
 def _read_tsv(
     address: str, layout: Layout, tally: Tally, part: TablePart
 ) -> Iterator[pl.DataFrame]:
-    with open_binary(address) as stream:
-        names = _tsv_columns(stream.read(1 << 20), layout, address)
+    head = read_head(address)
+    names = _tsv_names(head, layout, address)
+    columns = find_columns(names, layout, address)
+    quoted = _is_quoted(head, columns, len(names))
     skip = int(layout.header and part.start == 0)
     with open_binary(address) as stream:
-        for block in line_blocks(stretch(stream, part), tally):
-            if table := _parse_tsv(block, names, skip, tally):
-                yield _pick(pl.DataFrame(pl.from_arrow(table)), layout, address)
+        for number, block in enumerate(line_blocks(stretch(stream, part), tally)):
+            if number == part.start == 0:
+                block = block.removeprefix(BOM_UTF8)
+            if table := _parse_tsv(_unquoted(block) if quoted else block, len(names), skip, tally):
+                yield _pick(table, columns)
             skip = 0
 
 
-def _tsv_columns(block: bytes, layout: Layout, address: str) -> list[str]:
+def _tsv_names(head: bytes, layout: Layout, address: str) -> list[str]:
     """Column names: the header's, or numbers, as many as most of the first lines have."""
-    lines = block.split(b"\n")[:200]
-    if layout.header:
-        return lines[0].decode("utf-8", "replace").strip("\r").split("\t")
+    lines = head.split(b"\n")[:_LINES_LOOKED_AT]
     widths = Counter(line.count(b"\t") + 1 for line in lines if line.strip())
     if not widths:
         raise DataError(f"{address} holds no rows")
+    if layout.header:
+        first = _unquoted(lines[0].strip(b"\r"))
+        return first.decode("utf-8", "replace").split("\t")
     return [str(number) for number in range(widths.most_common(1)[0][0])]
 
 
-def _parse_tsv(block: bytes, names: list[str], skip: int, tally: Tally) -> pa.Table | None:
+def _is_quoted(head: bytes, columns: list[int], width: int) -> bool:
+    """Whether all values of these columns are quoted in the first lines, as spreadsheets may do."""
+    lines = head.split(b"\n")
+    rows = [line.rstrip(b"\r").split(b"\t") for line in lines[:_LINES_LOOKED_AT] if line.strip()]
+    values = [row[column] for row in rows if len(row) == width for column in columns]
+    return bool(values) and all(_unquote(value) != value for value in values)
+
+
+def _unquoted(block: bytes) -> bytes:
+    """Lines of tab-separated values without the quotes around them; a tab ends a value anyhow."""
+    lines = (line.rstrip(b"\r").split(b"\t") for line in block.split(b"\n"))
+    return b"\n".join(b"\t".join(map(_unquote, values)) for values in lines)
+
+
+def _unquote(value: bytes) -> bytes:
+    if len(value) < 2 or not (value.startswith(b'"') and value.endswith(b'"')):
+        return value
+    return value[1:-1].replace(b'""', b'"')
+
+
+def _parse_tsv(block: bytes, width: int, skip: int, tally: Tally) -> pa.Table | None:
     def reject(row: pa_csv.InvalidRow) -> str:
         del row
         tally.drop("wrong number of columns")
         return "skip"
 
+    names = [str(number) for number in range(width)]
     try:
         return pa_csv.read_csv(
             pa.BufferReader(block),
@@ -102,9 +144,7 @@ def _parse_tsv(block: bytes, names: list[str], skip: int, tally: Tally) -> pa.Ta
             parse_options=pa_csv.ParseOptions(
                 delimiter="\t", quote_char=False, invalid_row_handler=reject
             ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()), check_utf8=False
-            ),
+            convert_options=_as_bytes(names),
         )
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
@@ -112,20 +152,30 @@ def _parse_tsv(block: bytes, names: list[str], skip: int, tally: Tally) -> pa.Ta
         raise
 
 
-def _pick(frame: pl.DataFrame, layout: Layout, address: str) -> pl.DataFrame:
-    """The two columns a chunk is made of, still as bytes where the source had bytes."""
-    wanted = [str(layout.locator), *map(str, layout.captions)]
-    if absent := [name for name in wanted if name not in frame.columns]:
-        raise UsageError(
-            f"{address} has no column {absent[0]!r}; it has {', '.join(frame.columns[:30])}: "
-            "choose with source.url_column and source.caption_columns"
-        )
-    captions = [pl.col(name) for name in wanted[1:]]
+def _as_bytes(names: list[str]) -> pa_csv.ConvertOptions:
+    """No guessing: a column that looks like dates may hold words in the last row."""
+    return pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.binary()), check_utf8=False, strings_can_be_null=False
+    )
+
+
+def _pick(table: pa.Table | pa.RecordBatch, columns: list[int]) -> pl.DataFrame:
+    """The two columns a chunk is made of, still as bytes where the source had bytes.
+
+    A list of captions gives a row for each.
+    """
+    series = [pl.Series(pl.from_arrow(table.column(place))) for place in columns]
+    frame = pl.DataFrame({str(number): values for number, values in enumerate(series)})
+    for name in frame.columns[1:]:
+        if isinstance(frame.schema[name], pl.List):
+            some = pl.col(name).list.len() > 0  # whether an empty list leaves a row is a version's
+            frame = frame.with_columns(pl.when(some).then(pl.col(name))).explode(name)
+    captions = [pl.col(name) for name in frame.columns[1:]]
     joined = captions[0]
     if len(captions) > 1:
         parts = [part.cast(pl.String, strict=False) for part in captions]
         joined = pl.concat_str(parts, separator=" ", ignore_nulls=True)
-    return frame.select(locator=pl.col(wanted[0]), caption=joined)
+    return frame.select(locator=pl.col("0"), caption=joined)
 
 
 def _decode_forms(frame: pl.DataFrame) -> pl.DataFrame:
@@ -137,73 +187,60 @@ def _read_csv(
     address: str, layout: Layout, tally: Tally, part: TablePart
 ) -> Iterator[pl.DataFrame]:
     del part  # quoted line breaks: nobody can tell midway whether a row begins
-
-    def reject(row: pa_csv.InvalidRow) -> str:
-        del row
-        tally.drop("wrong number of columns")
-        return "skip"
-
+    names = _csv_names(address, layout)
+    columns = find_columns(names, layout, address)
+    swallowed = SwallowedRows(len(names), columns[0], tally)
+    read = 0
     with open_binary(address) as stream:
         try:
-            batches = pa_csv.open_csv(
-                stream,
-                read_options=pa_csv.ReadOptions(
-                    block_size=BLOCK, use_threads=False, autogenerate_column_names=not layout.header
-                ),
-                parse_options=pa_csv.ParseOptions(
-                    newlines_in_values=True, invalid_row_handler=reject
-                ),
-                convert_options=pa_csv.ConvertOptions(
-                    check_utf8=False,
-                    include_columns=None,
-                    column_types=_binary_columns(layout),
-                ),
+            batches = _open_csv(
+                stream, layout, swallowed.reject, _as_bytes(_own_names(names, layout))
             )
             for batch in batches:
-                frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-                yield _pick(_number_columns(frame, layout), layout, address)
+                yield _pick(swallowed.without(batch), columns)
+                read += batch.num_rows
         except pa.ArrowInvalid as error:
-            raise DataError(f"{address} cannot be read as CSV: {error}") from error
+            raise DataError(
+                f"{address} cannot be read as CSV: {_csv_fault(error, read)}"
+            ) from error
 
 
-def _binary_columns(layout: Layout) -> dict[str, pa.DataType]:
-    columns = (layout.locator, *layout.captions)
-    # pyarrow calls the columns of a headerless file f0, f1, ...
-    names = [str(name) if layout.header else f"f{name}" for name in columns]
-    return dict.fromkeys(names, pa.binary())
+def _open_csv(
+    stream: BinaryIO,
+    layout: Layout,
+    reject: Callable[[pa_csv.InvalidRow], str],
+    convert: pa_csv.ConvertOptions | None = None,
+) -> pa_csv.CSVStreamingReader:
+    return pa_csv.open_csv(
+        stream,
+        read_options=pa_csv.ReadOptions(
+            block_size=BLOCK, use_threads=False, autogenerate_column_names=not layout.header
+        ),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=reject),
+        convert_options=convert,
+    )
 
 
-def _number_columns(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
-    return frame if layout.header else frame.rename(lambda name: name.removeprefix("f"))
-
-
-def _read_jsonl(
-    address: str, layout: Layout, tally: Tally, part: TablePart
-) -> Iterator[pl.DataFrame]:
+def _csv_names(address: str, layout: Layout) -> list[str]:
+    """The header's names as the parser itself reads them, or numbers."""
+    read_head(address)
     with open_binary(address) as stream:
-        for block in line_blocks(stretch(stream, part), tally):
-            rows = []
-            for line in block.split(b"\n"):
-                if not line.strip():
-                    continue
-                try:
-                    rows.append(_json_row(line, layout))
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    tally.drop("not a JSON object with the named columns")
-            schema = {"locator": pl.String, "caption": pl.String}
-            yield pl.DataFrame(rows, schema=schema, orient="row")
+        try:
+            names = _open_csv(stream, layout, lambda _: "skip").schema.names
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{address} cannot be read as CSV: {_csv_fault(error, 0)}") from error
+    return names if layout.header else [str(number) for number in range(len(names))]
 
 
-def _json_row(line: bytes, layout: Layout) -> tuple[str | None, str | None]:
-    row = json.loads(line)
-    captions = [row[str(name)] for name in layout.captions]
-    texts = [text for text in captions if text is not None]
-    locator = row[str(layout.locator)]
-    if not isinstance(locator, str | None) or not all(isinstance(text, str) for text in texts):
-        raise TypeError("columns must hold text")
-    # A lone surrogate from "\\ud800" is no text: what cannot be encoded counts as malformed.
-    joined = " ".join(texts).encode("utf-8").decode("utf-8") if texts else None
-    return locator, joined
+def _own_names(names: list[str], layout: Layout) -> list[str]:
+    """pyarrow calls the columns of a headerless file f0, f1, ..."""
+    return names if layout.header else [f"f{name}" for name in names]
+
+
+def _csv_fault(error: pa.ArrowInvalid, read: int) -> str:
+    if "straddl" in str(error) or "out of sync" in str(error):
+        return f"after {read} rows a value runs over {BLOCK >> 20} MiB: is a quote left open there?"
+    return str(error)
 
 
 def _read_parquet(
@@ -211,13 +248,23 @@ def _read_parquet(
 ) -> Iterator[pl.DataFrame]:
     del tally  # a parquet file is well-formed or refused as a whole
     with _open_parquet(address) as table:
-        wanted = [str(layout.locator), *map(str, layout.captions)]
-        if not set(wanted) <= set(table.schema_arrow.names):
-            _pick(pl.DataFrame({name: [] for name in table.schema_arrow.names}), layout, address)
+        schema = table.schema_arrow
+        wanted = [schema.names[place] for place in find_columns(schema.names, layout, address)]
+        _require_text(schema, wanted, address)
         end = table.metadata.num_row_groups if part.end is None else part.end
         groups = list(range(part.start, end))
         for batch in table.iter_batches(1 << 16, row_groups=groups, columns=wanted):
-            yield _pick(pl.DataFrame(pl.from_arrow(batch)), layout, address)
+            yield _pick(batch, [batch.schema.names.index(name) for name in wanted])
+
+
+def _require_text(schema: pa.Schema, wanted: list[str], address: str) -> None:
+    for place, name in enumerate(wanted):
+        kind = schema.field(name).type
+        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        inner = kind.value_type if place and listed else kind
+        if pa.types.is_nested(inner):
+            holds = "addresses or file names" if place == 0 else "text or lists of text"
+            raise UsageError(f"{address}: the column {name!r} must hold {holds}, it holds {kind}")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,8 +12,8 @@ from ovseg.data.dataset.index import FAILURES, INDEX, write_index
 from ovseg.data.dataset.partners import PARTNERS, SHARED_ENTITIES, EntityLists, write_partners
 from ovseg.data.dataset.plan import PLAN, PlanSummary, Tally, shard_count
 from ovseg.data.dataset.shards import ShardStats, read_stats
-from ovseg.data.store import Address, open_store
-from ovseg.errors import DataError, UsageError
+from ovseg.data.store import Address, FolderStore, open_store
+from ovseg.errors import DataError, OvsegError, UsageError
 
 FORMAT = 1
 RECIPE, PLAN_SUMMARY = "recipe.json", "plan.json"
@@ -76,10 +78,28 @@ class Dataset:
     def __init__(self, address: Address) -> None:
         self.store = open_store(address)
 
+    @contextmanager
+    def claimed(self, settings: BuildSettings) -> Iterator[None]:
+        """The block makes the plan of a data set with these settings.
+
+        Where it fails before there is a plan, what was begun is removed, so that the corrected
+        command is not refused; a place that others may be building at is left as it is.
+        """
+        before = self.store.sizes(HEAD)
+        self.claim(settings)
+        try:
+            yield
+        except OvsegError:
+            if isinstance(self.store, FolderStore) and not self.store.has(PLAN):
+                for name in {ENTITIES, RECIPE} - before.keys():
+                    self.store.remove(name)
+            raise
+
     def claim(self, settings: BuildSettings) -> None:
         """Make the place that of these settings, or refuse if it is another's."""
         mine = asdict(settings)
-        if self.store.has(RECIPE):
+        head = self.store.sizes(HEAD)
+        if RECIPE in head and len(head) > 1:  # a recipe alone is a build that never got anywhere
             theirs = self.recipe()
             # Without a tagger nothing could come out differently: it would be missed, and said so.
             asked = mine if settings.tagger else mine.keys() - {"tagger"}

@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ovseg.data.dataset.pairs import Mention, Pair, RawPair
+from ovseg.data.images import SUFFIXES
 from ovseg.errors import DataError, MissingDependencyError
 
 _log = logging.getLogger(__name__)
 
-_IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
+# Of several images under one name, the first of these is taken.
+_USUAL = ("jpg", "jpeg", "png", "webp")
+_IMAGES = (*_USUAL, *sorted({suffix[1:] for suffix in SUFFIXES} - set(_USUAL)))
 _MAX_IMAGE, _MAX_TEXT = 50_000_000, 1_000_000  # bytes; more is no photo and no caption
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 

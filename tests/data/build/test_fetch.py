@@ -19,6 +19,7 @@ from ovseg.data.build.inspection import inspect_dataset
 from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
+from ovseg.errors import DataError
 from tests.data.build.hostile import Handler, Server, hostile_server
 
 pytest.importorskip("img2dataset")
@@ -107,9 +108,14 @@ def test_nothing_private_is_asked_without_leave(server: Server, tmp_path: Path) 
     server.requests.clear()
     hosts = ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433")
     addresses = [f"http://{host}:{server.server_port}/good.jpg" for host in hosts]
-    found = _build(tmp_path, addresses, _options(FetchOptions()))
-    assert set(found.values()) == {"private address"}
+    with pytest.raises(
+        DataError, match=r"none of 5 images could be had \(5 private address\)"
+    ) as told:
+        _build(tmp_path, addresses, _options(FetchOptions()))
     assert server.requests == []
+    assert "--set fetch.allow_private_hosts=true --retry-failures" in str(told.value)
+    leave = replace(_options(FetchOptions(allow_private_hosts=True)), retry_failures=True)
+    assert list(_build(tmp_path, addresses, leave).values()).count("ok") >= 2
 
 
 def test_failures_are_fetched_again_on_request_and_nothing_else(

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image, features
 
 from ovseg.data.build import sources
+from ovseg.data.build.encoding import prepare_image
 from ovseg.data.build.sources import CaptionSource, Columns, resolve_source
+from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.dataset.plan import Tally
+from ovseg.data.images import read_image
 from ovseg.errors import DataError, DownloadError, UsageError
 from tests.data.pictures import picture
 from tests.hostile_server import serving, truncating
@@ -130,3 +134,53 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert first == second
     (tmp_path / "b.tsv").write_text("u\td\n")
     assert _resolve("cc12m", tmp_path / "b.tsv").fingerprint() != first
+
+
+def test_nothing_in_a_folder_is_left_uncounted(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    names = ["a.jpg", "sub/b.AVIF", "c.jfif", "d.jp2", "e.jpe"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).with_suffix(".txt").write_text("a dog")
+    for name in ("alone.txt", "film.mp4", "film.mov", ".DS_Store", "name.of-many-letters"):
+        (tmp_path / name).write_text("a dog")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked").symlink_to(tmp_path / "sub")
+    rows, tally = _rows(_resolve(tmp_path))
+    assert sorted(row[0] for row in rows) == sorted(names)
+    assert tally.dropped == {
+        "a caption without its image": 1,
+        "not an image file (.mp4)": 1,
+        "not an image file (.mov)": 1,
+        "not an image file": 2,
+        "unreadable file": 1,
+        "a link to a folder, not followed": 1,
+    }
+
+
+def test_images_beside_tars_are_counted(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w"):
+        pass
+    (tmp_path / "a.jpg").write_bytes(picture())
+    assert _rows(_resolve(tmp_path))[1].dropped == {
+        "an image beside .tar files, in none of them": 1
+    }
+
+
+def test_formats_that_segment_reads_are_read(tmp_path: Path) -> None:
+    """Each by the decoder that all share."""
+    with Image.open(io.BytesIO(picture(1, (40, 30)))) as image:
+        for suffix, kind in (
+            ("avif", "AVIF"),
+            ("jfif", "JPEG"),
+            ("jp2", "JPEG2000"),
+            ("jpe", "JPEG"),
+        ):
+            if kind != "AVIF" or features.check("avif"):
+                image.convert("RGB").save(tmp_path / f"{suffix}.{suffix}", kind)
+                (tmp_path / f"{suffix}.txt").write_text("a dog")
+    for path in tmp_path.glob("*.j*"):
+        made = prepare_image(path.read_bytes(), ImageOptions(short_side=0))
+        assert read_image(path).shape == (made.height, made.width, 3)
+    if features.check("avif"):
+        assert prepare_image((tmp_path / "avif.avif").read_bytes(), ImageOptions()).width == 40

@@ -4,12 +4,10 @@ Letters: I image, T text, K class, C embedding width.
 """
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -21,6 +19,7 @@ from ovseg.distributed import cpu_count
 from ovseg.errors import DataError
 from ovseg.evaluation.bootstrap import Interval, share_interval
 from ovseg.evaluation.run import Progress
+from ovseg.evaluation.sets.annotations import by_id, read_document, reference
 from ovseg.evaluation.sets.base import image_folder
 from ovseg.inference.text import EmbeddingCache
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
@@ -177,11 +176,12 @@ def read_captions(folder: Path) -> CaptionedImages:
 
 
 def _coco_captions(folder: Path, path: Path) -> Iterator[tuple[Path, str]]:
-    document: Any = json.loads(path.read_text(encoding="utf-8"))
+    document = read_document(path, "captions")
     images = image_folder(folder, path.stem.removeprefix("captions_"))
-    files = {image["id"]: images / image["file_name"] for image in document["images"]}
-    for annotation in document["annotations"]:
-        yield files[annotation["image_id"]], " ".join(annotation["caption"].split())
+    files = {n: images / e.file_name() for n, e in by_id(document.entries("images")).items()}
+    for entry in document.entries("annotations"):
+        number = reference(entry, "image_id", files, "image")
+        yield files[number], " ".join(entry.text("caption").split())
 
 
 def classify(

@@ -153,7 +153,8 @@ def test_changed_annotations_are_never_answered_from_an_interrupted_run(
     with pytest.raises(Killed):
         evaluate(run_of(open_set("coco-object", tmp_path), model), die)
     path = tmp_path / f"annotations/{source}_val2017.json"
-    path.write_text(path.read_text().replace('"category_id": 17', '"category_id": 18'))
+    text = path.read_text().replace('"category_id": 17', '"category_id": 18')
+    path.write_text(text.replace('"categories": [', '"categories": [{"id": 18, "name": "dog"}, '))
     (record,) = evaluate(run_of(open_set("coco-object", tmp_path), model))
     dog, cat = 17, 16
     assert (record.confusion[dog].sum() > 0, record.confusion[cat].sum()) == (True, 0)

@@ -2,19 +2,16 @@
 
 COCO-Object is read from what people have: `stuffthingmaps` (pixel values are category id - 1, 255
 unlabelled), panoptic JSON with its PNG folder, or `instances_*.json`. The three agree wherever
-their annotations do; where instance masks overlap, the smaller instance lies on top.
+their annotations do; where instance masks overlap, the smaller instance lies on top. Categories of
+the two kinds of JSON are known by their names: a file of one's own may number them as it likes.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError, UsageError
+from ovseg.evaluation.sets.annotations import Id, shown
 from ovseg.evaluation.sets.base import (
     EvaluationSample,
     EvaluationSet,
@@ -25,8 +22,9 @@ from ovseg.evaluation.sets.base import (
     named_samples,
     paired_files,
 )
+from ovseg.evaluation.sets.instances import plain_name, read_instances
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, remap
-from ovseg.evaluation.sets.panoptic import read_panoptic
+from ovseg.evaluation.sets.panoptic import PanopticFile, read_panoptic
 
 SITE = "http://images.cocodataset.org"
 OBJECT = SetLayout(
@@ -195,19 +193,37 @@ def _object_panoptic(data: Path, split: str) -> Opened:
     panoptic = read_panoptic(data / "annotations" / f"panoptic_{split}.json")
     images = _photos(data, split, OBJECT)
     samples = panoptic.samples(images, OBJECT)
-    return samples, panoptic.label_reader(_THING_LABEL, unlabelled=0)
+    return samples, panoptic.label_reader(_labels_of_things(panoptic), unlabelled=0)
+
+
+def _labels_of_things(panoptic: PanopticFile) -> dict[Id, int]:
+    """Label of every category that is a thing, by its name; stuff is background.
+
+    Raises:
+        DataError: there are segments of a category that is neither.
+    """
+    label_of = _label_of_name()
+    used = {category for segments in panoptic.segments.values() for category in segments.values()}
+    found = {}
+    for category, name in panoptic.categories.items():
+        label = label_of.get(plain_name(name))
+        if label is not None and category not in panoptic.stuff:
+            found[category] = label
+        elif category in used and category not in panoptic.stuff:
+            raise DataError(
+                f"{panoptic.path}: category {category}, {shown(name)}, is none of COCO's 80 "
+                'things; stuff says "isthing": 0'
+            )
+    return found
 
 
 def _object_instances(data: Path, split: str) -> Opened:
     path = data / "annotations" / f"instances_{split}.json"
-    instances = _read_instances(path)
+    instances = read_instances(path, _label_of_name())
     images = _photos(data, split, OBJECT)
     samples = named_samples(
         data,
-        (
-            (images / image["file_name"], str(number))
-            for number, image in sorted(instances.images.items())
-        ),
+        ((images / name, number) for number, name in instances.images.items()),
     )
     check_files(OBJECT, data, (sample.image for sample in samples))
     return samples, instances.read_labels
@@ -220,53 +236,10 @@ _OPENERS: Mapping[str, Callable[[Path, str], Opened]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Instances:
-    """An `instances_*.json`: images by id, and the annotations of each."""
-
-    path: Path
-    images: Mapping[int, Mapping[str, Any]]
-    annotations: Mapping[int, Sequence[Mapping[str, Any]]]
-
-    def read_labels(self, sample: EvaluationSample) -> Labels:
-        """Paint the instances of an image, large ones first, so that small ones stay visible."""
-        image = self.images[int(sample.key)]
-        height, width = int(image["height"]), int(image["width"])
-        labels = np.zeros((height, width), np.uint8)
-        found = self.annotations.get(int(sample.key), ())
-        # Crowd regions are rough outlines around the separate instances: those belong on top.
-        for annotation in sorted(found, key=lambda a: (-int(a.get("iscrowd", 0)), -a["area"])):
-            mask = _mask(annotation["segmentation"], height, width)
-            labels[mask.astype(bool)] = self._label(annotation)
-        return labels
-
-    def _label(self, annotation: Mapping[str, Any]) -> int:
-        category = annotation["category_id"]
-        if category not in _THING_LABEL:
-            raise DataError(f"{self.path}: category {category} is none of COCO's 80 things")
-        return _THING_LABEL[category]
-
-
-def _read_instances(path: Path) -> _Instances:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        images = {image["id"]: image for image in document["images"]}
-        annotations: dict[int, list[Mapping[str, Any]]] = {}
-        for annotation in document["annotations"]:
-            annotations.setdefault(annotation["image_id"], []).append(annotation)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a COCO instances file ({error!r})") from error
-    return _Instances(path, images, annotations)
-
-
-def _mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Polygons, plain or compressed RLE as a mask, uint8 [height, width]."""
-    from pycocotools import mask as coco_mask
-
-    if isinstance(segmentation, list):
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        encoded = segmentation
-    return coco_mask.decode(encoded)
+def _label_of_name() -> dict[str, int]:
+    """Label of every name of a thing, its synonyms too."""
+    return {
+        plain_name(phrase): label
+        for label, phrases in enumerate(things().synonyms, start=1)
+        for phrase in phrases
+    }

@@ -4,17 +4,24 @@ A pixel's colour `R + 256 G + 65536 B` is the id of its segment, whose category 
 Colour 0 is unlabelled.
 """
 
-import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ovseg.data.class_list import ClassList
-from ovseg.errors import DataError
+from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.overlap import label_type
+from ovseg.evaluation.sets.annotations import (
+    Entry,
+    Id,
+    by_id,
+    in_order,
+    read_document,
+    reference,
+)
 from ovseg.evaluation.sets.base import (
     EvaluationSample,
     EvaluationSet,
@@ -25,6 +32,10 @@ from ovseg.evaluation.sets.base import (
     paired_files,
 )
 from ovseg.evaluation.sets.label_files import read_colour_png
+
+_log = logging.getLogger(__name__)
+
+_COLOURS = 1 << 24
 
 PANOPTIC = SetLayout(
     "COCO panoptic",
@@ -46,17 +57,19 @@ class PanopticFile:
 
     Attributes:
         path: of the JSON; its PNG folder has the same name without suffix.
-        categories: name of every category id.
-        images: image file name of every image id.
+        categories: name of every category id, in the order of the file.
+        stuff: ids of categories that say they are no things.
+        images: image file name of every annotated image id, in the order of the ids.
         segments: category of every segment id, by image id.
         pngs: label file name of every image id.
     """
 
     path: Path
-    categories: Mapping[int, str]
-    images: Mapping[int, str]
-    segments: Mapping[int, Mapping[int, int]] = field(repr=False)
-    pngs: Mapping[int, str] = field(repr=False)
+    categories: Mapping[Id, str]
+    stuff: frozenset[Id]
+    images: Mapping[Id, str]
+    segments: Mapping[Id, Mapping[int, Id]] = field(repr=False)
+    pngs: Mapping[Id, str] = field(repr=False)
 
     @property
     def folder(self) -> Path:
@@ -65,11 +78,11 @@ class PanopticFile:
 
     def samples(self, images: Path, layout: SetLayout) -> tuple[EvaluationSample, ...]:
         """All annotated images, in the order of their ids; DataError where files are missing."""
-        pairs = ((images / self.images[n], self.folder / p) for n, p in sorted(self.pngs.items()))
+        pairs = ((images / name, self.folder / self.pngs[n]) for n, name in self.images.items())
         return paired_files(layout, self.path.parent.parent, pairs)
 
     def label_reader(
-        self, label_of_category: Mapping[int, int], unlabelled: int | None
+        self, label_of_category: Mapping[Id, int], unlabelled: int | None
     ) -> Callable[[EvaluationSample], Labels]:
         """A reader of semantic labels; other categories count as unlabelled (None: ignored)."""
         kind = label_type(len(label_of_category) + 1)
@@ -80,7 +93,7 @@ class PanopticFile:
         def read_labels(sample: EvaluationSample) -> Labels:
             number, path = numbers[sample.key], Path(sample.key)
             colours = read_colour_png(path)
-            table = np.full(1 << 24, unknown, kind)  # one entry per colour beats sorting pixels
+            table = np.full(_COLOURS, unknown, kind)  # one entry per colour beats sorting pixels
             table[0] = rest
             for segment, category in self.segments[number].items():
                 table[segment] = label_of_category.get(category, rest)
@@ -94,26 +107,43 @@ class PanopticFile:
 
 
 def read_panoptic(path: Path) -> PanopticFile:
-    """Read a panoptic JSON.
+    """Read a panoptic JSON; what it has of images without annotations is not used, with a warning.
 
     Raises:
-        DataError: it is missing or not a panoptic file.
+        DataError: it is missing, not a panoptic file, or something in it does not fit together.
     """
-    try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-        annotations = document["annotations"]
-        return PanopticFile(
-            path=path,
-            categories={entry["id"]: entry["name"] for entry in document["categories"]},
-            images={entry["id"]: entry["file_name"] for entry in document["images"]},
-            segments={
-                entry["image_id"]: {s["id"]: s["category_id"] for s in entry["segments_info"]}
-                for entry in annotations
-            },
-            pngs={entry["image_id"]: entry["file_name"] for entry in annotations},
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a COCO panoptic file ({error!r})") from error
+    document = read_document(path, "panoptic")
+    categories = by_id(document.entries("categories"))
+    images = by_id(document.entries("images"))
+    segments: dict[Id, Mapping[int, Id]] = {}
+    pngs: dict[Id, str] = {}
+    for entry in document.entries("annotations"):
+        number = reference(entry, "image_id", images, "image")
+        if number in pngs:
+            raise entry.fault("image_id", f"is {number}, which has an annotation already")
+        segments[number] = _segments(entry, categories)
+        pngs[number] = entry.file_name()
+    if bare := len(images) - len(pngs):
+        _log.warning("%s: %d images have no annotation and are not scored", path, bare)
+    return PanopticFile(
+        path=path,
+        categories={number: entry.text("name") for number, entry in categories.items()},
+        stuff=frozenset(n for n, entry in categories.items() if entry.values.get("isthing") == 0),
+        images={number: images[number].file_name() for number in in_order(pngs)},
+        segments=segments,
+        pngs=pngs,
+    )
+
+
+def _segments(annotation: Entry, categories: Mapping[Id, Entry]) -> dict[int, Id]:
+    """Category of every segment id of an image."""
+    found: dict[int, Id] = {}
+    for entry in annotation.entries("segments_info"):
+        number = entry.integer("id", 1, _COLOURS - 1)
+        if number in found:
+            raise entry.fault("id", "is there twice")
+        found[number] = reference(entry, "category_id", categories, "category")
+    return found
 
 
 def open_scenes(data: Path, split: str | None, *, background: bool = True) -> EvaluationSet:
@@ -152,13 +182,23 @@ def _open(
     return EvaluationSet(
         name=name,
         root=data,
-        words=ClassList.of(_words(name) for name in panoptic.categories.values()),
+        words=_class_list(panoptic),
         background=background,
         samples=panoptic.samples(image_folder(data, split), layout),
         read_labels=panoptic.label_reader(label_of, unlabelled=0 if background else None),
         labels_from=panoptic.path.name,
         annotations=(panoptic.path,),
     )
+
+
+def _class_list(panoptic: PanopticFile) -> ClassList:
+    try:
+        words = ClassList.of(_words(name) for name in panoptic.categories.values())
+    except UsageError as error:
+        raise DataError(f"{panoptic.path}: categories: {error}") from error
+    if len(words.names) != len(panoptic.categories):
+        raise DataError(f"{panoptic.path}: categories: a name has no words in it")
+    return words
 
 
 def _words(name: str) -> str:

@@ -25,6 +25,8 @@ CATEGORIES[2:5, 9:15] = 17
 CATEGORIES[8:12, 10:13] = 90
 OBJECTS = np.select([c == CATEGORIES for c in (1, 17, 90)], [1, 16, 80], 0)
 
+NAMED = [{"id": i, "name": n} for i, n in ((1, "person"), (17, "cat"), (90, "toothbrush"))]
+
 
 def write_maps(root: Path) -> None:
     tiny.photo(root / "val2017/000000000009.jpg")
@@ -54,7 +56,7 @@ def write_instances(root: Path, *, rle: str = "compressed") -> None:
             }
         )
     image = {"id": 9, "file_name": "000000000009.jpg", "height": 12, "width": 16}
-    document = {"images": [image], "annotations": annotations, "categories": []}
+    document = {"images": [image], "annotations": annotations, "categories": NAMED}
     tiny.text(root / "annotations/instances_val2017.json", json.dumps(document))
 
 

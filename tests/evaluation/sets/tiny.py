@@ -64,6 +64,6 @@ def panoptic(
             for n, (m, _) in segments.items()
         ],
         "annotations": annotations,
-        "categories": [{"id": i, "name": n, "isthing": 1} for i, n in categories],
+        "categories": [{"id": i, "name": n, "isthing": int(i <= 90)} for i, n in categories],
     }
     text(root / f"annotations/panoptic_{split}.json", json.dumps(document))

@@ -84,8 +84,8 @@ def segment_files(
     from ovseg.inference.segmenter import Segmenter, as_class_list
 
     paths = find_images(images)
-    folder = ResultFolder(output, save, paths) if output else None
     protocol = own(**options)
+    folder = ResultFolder(output, save, paths) if output else None
     segmenter = Segmenter.from_pretrained(model, device)
     results = segmenter.segment_files(paths, as_class_list(classes), protocol, batch_size)
     return SegmentedFiles(paths, results, folder)

@@ -81,12 +81,24 @@ def build(
     ] = "",
     entities: Entities = "",
     match: Annotated[
-        str, typer.Option(help="lexical, or pos: a tagger confirms ambiguous forms.")
+        str,
+        typer.Option(
+            help="lexical, or pos: a tagger confirms ambiguous forms. The recipe's by default."
+        ),
     ] = "",
     image_size: Annotated[
-        int | None, typer.Option(help="Shorter side in pixels; 0 keeps JPEG files as they are.")
+        int | None,
+        typer.Option(
+            help="Shorter side in pixels; 0 keeps JPEG files as they are. The recipe's by default, "
+            "256 where it says nothing.",
+            min=0,
+            max=65_535,
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; 0 is one per core.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes; 0 is one per core, and the default.", min=0, max=1_024),
+    ] = None,
     set_: Changes = None,
     shard_range: Annotated[
         str, typer.Option(help="i/n: build the i-th of n parts only; join with merge.")
@@ -130,8 +142,8 @@ def build(
 @app.command()
 def inspect(
     folder: Annotated[str, typer.Argument(help="Folder or address of the data set.")],
-    samples: Annotated[int, typer.Option(help="How many pairs to show.")] = 5,
-    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    samples: Annotated[int, typer.Option(help="How many pairs to show.", min=0)] = 5,
+    seed: Annotated[int, typer.Option(help="Which ones.", min=0)] = 0,
     verify: Annotated[bool, typer.Option(help="Compare all checksums.")] = True,
     as_json: AsJson = False,
 ) -> None:

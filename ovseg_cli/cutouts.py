@@ -41,12 +41,12 @@ command goes on. No cut-out, and no duplicate of one, is on both sides of the sp
 def cutouts(
     cutouts: Annotated[Path, typer.Option(help="Folder of cut-outs with words.")],
     backgrounds: Annotated[Path, typer.Option(help="Folder of photographs.")],
-    count: Annotated[int, typer.Option(help="Scenes, training and test together.")],
+    count: Annotated[int, typer.Option(help="Scenes, training and test together, 1 or more.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the set; made if missing.")
     ] = Path("cutout-scenes"),
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
-    size: Annotated[int, typer.Option(help="Longer side of a scene, in pixels.")] = 384,
+    size: Annotated[int, typer.Option(help="Longer side of a scene, 64 to 4096 pixels.")] = 384,
     test_share: Annotated[
         float, typer.Option(help="Share of scenes and of cut-outs kept for testing, 0 to 0.9.")
     ] = 0.1,
@@ -55,7 +55,8 @@ def cutouts(
         typer.Option(help="Name table (TOML) to use; start from the names.toml of a finished set."),
     ] = None,
     top_entities: Annotated[
-        int | None, typer.Option(help="Keep only so many entities, those with most drawings.")
+        int | None,
+        typer.Option(help="Keep only so many entities, 1 or more, those with most drawings."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
     dry_run: Annotated[

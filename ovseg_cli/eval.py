@@ -85,7 +85,8 @@ def evaluate(
         typer.Option(help="For coco-object: stuffthingmaps, panoptic or instances."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Background threshold; the protocol's by default.")
+        float | None,
+        typer.Option(help="Background threshold, 0 to 1; the protocol's by default."),
     ] = None,
     refine: Annotated[
         str | None, typer.Option(help="pamr or none; the protocol's by default.")
@@ -127,7 +128,7 @@ def evaluate(
         raise UsageError(f"--sweep {sweep}: only threshold can be swept")
     views = [view.strip() for view in tta.split(",") if view.strip()]
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        _check(name, data, split, labels, views)
+        _check(name, data, split, labels, threshold, views)
         raise typer.Exit(launch(num_processes, ["eval", *_arguments(context)]))
     first = processes().rank == 0
     with counted(f"{name}, images", shown=first) as on_progress:
@@ -165,12 +166,19 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _check(name: str, data: Path, split: str | None, labels: str | None, views: list[str]) -> None:
+def _check(
+    name: str,
+    data: Path,
+    split: str | None,
+    labels: str | None,
+    threshold: float | None,
+    views: list[str],
+) -> None:
     """Say what is wrong before there are several processes that all would say it."""
     from ovseg.evaluation.evaluate import protocol_changes
     from ovseg.evaluation.sets.catalogue import open_set
 
-    protocol_changes(tta=views)
+    protocol_changes(threshold, tta=views)
     open_set(name, data, split, labels)
 
 

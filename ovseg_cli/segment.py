@@ -50,7 +50,8 @@ def segment(
         bool, typer.Option(help="Whether pixels may belong to none of the classes.")
     ] = True,
     threshold: Annotated[
-        float | None, typer.Option(help="Background threshold; the model's own by default.")
+        float | None,
+        typer.Option(help="Background threshold, 0 to 1; the model's own by default."),
     ] = None,
     model: Annotated[
         str,
@@ -81,7 +82,10 @@ def segment(
         ),
     ] = None,
     refine: Annotated[
-        str, typer.Option(help="pamr: the labels of a dense CLIP follow the edges of the image.")
+        str,
+        typer.Option(
+            help="pamr: the labels of a dense CLIP follow the edges of the image; none by default."
+        ),
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     output: Annotated[
@@ -96,7 +100,10 @@ def segment(
     ] = "",
     batch_size: Annotated[int, typer.Option(help="Images a batch.", min=1)] = 8,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per image.")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object per image, or --list-classes as a list."
+        ),
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Draw the overlay in the terminal.")] = False,
     list_classes: Annotated[
@@ -106,7 +113,7 @@ def segment(
     from ovseg.api import segment_files
 
     if list_classes:
-        _print_words(model)
+        _print_words(model, as_json)
         return
     vocabulary = _class_list(classes, vocab)
     if not images:
@@ -242,11 +249,14 @@ def _draw(result: "Segmentation") -> None:
         console.print(Segments(cells))
 
 
-def _print_words(model: str) -> None:
+def _print_words(model: str, as_json: bool) -> None:
+    """The words a model knows; as JSON a list, or null for an open vocabulary."""
     from ovseg.models.registry import load_model
 
     words = load_model(model, "cpu").known_words()
-    if words is None:
+    if as_json:
+        print(json.dumps(words))
+    elif words is None:
         stderr().print(f"{model} has an open vocabulary: any phrase may be asked for")
-        return
-    print("\n".join(words))
+    else:
+        print("\n".join(words))

@@ -12,7 +12,7 @@ from ovseg.evaluation.protocol import load_protocol, protocol_for_model
 from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import Progress, Run, evaluate
 from ovseg.evaluation.sets.base import EvaluationSet
-from ovseg.inference.protocol import swept_thresholds
+from ovseg.inference.protocol import check_share, swept_thresholds
 from ovseg.models.interface import SegmentationModel
 from ovseg.models.registry import load_model
 
@@ -33,13 +33,14 @@ def protocol_changes(
     """Values to use instead of a protocol's own, as `load_protocol` takes them.
 
     Args:
-        threshold: of the background; None leaves it.
+        threshold: of the background, 0..1; None leaves it.
         refine: `pamr` or `none`; None leaves it.
         tta: keys of AUGMENTATIONS.
 
     Raises:
-        UsageError: there is no such augmentation.
+        UsageError: there is no such augmentation, or the threshold is out of its range.
     """
+    check_share("threshold", threshold)
     wanted = set(tta)
     if unknown := wanted - set(AUGMENTATIONS):
         raise UsageError(f"--tta {', '.join(sorted(unknown))}: choose flip, scales or both")

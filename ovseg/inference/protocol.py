@@ -24,6 +24,12 @@ _ADDED = {"pad_to": 1}  # later than hashes that were published: hashed where it
 _UNHASHED = ("source", "background")  # changes no score; is the set's
 
 
+def check_share(name: str, value: float | None) -> None:
+    """Raise UsageError unless a value is from 0 to 1, or None; NaN is neither."""
+    if value is not None and not 0 <= value <= 1:
+        raise UsageError(f"{name} {value:g}: must be from 0 to 1; without it, the default applies")
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One way from pixels to labels. Lengths are pixels of the resized image.
@@ -45,8 +51,8 @@ class Protocol:
         scale: what cosines are multiplied by (`constant`, `probability`).
         bias: added to scaled cosines (`constant`).
         background: whether pixels may belong to none of the classes.
-        threshold: of the background; None takes the model's own.
-        area_threshold: share of the foreground a class must exceed to stay (`probability`).
+        threshold: of the background, 0..1; None takes the model's own.
+        area_threshold: share of the foreground a class must exceed to stay, 0..1 (`probability`).
         background_words: phrases that stand for the background (`probability`).
         words: one entry per class, synonyms after `;`; empty takes the set's.
         synonyms: further phrases of single classes, by the first phrase.
@@ -91,6 +97,8 @@ class Protocol:
             )
         if self.short_side < 0 or self.window < 0 or not self.scales:
             raise UsageError("sizes are not negative, and scales has at least one entry")
+        check_share("threshold", self.threshold)
+        check_share("area_threshold", self.area_threshold)
         if self.refine not in REFINEMENTS:
             raise UsageError(f"unknown refinement '{self.refine}': choose {_listed(REFINEMENTS)}")
 

@@ -18,7 +18,7 @@ from ovseg.inference.protocol import Protocol, own
 from ovseg.inference.result import Segmentation
 from ovseg.inference.text import EmbeddingCache
 from ovseg.inference.views import View
-from ovseg.models.interface import SegmentationModel
+from ovseg.models.interface import SegmentationModel, is_closed
 from ovseg.models.registry import load_model
 
 _log = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ class Segmenter:
         )
 
     def warn_of_unknown(self, classes: ClassList) -> None:
-        """Log a warning for each phrase that the model cannot ground, or one for many."""
+        """Log what the model cannot ground of the phrases, or only in part; many share a line."""
+        self._warn_of_parts(classes)
         unknown = self.model.unknown(classes.phrases)
         if len(unknown) > MANY:
             named = ", ".join(one.phrase for one in unknown[:MANY])
@@ -131,6 +132,14 @@ class Segmenter:
             nearest = ", ".join(one.nearest)
             hint = f"; nearest that it knows: {nearest}" if nearest else ""
             _log.warning("the model does not know '%s'%s", one.phrase, hint)
+
+    def _warn_of_parts(self, classes: ClassList) -> None:
+        """Say which words of a longer phrase count, where the model knows words only."""
+        parts = self.model.partly_known(classes.phrases) if is_closed(self.model) else []
+        shown = ", ".join(f"'{part.understood}' of '{part.phrase}'" for part in parts[:MANY])
+        more = f" and parts of {len(parts) - MANY} more" if len(parts) > MANY else ""
+        if parts:
+            _log.warning("the model understands only %s%s", shown, more)
 
 
 def as_class_list(classes: Classes) -> ClassList:

@@ -19,6 +19,7 @@ from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
     ModelCard,
+    PartlyKnown,
     Preprocessing,
     UnknownPhrase,
 )
@@ -159,6 +160,10 @@ class ExportedModel:
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         """The phrases that a closed vocabulary lacks."""
         return self._words.unknown(phrases) if self._text is None else []
+
+    def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
+        """The phrases of which a closed vocabulary has the last words only."""
+        return self._words.partly_known(phrases) if self._text is None else []
 
     @cached_property
     def _words(self) -> WordTable:

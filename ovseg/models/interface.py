@@ -122,6 +122,14 @@ class DenseReading:
     background: tuple[str, ...] = ("background",)
 
 
+@dataclass(frozen=True)
+class PartlyKnown:
+    """A phrase of which a closed model grounds a part only: `couch` of `a cat on a couch`."""
+
+    phrase: str
+    understood: str
+
+
 class SegmentationModel(Protocol):
     """The interface of inference. Methods are pure: same input, same output, no gradients."""
 
@@ -175,11 +183,24 @@ class SegmentationModel(Protocol):
         ...
 
 
+class ClosedModel(SegmentationModel, Protocol):
+    """A model that knows words only, and may find one in a longer phrase."""
+
+    def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
+        """The phrases of which this model grounds some words and leaves out others."""
+        ...
+
+
 class DenseModel(SegmentationModel, Protocol):
     """A model whose groups are positions, read as `DenseReading` says."""
 
     @property
     def reading(self) -> DenseReading: ...
+
+
+def is_closed(model: SegmentationModel) -> TypeGuard[ClosedModel]:
+    """Whether a model may understand a part of a phrase only."""
+    return hasattr(model, "partly_known")
 
 
 def is_dense(model: SegmentationModel) -> TypeGuard[DenseModel]:

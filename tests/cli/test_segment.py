@@ -135,6 +135,11 @@ def test_equal_names_do_not_overwrite_each_other(chelsea: Path, tmp_path: Path) 
         (["segment", "IMAGE", "--classes", "cat", "-o", "OUT", "--save", "svg"], 2, "svg"),
         (["segment", "IMAGE", "--classes", "cat", "-o", "IMAGE"], 1, "output folder"),
         (["segment", "IMAGE", "--classes", "cat", "--treshold", "1"], 2, "--threshold"),
+        (["segment", "IMAGE", "--classes", "cat", "--threshold", "nan"], 2, "from 0 to 1"),
+        (["segment", "IMAGE", "--classes", "cat", "--threshold", "5"], 2, "from 0 to 1"),
+        (["segment", "IMAGE", "--classes", "cat", "--threshold", "-0.1"], 2, "from 0 to 1"),
+        (["segment", "IMAGE", "--classes", "cat", "--short-side", "8"], 2, "equal to 16"),
+        (["eval", "folder", "--data", "none", "--threshold", "nan"], 2, "from 0 to 1"),
     ],
 )
 def test_bad_input_is_one_clear_line(
@@ -168,6 +173,14 @@ def test_many_unknown_words_share_a_line(chelsea: Path, capsys: Captured) -> Non
     assert "does not know 4 of 5 phrases: okapi, frisbee, fire hydrant and 1 more" in warnings[0]
 
 
+def test_the_understood_part_of_a_sentence_is_named(chelsea: Path, capsys: Captured) -> None:
+    classes = "a cat sitting on a couch,a dog"
+    assert run(["segment", str(chelsea), "--classes", classes, "--json"]) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    expected = "the model understands only 'couch' of 'a cat sitting on a couch'"
+    assert warnings == [f"ovseg: warning: {expected}"]
+
+
 def test_debug_shows_the_traceback(chelsea: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVSEG_DEBUG", "1")
     with pytest.raises(Exception, match="more than once"):
@@ -184,3 +197,17 @@ def test_list_classes(capsys: Captured) -> None:
     words = capsys.readouterr().out.splitlines()
     assert "cat" in words
     assert words == sorted(words)
+    assert run(["segment", "--list-classes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == words
+
+
+@pytest.mark.parametrize("command", ["segment", "eval voc", "build-dataset cutouts"])
+def test_help_names_ranges_and_defaults(command: str, capsys: Captured) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    help_text = " ".join(capsys.readouterr().out.split())
+    ranges = {
+        "segment": ("0 to 1; the model's own by default", "16<=x<=8192"),
+        "eval voc": ("0 to 1; the protocol's by default",),
+        "build-dataset cutouts": ("64 to 4096", "0 to 0.9", "1 or more"),
+    }
+    assert all(text in help_text for text in ranges[command])

@@ -20,7 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ovseg.files import sha256
-from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.models.interface import (
+    GroupedImage,
+    ModelCard,
+    PartlyKnown,
+    Preprocessing,
+    UnknownPhrase,
+)
 from ovseg.models.scoring import starter_scores
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
 from ovseg.models.starter.reader import PositionReader
@@ -120,3 +126,7 @@ class StarterModel:
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         """Phrases without an ImageNet class below them, with the nearest words that have one."""
         return self.words.unknown(phrases)
+
+    def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
+        """Phrases of which the last words have an ImageNet class, and the others do not count."""
+        return self.words.partly_known(phrases)

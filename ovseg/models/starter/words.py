@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ovseg.models.interface import UnknownPhrase
+from ovseg.models.interface import PartlyKnown, UnknownPhrase
 
 SUGGESTIONS = 3
 
+_ARTICLES = frozenset(("a", "an", "the"))
 
 TABLES = ("words.json.gz", "neighbours.json.gz")
 """Files of a word table."""
@@ -100,16 +101,21 @@ class WordTable:
         `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits,
         or if it is known by hand that ImageNet has nothing of the kind (`fire hydrant`).
         """
+        word, _ = self._found(phrase)
+        return word
+
+    def _found(self, phrase: str) -> tuple[str | None, list[str]]:
+        """What `resolve` finds, and the words before it that it leaves out."""
         groundings = self._groundings
         spelled = phrase.lower().replace("_", " ")
         for words in (spelled.split(), spelled.replace("-", " ").split()):
             for start in range(len(words)):
                 for form in self._singulars(" ".join(words[start:])):
                     if form in groundings:
-                        return form if groundings[form] else None
+                        return form if groundings[form] else None, words[:start]
                     if form in self._words["words"]:
-                        return form
-        return None
+                        return form, words[:start]
+        return None, []
 
     def _singulars(self, noun: str) -> list[str]:
         """The noun and what it may be the plural of, likeliest first."""
@@ -128,6 +134,15 @@ class WordTable:
             if phrase not in self._suggested:  # words spelled alike take milliseconds to find
                 self._suggested[phrase] = self._nearest(phrase)
         return [UnknownPhrase(phrase, self._suggested[phrase]) for phrase in strange]
+
+    def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
+        """The phrases of which only the last words can be grounded; articles do not count."""
+        found = ((phrase, *self._found(phrase)) for phrase in phrases)
+        return [
+            PartlyKnown(phrase, word)
+            for phrase, word, left_out in found
+            if word is not None and set(left_out) - _ARTICLES
+        ]
 
     def _nearest(self, phrase: str) -> tuple[str, ...]:
         """Classes under the closest common ancestor in WordNet; else words spelled alike."""

@@ -66,10 +66,12 @@ def segment_files(
     """Segment many files; one that fails is reported and the others go on.
 
     Args:
-        images: files, folders (searched in depth) and globs.
+        images: files, folders (searched in depth) and globs; results that were written before are
+            passed over in folders and globs.
         classes, model, device, options: as `segment` takes them.
         output: folder for overlays and label maps; None for none.
-        save: what else to write there: `json`, `rle`, `logits`, `groups`.
+        save: what else to write there: `json`, `rle`, `logits`, `groups`. With the first two there
+            is also a COCO dataset of all images, `annotations.json`, when all results were taken.
         batch_size: images worked on together.
 
     Returns:
@@ -78,12 +80,12 @@ def segment_files(
     Raises:
         OvsegError: no file was found, the model cannot be loaded, or an option makes no sense.
     """
-    from ovseg.data.images import find_images
     from ovseg.inference.protocol import own
     from ovseg.inference.result_folder import ResultFolder, SegmentedFiles
+    from ovseg.inference.result_names import images_to_segment
     from ovseg.inference.segmenter import Segmenter, as_class_list
 
-    paths = find_images(images)
+    paths = images_to_segment(images, output)
     protocol = own(**options)
     folder = ResultFolder(output, save, paths) if output else None
     segmenter = Segmenter.from_pretrained(model, device)

@@ -76,8 +76,8 @@ class Segmentation:
         image.putpalette(label_palette().ravel().tolist())
         return image
 
-    def annotations(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """One COCO annotation per class that occurs, background aside.
+    def annotations(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
+        """One COCO annotation per class that occurs, background aside; ids count from `first_id`.
 
         `segmentation` is a compressed RLE, `area` in pixels, `bbox` (x, y, width, height) in
         pixels, `category_id` the label, `score` the mean score over the mask.
@@ -91,7 +91,7 @@ class Segmentation:
             encoded = coco_mask.encode(np.asfortranarray(self.labels == share.label, np.uint8))
             results.append(
                 {
-                    "id": len(results) + 1,
+                    "id": first_id + len(results),
                     "image_id": image_id,
                     "category_id": share.label,
                     "segmentation": {
@@ -106,7 +106,7 @@ class Segmentation:
             )
         return results
 
-    def to_coco(self, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
+    def to_coco(self, file_name: str = "", image_id: int = 1, first_id: int = 1) -> dict[str, Any]:
         """A COCO dataset of this one image: images, annotations, categories."""
         height, width = self.labels.shape
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
@@ -115,6 +115,6 @@ class Segmentation:
         ]
         return {
             "images": [image],
-            "annotations": self.annotations(image_id),
+            "annotations": self.annotations(image_id, first_id),
             "categories": categories,
         }

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,8 +15,11 @@ from ovseg.errors import DataError, UsageError
 from ovseg.files import replacing, write_text
 from ovseg.inference.inputs import Failure
 from ovseg.inference.result import Segmentation
+from ovseg.inference.result_names import RUN_FILE, relative_names, result_names
+from ovseg.inference.run_annotations import RunAnnotations
 
 EXTRAS = ("json", "rle", "logits", "groups")
+_COCO = {"json", "rle"}
 
 
 class ResultFolder:
@@ -26,6 +30,8 @@ class ResultFolder:
     each pixel (NAME.logits.npz). `groups`: the group map as a 16-bit PNG (NAME.groups.png).
 
     Where two images would have the same NAME, their folders and suffixes become part of it.
+    With `json` or `rle`, `run` also gives a COCO dataset of all images, annotations.json. In all
+    these files no two images have the same id, and no two annotations.
     """
 
     def __init__(self, folder: Path, extras: Sequence[str], images: Sequence[Path]) -> None:
@@ -39,7 +45,10 @@ class ResultFolder:
         if unknown := [extra for extra in self._extras if extra not in EXTRAS]:
             raise UsageError(f"cannot save {', '.join(unknown)}: choose from {', '.join(EXTRAS)}")
         self._folder = folder
-        self._stems = Counter(path.stem for path in images)
+        self._names = result_names(images)
+        self._files = relative_names(images)
+        self._ids = {path: number for number, path in enumerate(images, start=1)}
+        self._run: RunAnnotations | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -49,36 +58,52 @@ class ResultFolder:
         if not os.access(folder, os.W_OK):
             raise DataError(f"{folder}: the output folder is not writable")
 
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """What is written within has one COCO dataset, which appears when the block is left.
+
+        Raises:
+            DataError: that cannot be written, or there is one that is not of an earlier run.
+        """
+        if not _COCO & set(self._extras):
+            yield
+            return
+        try:
+            with RunAnnotations(self._folder / RUN_FILE) as self._run:
+                yield
+        finally:
+            self._run = None
+
     def write(self, path: Path, result: Segmentation) -> list[Path]:
         """Write one image's files and return their paths.
+
+        Args:
+            path: one of the images that the folder is for.
+            result: what is in it.
 
         Raises:
             DataError: the disk is full or the folder has become unwritable.
         """
-        base = self._folder / self._name(path)
+        base = self._folder / self._names[path]
         try:
+            dataset = self._dataset(path, result)
             return [
                 _save_image(result.overlay(), base, ".overlay.png"),
                 _save_image(result.label_image(), base, ".labels.png"),
-                *(self._save_extra(extra, base, path, result) for extra in self._extras),
+                *(_save_extra(extra, base, result, dataset) for extra in self._extras),
             ]
         except OSError as error:
             raise DataError(f"{base}: cannot write the results ({error.strerror})") from error
 
-    def _name(self, path: Path) -> str:
-        if self._stems[path.stem] < 2:
-            return path.stem
-        parts = [part for part in path.parts if part not in (path.anchor, "..", ".")]
-        return "__".join(parts)
-
-    def _save_extra(self, extra: str, base: Path, path: Path, result: Segmentation) -> Path:
-        if extra == "json":
-            return _save_json(result.to_coco(path.name), base, ".json")
-        if extra == "rle":
-            return _save_json(result.annotations(), base, ".rle.json")
-        if extra == "logits":
-            return _save_scores(result, base)
-        return _save_image(Image.fromarray(result.groups.astype(np.uint16)), base, ".groups.png")
+    def _dataset(self, path: Path, result: Segmentation) -> dict[str, Any]:
+        """An image's COCO dataset, which becomes a part of the run's; empty if none is wanted."""
+        if not _COCO & set(self._extras):
+            return {}
+        first_id = self._run.next_id if self._run else 1
+        dataset = result.to_coco(self._files[path], self._ids[path], first_id)
+        if self._run:
+            self._run.add(dataset)
+        return dataset
 
 
 @dataclass(frozen=True)
@@ -105,13 +130,24 @@ class SegmentedFiles:
     folder: ResultFolder | None
 
     def __iter__(self) -> Iterator[SegmentedFile | Failure]:
-        for found in self.results:
-            if isinstance(found, Failure):
-                yield found
-                continue
-            path, result = found
-            files = self.folder.write(path, result) if self.folder else []
-            yield SegmentedFile(path, result, tuple(files))
+        with self.folder.run() if self.folder else nullcontext():
+            for found in self.results:
+                if isinstance(found, Failure):
+                    yield found
+                    continue
+                path, result = found
+                files = self.folder.write(path, result) if self.folder else []
+                yield SegmentedFile(path, result, tuple(files))
+
+
+def _save_extra(extra: str, base: Path, result: Segmentation, dataset: dict[str, Any]) -> Path:
+    if extra == "json":
+        return _save_json(dataset, base, ".json")
+    if extra == "rle":
+        return _save_json(dataset["annotations"], base, ".rle.json")
+    if extra == "logits":
+        return _save_scores(result, base)
+    return _save_image(Image.fromarray(result.groups.astype(np.uint16)), base, ".groups.png")
 
 
 def _beside(base: Path, suffix: str) -> Path:

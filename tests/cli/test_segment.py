@@ -66,7 +66,8 @@ def test_everything_that_can_be_saved(chelsea: Path, tmp_path: Path, capsys: Cap
     listed = json.loads(capsys.readouterr().out)["files"]
     suffixes = ("overlay.png", "labels.png", "json", "rle.json", "logits.npz", "groups.png")
     assert listed == [str(out / f"chelsea.{suffix}") for suffix in suffixes]
-    assert {file.name for file in out.iterdir()} == {Path(name).name for name in listed}
+    names = {Path(name).name for name in listed}
+    assert {file.name for file in out.iterdir()} == {*names, "annotations.json"}
     annotation = json.loads((out / "chelsea.rle.json").read_text())[0]
     labels = labels_of(out, "chelsea")
     assert annotation["category_id"] == 2
@@ -115,6 +116,72 @@ def test_equal_names_do_not_overwrite_each_other(chelsea: Path, tmp_path: Path) 
     images = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert run(["segment", *images, "--classes", "cat", "--output", str(out)]) == 0
     assert len(list(out.iterdir())) == 4
+
+
+def some_photos(chelsea: Path, *paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(chelsea).resize((64, 64)).save(path)
+
+
+def test_equal_stems_give_files_of_their_own(chelsea: Path, tmp_path: Path) -> None:
+    photos = [tmp_path / name for name in ("photo.jpg", "photo.png", "photo.jpg.png")]
+    some_photos(chelsea, *photos)
+    out = tmp_path / "out"
+    assert run(["segment", *map(str, photos), "--classes", "cat", "-o", str(out)]) == 0
+    assert len(list(out.iterdir())) == 6
+
+
+def test_the_same_name_one_folder_up(
+    chelsea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_photos(chelsea, tmp_path / "photo.jpg", tmp_path / "sub" / "photo.jpg")
+    monkeypatch.chdir(tmp_path / "sub")
+    assert run(["segment", "photo.jpg", "../photo.jpg", "--classes", "cat", "-o", "out"]) == 0
+    assert len(list(Path("out").iterdir())) == 4
+
+
+def test_a_second_run_segments_the_same_photos(chelsea: Path, tmp_path: Path) -> None:
+    some_photos(chelsea, tmp_path / "a.jpg", tmp_path / "b.jpg")
+    for out in (tmp_path / "out", tmp_path):
+        arguments = ["segment", str(tmp_path), "--classes", "cat", "-o", str(out)]
+        assert run(arguments) == 0
+        first = sorted(out.iterdir())
+        assert run(arguments) == 0
+        assert sorted(out.iterdir()) == first
+        assert len(list(out.glob("*.png"))) == 4
+
+
+def test_one_coco_file_for_the_run(chelsea: Path, broken: Path, tmp_path: Path) -> None:
+    photos = [tmp_path / "in" / "a" / "x.png", tmp_path / "in" / "b" / "x.png"]
+    some_photos(chelsea, *photos)
+    out = tmp_path / "out"
+    images = [str(photos[0]), str(broken), str(photos[1])]
+    arguments = ["segment", *images, "--classes", "cat,dog", "-o", str(out), "--save", "json,rle"]
+    for _ in range(2):
+        assert run([*arguments, "--no-background"]) == 1, "one is broken"
+    whole = json.loads((out / "annotations.json").read_text())
+    assert [(each["id"], each["file_name"]) for each in whole["images"]] == [
+        (1, "in/a/x.png"),
+        (3, "in/b/x.png"),
+    ]
+    assert whole["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    ids = [each["id"] for each in whole["annotations"]]
+    assert ids == list(range(1, len(ids) + 1))
+    assert {each["image_id"] for each in whole["annotations"]} == {1, 3}
+    own = [json.loads(file.read_text()) for file in sorted(out.glob("*x.png.json"))]
+    assert [image for each in own for image in each["images"]] == whole["images"]
+    assert [one for each in own for one in each["annotations"]] == whole["annotations"]
+    results = [json.loads(file.read_text()) for file in sorted(out.glob("*.rle.json"))]
+    assert [one for each in results for one in each] == whole["annotations"]
+
+
+def test_annotations_of_someone_else_stay(chelsea: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "annotations.json").write_text('{"images": []}')
+    arguments = ["segment", str(chelsea), "--classes", "cat", "-o", str(tmp_path), "--save"]
+    assert run([*arguments, "json"]) == 1
+    assert "annotations.json: is not of an earlier run" in capsys.readouterr().err
+    assert (tmp_path / "annotations.json").read_text() == '{"images": []}'
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Each puts together what lies below it and returns a typed result; nothing is printed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,6 +102,8 @@ def evaluate(
     protocol: str | Path | None = None,
     split: str | None = None,
     labels: str | None = None,
+    ignore_label: int | str | None = None,
+    label_map: Mapping[int, int | None] | str | None = None,
     threshold: float | None = None,
     refine: str | None = None,
     tta: Sequence[str] = (),
@@ -128,6 +130,10 @@ def evaluate(
             of this kind are published under.
         split: part of the set; by default that of the papers.
         labels: for `coco-object`, `stuffthingmaps`, `panoptic` or `instances`.
+        ignore_label: for `folder`, the value of pixels that are not counted instead of 255, or
+            `none` where all are.
+        label_map: for `folder`, classes of other values, by their line in the class file from 0:
+            `{255: 1}`, or as text `255=1`; None, in text `ignore`, for pixels that are not counted.
         threshold: of the background, instead of the protocol's.
         refine: `pamr` or `none`, instead of the protocol's.
         tta: views to average over: `flip`, `scales` or both.
@@ -149,9 +155,11 @@ def evaluate(
     """
     from ovseg.evaluation.evaluate import measure, model_of, prepare, protocol_changes, write
     from ovseg.evaluation.sets.catalogue import open_set
+    from ovseg.evaluation.sets.stored_values import StoredValues
 
     changes = protocol_changes(threshold, refine, tta)
-    evaluated = open_set(name, Path(data), split, labels).first(limit)
+    values = StoredValues.of(ignore_label, label_map)
+    evaluated = open_set(name, Path(data), split, labels, values).first(limit)
     run = prepare(
         model_of(model, device),
         evaluated,

@@ -84,6 +84,20 @@ def evaluate(
         str | None,
         typer.Option(help="For coco-object: stuffthingmaps, panoptic or instances."),
     ] = None,
+    ignore_label: Annotated[
+        str | None,
+        typer.Option(
+            help="For folder: the value of pixels that are not counted, or none. By default 255, "
+            "and 65535 in 16 bits."
+        ),
+    ] = None,
+    label_map: Annotated[
+        str | None,
+        typer.Option(
+            help="For folder: classes of values, by their line in the class file from 0, such as "
+            "255=1,7=ignore."
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Background threshold, 0 to 1; the protocol's by default."),
@@ -128,7 +142,7 @@ def evaluate(
         raise UsageError(f"--sweep {sweep}: only threshold can be swept")
     views = [view.strip() for view in tta.split(",") if view.strip()]
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        _check(name, data, split, labels, threshold, views)
+        _check((threshold, views), name, data, split, labels, (ignore_label, label_map))
         raise typer.Exit(launch(num_processes, ["eval", *_arguments(context)]))
     first = processes().rank == 0
     with counted(f"{name}, images", shown=first) as on_progress:
@@ -140,6 +154,8 @@ def evaluate(
             protocol=protocol,
             split=split,
             labels=labels,
+            ignore_label=ignore_label,
+            label_map=label_map,
             threshold=threshold,
             refine=refine,
             tta=views,
@@ -167,19 +183,21 @@ def evaluate(
 
 
 def _check(
+    changes: tuple[float | None, list[str]],
     name: str,
     data: Path,
     split: str | None,
     labels: str | None,
-    threshold: float | None,
-    views: list[str],
+    values: tuple[str | None, str | None],
 ) -> None:
     """Say what is wrong before there are several processes that all would say it."""
     from ovseg.evaluation.evaluate import protocol_changes
     from ovseg.evaluation.sets.catalogue import open_set
+    from ovseg.evaluation.sets.stored_values import StoredValues
 
+    threshold, views = changes
     protocol_changes(threshold, tta=views)
-    open_set(name, data, split, labels)
+    open_set(name, data, split, labels, StoredValues.of(*values))
 
 
 def _arguments(context: typer.Context) -> list[str]:

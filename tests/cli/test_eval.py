@@ -130,6 +130,31 @@ def test_what_a_list_names_in_vain_is_an_error_beside_the_score_of_the_others(
     assert "there is no split nosuch" in capsys.readouterr().err
 
 
+def test_masks_of_one_bit_and_of_0_and_255_score_as_labels_do(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    command = ["eval", "folder", "--data", str(own), "--json"]
+
+    def score(*options: str) -> float:
+        assert run([*command, *options]) == 0
+        return json.loads(capsys.readouterr().out)["scores"]["mean_iou"]
+
+    wanted = score()
+    paths = list((own / "labels").iterdir())
+    masks = [np.array(Image.open(path)) for path in paths]
+    for path, mask in zip(paths, masks, strict=True):
+        Image.fromarray(mask.astype(bool)).save(path)
+    assert score() == wanted
+    for path, mask in zip(paths, masks, strict=True):
+        tiny.index_png(path, mask * 255)
+    assert score("--label-map", "255=1") == wanted
+    assert run(command) == 1
+    assert "--label-map" in capsys.readouterr().err
+    assert run([*command, "--ignore-label", "many"]) == 2
+
+
 def test_sets_are_listed_with_their_sources(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "sets"]) == 0
     out = capsys.readouterr().out

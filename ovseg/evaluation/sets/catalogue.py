@@ -10,6 +10,7 @@ from ovseg.errors import UsageError
 from ovseg.evaluation.sets import coco, folder, panoptic
 from ovseg.evaluation.sets.base import EvaluationSet, SetLayout
 from ovseg.evaluation.sets.indexed import INDEXED_SETS, open_indexed
+from ovseg.evaluation.sets.stored_values import AS_USUAL, StoredValues
 
 Opener = Callable[[Path, str | None], EvaluationSet]
 
@@ -43,7 +44,11 @@ SETS: Mapping[str, SetEntry] = {
 
 
 def open_set(
-    name: str, data: Path, split: str | None = None, labels: str | None = None
+    name: str,
+    data: Path,
+    split: str | None = None,
+    labels: str | None = None,
+    values: StoredValues = AS_USUAL,
 ) -> EvaluationSet:
     """Open a set by name.
 
@@ -52,6 +57,7 @@ def open_set(
         data: its folder, as downloaded.
         split: the set's validation or test split unless given.
         labels: for `coco-object` alone, which of the label forms to read.
+        values: for `folder` alone, what the values in label files mean.
 
     Raises:
         UsageError: there is no such set or split.
@@ -61,6 +67,13 @@ def open_set(
         close = difflib.get_close_matches(name, SETS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(SETS)}"
         raise UsageError(f"there is no set called {name}: {hint}")
+    if values.given:
+        if name != "folder":
+            raise UsageError(
+                f"what the labels of {name} mean is known: ignore_label and label_map are for the "
+                "set folder"
+            )
+        return folder.open_folder(data, split, values)
     if labels is None:
         return SETS[name].open(data, split)
     if name != "coco-object":

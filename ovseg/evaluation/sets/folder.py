@@ -8,7 +8,7 @@ the colour of each class in front (`64 128 64  Animal`), as CamVid has it. A fir
 background is the background; classes called void, ignore or unlabelled are not counted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,15 @@ from ovseg.evaluation.sets.label_files import (
     read_index_png,
     remap,
 )
+from ovseg.evaluation.sets.stored_values import AS_USUAL, MOST, StoredValues
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages", "701_StillsRaw_full")
 LABEL_FOLDERS = ("labels", "label", "annotations", "masks", "mask", "gt", "LabeledApproved_full")
 CLASS_FILES = ("classes.txt", "codes.txt", "label_colors.txt")
 LABEL_ENDINGS = ("", "_L", "_P", "_labels", "_label", "_mask", "_gt")
 IGNORED_NAMES = frozenset({"void", "ignore", "ignored", "unlabelled", "unlabeled"})
+
+_LOOKED_AT = 16  # label files looked at before the others are scored
 
 FOLDER = SetLayout(
     "a folder set",
@@ -104,12 +107,17 @@ def _parse_line(line: str) -> tuple[str, int | None]:
     return " ".join(words), None
 
 
-def open_folder(data: Path, split: str | None) -> EvaluationSet:
+def open_folder(data: Path, split: str | None, values: StoredValues = AS_USUAL) -> EvaluationSet:
     """Open a folder set.
+
+    Args:
+        data: its folder.
+        split: the name of a list or of folders; all images by default.
+        values: what the values in its label files mean, where that is not usual.
 
     Raises:
         DataError: files are missing or do not fit together.
-        UsageError: there is no such split.
+        UsageError: there is no such split, or `values` names a class that is not there.
     """
     if not data.is_dir():
         raise DataError(f"{data}: no such folder")
@@ -120,16 +128,17 @@ def open_folder(data: Path, split: str | None) -> EvaluationSet:
     _check_split(data, split)
     images, labels = _folders(data, split)
     files, absent = _listed(data, split, _images(images))
+    samples = paired_files(FOLDER, data, ((image, _label_file(labels, image)) for image in files))
+    reader = _LabelReader(classes, class_path, values)
+    reader.check_masks([Path(sample.key) for sample in samples])
     return EvaluationSet(
         name="folder",
         root=data,
         words=classes.words,
         background=classes.background,
-        samples=paired_files(
-            FOLDER, data, ((image, _label_file(labels, image)) for image in files)
-        ),
-        read_labels=_LabelReader(classes, class_path).read_labels,
-        labels_from=f"{labels.relative_to(data)}, {class_path.name}",
+        samples=samples,
+        read_labels=reader.read_labels,
+        labels_from=f"{labels.relative_to(data)}, {class_path.name}{values.words}",
         annotations=(class_path,),
         absent=absent,
     )
@@ -218,30 +227,72 @@ def _label_file(labels: Path, image: Path) -> Path:
 class _LabelReader:
     """Reads labels by index or by colour, as the class file says."""
 
-    def __init__(self, classes: ClassFile, path: Path) -> None:
+    def __init__(self, classes: ClassFile, path: Path, values: StoredValues) -> None:
         self._path = path
+        self._values = values
+        self._known = len(classes.entries)
         label_of: Mapping[int, int] = {stored: label for label, stored in enumerate(classes.kept)}
         self._ignored = ignored_label(len(classes.kept))
-        kind = label_type(len(classes.kept))
-        self._table = lookup_table(label_of, 1 << 16, self._ignored, kind)
-        self._known = len(classes.entries)
-        # 16-bit files use either to say that a pixel is not counted, unless it is a class.
-        self._uncounted = [n for n in (IGNORED, ignored_label(1 << 8)) if n >= self._known]
         colours = classes.colours
         self._by_colour = colours and {
             colour: label_of.get(stored, self._ignored) for stored, colour in enumerate(colours)
         }
+        self._check_values()
+        meaning: dict[int, int | None] = {stored: stored for stored in range(self._known)}
+        meaning |= dict.fromkeys(self._uncounted(), None) | dict(values.meaning)
+        self._stored = np.zeros(MOST, bool)
+        self._stored[list(meaning)] = True
+        table = {
+            value: self._ignored if stored is None else label_of.get(stored, self._ignored)
+            for value, stored in meaning.items()
+        }
+        self._table = lookup_table(table, MOST, self._ignored, label_type(len(classes.kept)))
+
+    def _check_values(self) -> None:
+        if self._by_colour and self._values.given:
+            raise UsageError(
+                f"{self._path} tells classes by colour: ignore_label and label_map are for values"
+            )
+        strange = [n for n in self._values.meaning.values() if n is not None and n >= self._known]
+        if strange:
+            raise UsageError(
+                f"label_map names class {strange[0]}: {self._path} has {self._known}, from 0"
+            )
+
+    def _uncounted(self) -> list[int]:
+        """Values of pixels that are not counted."""
+        if self._values.ignored is None:  # 16-bit files use either, unless it is a class
+            return [n for n in (IGNORED, ignored_label(1 << 8)) if n >= self._known]
+        return [self._values.ignored] if isinstance(self._values.ignored, int) else []
+
+    def check_masks(self, paths: Sequence[Path]) -> None:
+        """Raise DataError if these look like masks whose 255 is meant to be a class.
+
+        Only with at most two classes, in a few of the files, and if nothing says that 255 is not
+        counted.
+        """
+        if self._by_colour or self._known > 2 or self._values.given:
+            return
+        looked_at = paths[:: -(-len(paths) // _LOOKED_AT)]
+        there = {path: set(np.unique(read_index_png(path)).tolist()) for path in looked_at}
+        if set().union(*there.values()) - {0} == {IGNORED}:
+            path = next(path for path, found in there.items() if IGNORED in found)
+            raise DataError(
+                f"{path}: holds 0 and 255 alone, and 255 means ignored: if it is class "
+                f"{self._known - 1}, say label_map 255={self._known - 1} (--label-map); if not, "
+                "ignore_label 255 (--ignore-label)"
+            )
 
     def read_labels(self, sample: EvaluationSample) -> Labels:
         path = Path(sample.key)
         if self._by_colour:
             return self._from_colours(path)
         values = read_index_png(path)
-        counted = values[~np.isin(values, self._uncounted)]
-        if counted.size and int(counted.max()) >= self._known:
+        strange = values[~self._stored[values]]
+        if strange.size:
             raise DataError(
-                f"{path}: label {int(counted.max())} has no line in {self._path.name}, which "
-                f"names {self._known} classes"
+                f"{path}: label {int(strange.max())} has no line in {self._path.name}, which "
+                f"names {self._known} classes: say what it means with label_map (--label-map)"
             )
         return remap(values, self._table, path)
 

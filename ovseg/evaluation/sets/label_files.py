@@ -22,7 +22,17 @@ def read_index_png(path: Path) -> NDArray[np.integer]:
     values = _read_png(path)
     if values.ndim != 2:
         raise DataError(f"{path}: a label file has one channel, this one is a colour picture")
-    return values.astype(np.uint8) if values.dtype == bool else values  # of one bit a pixel
+    if values.dtype == bool:  # of one bit a pixel
+        return values.astype(np.uint8)
+    stretched = _stretched(path)
+    return values // stretched if stretched > 1 else values
+
+
+def _stretched(path: Path) -> int:
+    """By how much Pillow multiplies the values of grey pictures of two or four bits."""
+    with path.open("rb") as stream:
+        depth, colour = stream.read(26)[24:26]
+    return {2: 85, 4: 17}.get(depth, 1) if colour == 0 else 1
 
 
 def read_colour_png(path: Path) -> NDArray[np.integer]:

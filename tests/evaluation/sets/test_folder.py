@@ -1,6 +1,8 @@
 """Folders of one's own, in the forms that CamVid comes in."""
 
+import struct
 from pathlib import Path
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.sets.catalogue import open_set
+from ovseg.evaluation.sets.stored_values import StoredValues
 from tests.evaluation.sets import tiny
 
 
@@ -124,3 +127,79 @@ def test_two_images_that_differ_in_suffix_alone_are_two(tmp_path: Path) -> None:
     tiny.text(tmp_path / "classes.txt", "cat\n")
     names = [sample.name for sample in open_set("folder", tmp_path).samples]
     assert names == ["a.jpg", "a.png", "b.png"]
+
+
+def grey_png(path: Path, bits: int, values: list[list[int]]) -> None:
+    """A grey PNG of fewer than eight bits a pixel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    rows = b""
+    for row in values:
+        text = "".join(f"{value:0{bits}b}" for value in row)
+        text += "0" * (-len(text) % 8)
+        rows += b"\0" + int(text, 2).to_bytes(len(text) // 8, "big")
+    header = struct.pack(">IIBBBBB", len(values[0]), len(values), bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", compress(rows)), chunk(b"IEND", b"")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_labels_of_few_bits_are_read_as_stored(tmp_path: Path, bits: int) -> None:
+    values = [[0, 1], [(1 << bits) - 1, 0]]
+    tiny.photo(tmp_path / "images/a.png")
+    grey_png(tmp_path / "labels/a.png", bits, values)
+    tiny.text(tmp_path / "classes.txt", "\n".join(["background", *"abcdefghijklmno"]))
+    own = open_set("folder", tmp_path)
+    assert own.read_labels(own.samples[0]).tolist() == values
+
+
+def masks(root: Path, values: list[list[int]], classes: str = "background\ncat\n") -> Path:
+    tiny.photo(root / "images/a.png")
+    tiny.index_png(root / "labels/a.png", np.array(values))
+    tiny.text(root / "classes.txt", classes)
+    return root
+
+
+def test_masks_of_0_and_255_are_told_and_mapped(tmp_path: Path) -> None:
+    root = masks(tmp_path, [[0, 255], [255, 0]])
+    with pytest.raises(DataError, match=r"labels/a\.png: holds 0 and 255 alone, and 255 means ign"):
+        open_set("folder", root)
+    for given in ({255: 1}, "255=1", " 255 = 1 ,"):
+        own = open_set("folder", root, values=StoredValues.of(None, given))
+        assert own.read_labels(own.samples[0]).tolist() == [[0, 1], [1, 0]]
+        assert own.labels_from == "labels, classes.txt, label_map 255=1"
+    own = open_set("folder", root, values=StoredValues.of(255, None))
+    assert own.read_labels(own.samples[0]).tolist() == [[0, 255], [255, 0]]
+    own = open_set("folder", root, values=StoredValues.of("0", "255=1"))
+    assert own.read_labels(own.samples[0]).tolist() == [[255, 1], [1, 255]]
+    own = open_set("folder", root, values=StoredValues.of("none", None))
+    with pytest.raises(DataError, match=r"label 255 has no line in classes\.txt"):
+        own.read_labels(own.samples[0])
+
+
+def test_values_are_mapped_by_the_lines_of_the_class_file(tmp_path: Path) -> None:
+    root = masks(tmp_path, [[0, 9], [7, 255]], "sky\nvoid\ncar\n")
+    own = open_set("folder", root, values=StoredValues.of(None, "9=2,7=ignore"))
+    assert own.read_labels(own.samples[0]).tolist() == [[0, 1], [255, 255]]
+
+
+@pytest.mark.parametrize(
+    ("ignore_label", "label_map", "message"),
+    [
+        ("x", None, "ignore_label is 'x': give a value, or none"),
+        (-1, None, "ignore_label is -1"),
+        (None, "255", "label_map has '255': give pairs such as 255=1,7=ignore"),
+        (None, "255=cat", "label_map has '255=cat'"),
+        (None, {255: 70000}, "label_map has 255: 70000"),
+        (None, {255: 2}, "label_map names class 2: .*classes.txt has 2, from 0"),
+    ],
+)
+def test_values_that_make_no_sense(tmp_path: Path, ignore_label, label_map, message: str) -> None:
+    root = masks(tmp_path, [[0, 255]])
+    with pytest.raises(UsageError, match=message):
+        open_set("folder", root, values=StoredValues.of(ignore_label, label_map))
+    with pytest.raises(UsageError, match="are for the set folder"):
+        open_set("voc", root, values=StoredValues.of(255, None))

@@ -7,12 +7,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ovseg.data.brightness import (
+    declared_white,
+    stored_type,
+    to_eight_bits,
+    white_is_zero,
+)
 from ovseg.errors import DataError, UsageError
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3], RGB
@@ -92,7 +99,8 @@ def _open_as(source: Path | bytes, formats: Sequence[str]) -> Image.Image:
 def read_image(path: Path | str) -> Pixels:
     """Read an image file as RGB, upright by its EXIF orientation, uint8 [H, W, 3].
 
-    Greyscale and 16-bit values are brought to 0..255, CMYK to RGB, transparency to white.
+    Greyscale and values of more than 8 bits are brought to 0..255, by the file's tags or, with a
+    warning in the log, by the values; CMYK becomes RGB and transparency white.
 
     Raises:
         DataError: the file is missing, empty, damaged, no image, or has over 100 megapixels.
@@ -104,7 +112,7 @@ def read_image(path: Path | str) -> Pixels:
         raise DataError(f"{path}: the file is empty")
     try:
         with open_image(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(image, str(path), path)
     except UndecodableError as error:
         raise DataError(f"{path}: {_why(error)}") from error
 
@@ -134,15 +142,59 @@ def decode(data: bytes) -> Pixels:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
             if pixels is not None:
                 return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(image, source=data)
 
 
-def to_rgb(image: Image.Image) -> Pixels:
-    """Any Pillow image as RGB, uint8 [H, W, 3]."""
+def to_rgb(image: Image.Image, where: str = "", source: Path | bytes | None = None) -> Pixels:
+    """Any Pillow image as RGB, upright by its EXIF orientation, uint8 [H, W, 3].
+
+    Args:
+        image: best not read yet: its file's tags say what its numbers mean.
+        where: what to call it in a warning that its brightness was guessed.
+        source: its file; colour of 16 bits that is dark in eight is read from there again.
+    """
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _to_eight_bits(np.asarray(image))
+        grey = _grey(image, where)
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(flatten(image))
+    if _has_sixteen_bits(image) and source is not None:
+        image = _brightened(image, where, source)
+    return np.array(flatten(ImageOps.exif_transpose(image)))
+
+
+def _grey(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:
+    """Brightness of an image of one channel and more than eight bits, upright, uint8 [H, W]."""
+    white = declared_white(image)
+    kind, negative = stored_type(image), white_is_zero(image)
+    values = np.asarray(ImageOps.exif_transpose(image))
+    grey = to_eight_bits(values.astype(kind) if kind else values, where, white)
+    return 255 - grey if negative else grey
+
+
+def _has_sixteen_bits(image: Image.Image) -> bool:
+    """Whether Pillow will drop the lower byte of each of the colours."""
+    tiles = getattr(image, "tile", [])
+    return image.mode in ("RGB", "RGBA", "LA") and bool(tiles) and ";16" in str(tiles[0][3])
+
+
+def _brightened(image: Image.Image, where: str, source: Path | bytes) -> Image.Image:
+    """The image, read again with all its bits where the upper byte alone is dark.
+
+    That is how 14 bits and fewer look in a file for 16.
+    """
+    white = declared_white(image)
+    colours: Any = image.getextrema()[: 1 if image.mode == "LA" else 3]
+    if max(high for _, high in colours) > 63:
+        return image
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return image
+    layers = [to_eight_bits(values[..., 2::-1], where, white)]
+    if values.shape[2] == 4:
+        layers.append(to_eight_bits(values[..., 3:], where, white))
+    found = Image.fromarray(np.concatenate(layers, axis=2))
+    found.getexif()[0x0112] = image.getexif().get(0x0112, 1)
+    return found
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -154,16 +206,6 @@ def flatten(image: Image.Image) -> Image.Image:
         flat.info["exif"] = image.info.get("exif", b"")
         return flat
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _to_eight_bits(values: npt.NDArray) -> Pixels:
-    """Scale 16-bit integers by 1/257, and floats from 0..1 unless they are clearly 0..255."""
-    top = float(np.nanmax(values)) if values.size else 0.0
-    if np.issubdtype(values.dtype, np.integer):
-        factor = 1 / 257 if top > 255 else 1.0
-    else:
-        factor = 255.0 if top <= 1 else 1.0
-    return np.clip(np.nan_to_num(values.astype(np.float64)) * factor + 0.5, 0, 255).astype(np.uint8)
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:

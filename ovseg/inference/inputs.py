@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ovseg.data.images import Pixels, read_image, to_rgb
 from ovseg.errors import OvsegError, UsageError
@@ -26,7 +26,7 @@ def to_pixels(image: ImageLike) -> Pixels:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(
             f"an image array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"

@@ -4,6 +4,7 @@ Letters: I image, T text, K class, C embedding width.
 """
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def read_captions(folder: Path) -> CaptionedImages:
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"{folder}: captions cannot be read ({error!r})") from error
     paths = tuple(dict.fromkeys(path for path, _ in pairs))
-    if absent := [path for path in paths if not path.is_file()]:
+    if absent := [path for path in paths if not os.path.isfile(path)]:
         raise DataError(f"{absent[0]}: no such image ({len(absent)} of {len(paths)} are missing)")
     place = {path: index for index, path in enumerate(paths)}
     return CaptionedImages(

@@ -77,7 +77,8 @@ class Entry:
     def text(self, field: str) -> str:
         """Text, stripped; DataError if it is none or empty."""
         value = self.get(field)
-        if not isinstance(value, str) or not value.strip():
+        # Half a character of two, as JSON can spell it, could not be written to any file.
+        if not isinstance(value, str) or not value.strip() or re.search("[\ud800-\udfff]", value):
             raise self.fault(field, f"is {shown(value)}, not a text")
         return value.strip()
 

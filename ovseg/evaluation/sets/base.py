@@ -155,7 +155,7 @@ def read_names(path: Path) -> list[str]:
 
 def check_files(layout: SetLayout, root: Path, paths: Iterable[Path]) -> None:
     """Raise DataError that names the first absent file and counts the others."""
-    absent = [path for path in paths if not path.is_file()]
+    absent = [path for path in paths if not os.path.isfile(path)]  # also of names too long
     if absent:
         others = f" (and {len(absent) - 1} more files)" if len(absent) > 1 else ""
         raise layout.missing(root, f"{_below(root, absent[0])}{others}")
@@ -222,7 +222,19 @@ def choose_split(split: str | None, there: Sequence[str], default: str, layout: 
         return matches[0]
     if not there:
         return split or default  # the reader will say which file is missing
-    raise UsageError(
-        f"{layout.title}: there is no split {wanted} in this folder: choose --split "
+    raise no_split(wanted, there, layout)
+
+
+def check_split(split: str | None, folder: Path, layout: SetLayout) -> None:
+    """Raise UsageError if a split is asked for and `folder` has others, but not this one."""
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if split and there and split not in there:
+        raise no_split(split, there, layout)
+
+
+def no_split(split: str, there: Iterable[str], layout: SetLayout) -> UsageError:
+    """The error for a split that is not there."""
+    return UsageError(
+        f"{layout.title}: there is no split {split} in this folder: choose --split "
         f"{' or '.join(there)}"
     )

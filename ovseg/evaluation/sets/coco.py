@@ -211,7 +211,7 @@ def _labels_of_things(panoptic: PanopticFile) -> dict[Id, int]:
             found[category] = label
         elif category in used and category not in panoptic.stuff:
             raise DataError(
-                f"{panoptic.path}: category {category}, {shown(name)}, is none of COCO's 80 "
+                f"{panoptic.path}: category {shown(category)}, {shown(name)}, is none of COCO's 80 "
                 'things; stuff says "isthing": 0'
             )
     return found

@@ -26,6 +26,7 @@ from ovseg.evaluation.sets.base import (
     EvaluationSet,
     Labels,
     SetLayout,
+    check_split,
     choose_split,
     find_root,
     paired_files,
@@ -247,9 +248,12 @@ def _key(name: str) -> str:
 
 def _find_ade20k(data: Path, split: str | None) -> LabelFiles:
     """`ADEChallengeData2016`; label 0 is not counted."""
-    split = {None: "validation", "val": "validation", "train": "training"}.get(split, split)
+    asked = {"val": "validation", "train": "training"}.get(split or "", split)
+    split = asked or "validation"
     folder = f"annotations/{split}"
-    root = find_root(data, ADE20K, ("ADEChallengeData2016",), [folder])
+    markers = [folder, "annotations"] if asked else [folder]
+    root = find_root(data, ADE20K, ("ADEChallengeData2016",), markers)
+    check_split(asked, root / "annotations", ADE20K)
     pairs = (
         (root / f"images/{split}" / f"{path.stem}.jpg", path)
         for path in sorted((root / folder).glob("*.png"))
@@ -259,8 +263,10 @@ def _find_ade20k(data: Path, split: str | None) -> LabelFiles:
 
 def _find_cityscapes(data: Path, split: str | None) -> LabelFiles:
     """A folder with `gtFine` and `leftImg8bit` in it."""
-    split = split or "val"
-    root = find_root(data, CITYSCAPES, ("cityscapes",), [f"gtFine/{split}"])
+    asked, split = split, split or "val"
+    markers = [f"gtFine/{split}", "gtFine"] if asked else [f"gtFine/{split}"]
+    root = find_root(data, CITYSCAPES, ("cityscapes",), markers)
+    check_split(asked, root / "gtFine", CITYSCAPES)
 
     def image_of(labels: Path) -> Path:
         name = labels.name.replace("_gtFine_labelIds", "_leftImg8bit")

@@ -83,7 +83,9 @@ def read_instances(path: Path, label_of: Mapping[str, int]) -> Instances:
         label = labels[category]
         if label is None:
             name = shown(categories[category].text("name"))
-            raise entry.fault("category_id", f"is {category}, {name}: none of the set's classes")
+            raise entry.fault(
+                "category_id", f"is {shown(category)}, {name}: none of the set's classes"
+            )
         annotations.setdefault(str(number), []).append((entry, label))
     return Instances(
         {str(number): images[number].file_name() for number in in_order(images)},

@@ -21,6 +21,7 @@ from ovseg.evaluation.sets.annotations import (
     in_order,
     read_document,
     reference,
+    shown,
 )
 from ovseg.evaluation.sets.base import (
     EvaluationSample,
@@ -120,7 +121,7 @@ def read_panoptic(path: Path) -> PanopticFile:
     for entry in document.entries("annotations"):
         number = reference(entry, "image_id", images, "image")
         if number in pngs:
-            raise entry.fault("image_id", f"is {number}, which has an annotation already")
+            raise entry.fault("image_id", f"is {shown(number)}, which has an annotation already")
         segments[number] = _segments(entry, categories)
         pngs[number] = entry.file_name()
     if bare := len(images) - len(pngs):

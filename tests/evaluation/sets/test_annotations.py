@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from ovseg.errors import DataError
+from ovseg.evaluation.sets.annotations import Entry
 from ovseg.evaluation.sets.catalogue import open_set
+from ovseg.evaluation.sets.instances import mask_of
 from tests.evaluation.sets import tiny
 
 PATH = "annotations/instances_val2017.json"
@@ -86,6 +89,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "no height": (drop("images", "height"), r"images\[0\] \(id 9\): height is missing"),
     "huge": (put("images", "height", 10**9), r"height is 1000000000, not a whole number from 1"),
     "no file": (drop("images", "file_name"), r"file_name is missing"),
+    "half a character": (put("images", "file_name", "\ud800.jpg"), r"file_name is .*not a text"),
     "outside": (put("images", "file_name", "../../x.jpg"), r"file_name is .*not a path below"),
     "area as text": (put("annotations", "area", "30"), r"area is '30', not a number"),
     "area NaN": (put("annotations", "area", float("nan")), r"area is NaN, not a number"),
@@ -218,3 +222,22 @@ def test_images_without_annotation_are_told(
     panoptic(tmp_path, lambda d: d["images"].append({"id": 10, "file_name": "10.jpg"}))
     assert len(open_set("coco-panoptic", tmp_path).samples) == 1
     assert "1 images have no annotation and are not scored" in caplog.text
+
+
+def test_a_name_too_long_for_a_file(tmp_path: Path) -> None:
+    panoptic(tmp_path, put("images", "file_name", "a" * 300))
+    with pytest.raises(DataError, match=r"aaa is missing in"):
+        open_set("coco-panoptic", tmp_path)
+
+
+def test_compressed_run_lengths_are_decoded_as_they_were_encoded() -> None:
+    """Masks at random, from nearly empty to nearly full, small and large."""
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        height, width = generator.integers(1, 200, 2).tolist()
+        mask = generator.random((height, width)) < generator.random() ** 2
+        if generator.random() < 0.5:  # long runs
+            mask = np.sort(mask, axis=None).reshape(width, height).T
+        counts = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+        values = {"segmentation": {"size": [height, width], "counts": counts}}
+        assert (mask_of(Entry(Path(), values, "it"), height, width) == mask).all()

@@ -167,6 +167,8 @@ def test_ade20k_ignores_label_0(tmp_path: Path) -> None:
     ade = open_set("ade20k", tmp_path)
     assert (len(ade.classes), ade.background) == (150, False)
     assert ade.read_labels(ade.samples[0]).tolist() == [[255, 0], [149, 1]]
+    with pytest.raises(UsageError, match=r"no split nosuch in this folder: choose --split valid"):
+        open_set("ade20k", tmp_path, "nosuch")
     (root / "images/validation/ADE_val_00000001.jpg").unlink()
     with pytest.raises(DataError, match=r"images/validation/ADE_val_00000001.jpg is missing"):
         open_set("ade20k", tmp_path)
@@ -181,6 +183,8 @@ def test_cityscapes_reads_the_annotation_ids(tmp_path: Path) -> None:
     assert cityscapes.classes[18] == "bicycle"
     labels = cityscapes.read_labels(cityscapes.samples[0])
     assert labels.tolist() == [[255, 0, 1], [18, 255, 255]]
+    with pytest.raises(UsageError, match=r"no split nosuch in this folder: choose --split val"):
+        open_set("cityscapes", tmp_path, "nosuch")
 
 
 def test_cityscapes_without_annotations(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def evaluate(
     threshold: float | None = None,
     refine: str | None = None,
     tta: Sequence[str] = (),
+    distractors: str | Sequence[str] | None = None,
     sweep: bool = False,
     limit: int | None = None,
     batch_size: int = 16,
@@ -137,6 +138,8 @@ def evaluate(
         threshold: of the background, instead of the protocol's.
         refine: `pamr` or `none`, instead of the protocol's.
         tta: views to average over: `flip`, `scales` or both.
+        distractors: further classes to ask for at once, as `segment` takes them; a pixel that one
+            of them wins counts as background.
         sweep: also the score at other background thresholds, from the same pass.
         limit: only the first images, for a trial.
         batch_size: most windows that go through the encoder at once.
@@ -157,7 +160,7 @@ def evaluate(
     from ovseg.evaluation.sets.catalogue import open_set
     from ovseg.evaluation.sets.stored_values import StoredValues
 
-    changes = protocol_changes(threshold, refine, tta)
+    changes = protocol_changes(threshold, refine, tta, distractors)
     values = StoredValues.of(ignore_label, label_map)
     evaluated = open_set(name, Path(data), split, labels, values).first(limit)
     run = prepare(

@@ -105,6 +105,13 @@ def evaluate(
     refine: Annotated[
         str | None, typer.Option(help="pamr or none; the protocol's by default.")
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask for these beside the set's own, as cat,dog or @FILE (one a line); where one "
+            "of them wins, the pixel counts as background."
+        ),
+    ] = None,
     tta: Annotated[
         str, typer.Option(help="Average over views: flip, scales, or flip,scales.")
     ] = "",
@@ -159,6 +166,7 @@ def evaluate(
             threshold=threshold,
             refine=refine,
             tta=views,
+            distractors=classes,
             sweep=sweep is not None,
             limit=limit,
             batch_size=batch_size,

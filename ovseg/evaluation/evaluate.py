@@ -1,7 +1,8 @@
 """From names and folders to results: the steps that the verbs of evaluation are made of."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from ovseg.evaluation.protocol import load_protocol, protocol_for_model
 from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import Progress, Run, evaluate
 from ovseg.evaluation.sets.base import EvaluationSet
-from ovseg.inference.protocol import check_share, swept_thresholds
+from ovseg.inference.protocol import Protocol, check_share, swept_thresholds
+from ovseg.inference.segmenter import as_class_list
 from ovseg.models.interface import SegmentationModel
 from ovseg.models.registry import load_model
 
@@ -28,7 +30,10 @@ _SHOWN = 5  # unknown words that a warning names
 
 
 def protocol_changes(
-    threshold: float | None = None, refine: str | None = None, tta: Iterable[str] = ()
+    threshold: float | None = None,
+    refine: str | None = None,
+    tta: Iterable[str] = (),
+    distractors: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Values to use instead of a protocol's own, as `load_protocol` takes them.
 
@@ -36,18 +41,23 @@ def protocol_changes(
         threshold: of the background, 0..1; None leaves it.
         refine: `pamr` or `none`; None leaves it.
         tta: keys of AUGMENTATIONS.
+        distractors: further classes to ask for, as `cat,dog`, `@FILE` or a list.
 
     Raises:
-        UsageError: there is no such augmentation, or the threshold is out of its range.
+        UsageError: there is no such augmentation, the threshold is out of its range, or the classes
+            make no sense.
     """
     check_share("threshold", threshold)
     wanted = set(tta)
     if unknown := wanted - set(AUGMENTATIONS):
         raise UsageError(f"--tta {', '.join(sorted(unknown))}: choose flip, scales or both")
     given = {"threshold": threshold, "refine": refine}
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
     for name in wanted:
         changes |= AUGMENTATIONS[name]
+    if distractors is not None:
+        asked = as_class_list(distractors)
+        changes["distractors"] = tuple("; ".join(phrases) for phrases in asked.synonyms)
     return changes
 
 
@@ -88,12 +98,29 @@ def prepare(
         UsageError, RecipeError: as `load_protocol`.
     """
     chosen = protocol or protocol_for_model(model.card.kind)
-    settings = load_protocol(chosen, evaluated, changes)
+    settings = _beside(load_protocol(chosen, evaluated, changes), evaluated)
     settings = settings.for_model(model, background=evaluated.background)
     if processes().rank == 0:
         _warn_of_unknown(model, evaluated, settings.class_list.phrases)
     thresholds = swept_thresholds(settings.threshold) if sweep else ()
     return Run(model, evaluated, settings, thresholds, batch)
+
+
+def _beside(protocol: Protocol, evaluated: EvaluationSet) -> Protocol:
+    """The protocol without distractors that the set itself asks for.
+
+    Raises:
+        UsageError: there are distractors, and no background that they could count as.
+    """
+    if protocol.distractors and not evaluated.background:
+        raise UsageError(
+            f"{evaluated.name} has no background that further classes could count as: ask for its "
+            "own classes alone"
+        )
+    asked = {phrase.casefold() for phrase in protocol.class_list.phrases}
+    entries = (entry.split(";") for entry in protocol.distractors)
+    kept = ([p.strip() for p in entry if p.strip().casefold() not in asked] for entry in entries)
+    return replace(protocol, distractors=tuple("; ".join(entry) for entry in kept if entry))
 
 
 def measure(

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from array_api_compat import device, is_torch_array
 
+from ovseg.data.class_list import ClassList
 from ovseg.data.images import Pixels, read_image
 from ovseg.data.workers import map_chunks
 from ovseg.distributed import Processes, cpu_count, processes
@@ -166,7 +167,8 @@ class LoadedSample:
 def labeller_of(run: Run) -> Labeller:
     """What labels the images: the way that `ovseg segment` goes, too."""
     protocol = run.protocol.for_model(run.model, background=run.evaluated.background)
-    return Labeller(run.model, protocol, protocol.class_list)
+    beside = ClassList.of(protocol.distractors).synonyms if protocol.distractors else ()
+    return Labeller(run.model, protocol, ClassList(protocol.class_list.synonyms + beside))
 
 
 def load_sample(
@@ -237,9 +239,12 @@ def _labels_at(
     """
     size = (loaded.labels.shape[0], loaded.labels.shape[1])
     first = 0 if run.evaluated.background else 1
+    wanted = len(run.evaluated.words.names)
     found = []
     for labels in labeller.labels_at(views, size, thresholds):
         xp: Any = array_namespace(labels)
+        if run.protocol.distractors:
+            labels = xp.where(labels > wanted, xp.zeros_like(labels), labels)
         narrow = xp.uint8 if label_type(len(run.evaluated.classes)) is np.uint8 else xp.int32
         found.append(xp.astype(labels - first if first else labels, narrow))
     return found

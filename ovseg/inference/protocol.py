@@ -20,7 +20,8 @@ ONE_PASS = 1 << 30
 
 REFINEMENTS = ("none", "pamr")
 
-_ADDED = {"pad_to": 1}  # later than hashes that were published: hashed where it is not this
+# Fields that are younger than published hashes: hashed where they have another value.
+_ADDED = {"pad_to": 1, "distractors": ()}
 _UNHASHED = ("source", "background")  # changes no score; is the set's
 
 
@@ -56,6 +57,8 @@ class Protocol:
         background_words: phrases that stand for the background (`probability`).
         words: one entry per class, synonyms after `;`; empty takes the set's.
         synonyms: further phrases of single classes, by the first phrase.
+        distractors: further classes to ask for at once, as `words`; a pixel that one of them wins
+            counts as background.
         refine: `pamr` moves scores along the edges of the image, `none` does not.
         pamr_iterations, pamr_dilations: of PAMR.
         flip: average with the mirrored image.
@@ -80,6 +83,7 @@ class Protocol:
     background_words: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     synonyms: dict[str, str] = field(default_factory=dict)
+    distractors: tuple[str, ...] = ()
     refine: Literal["none", "pamr"] = "none"
     pamr_iterations: int = 10
     pamr_dilations: tuple[int, ...] = (8, 16)

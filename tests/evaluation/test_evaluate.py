@@ -94,3 +94,20 @@ def test_folders_are_ranked(tmp_path: Path) -> None:
     seen: list[int] = []
     recall = retrieve_folder(tmp_path, model, on_progress=lambda done, _: seen.append(done))
     assert (recall.texts, seen) == (2, [2])
+
+
+def test_further_classes_count_as_background_where_they_win(tmp_path: Path) -> None:
+    evaluated = folder_set(tmp_path)
+    model = FakeModel(grouped=False)
+    changes = {"short_side": 32, "threshold": 0.1}
+    plain = prepare(model, evaluated, "own", changes)
+    asked = protocol_changes(distractors="cat,zebra,quartz;agate")
+    run = prepare(model, evaluated, "own", {**changes, **asked})
+    assert run.protocol.distractors == ("zebra", "quartz; agate"), "the set has a cat of its own"
+    assert run.protocol.hash != plain.protocol.hash
+    before, after = (summarise(each, evaluate(each)).confusion for each in (plain, run))
+    assert before.shape == after.shape
+    assert after[:, 0].sum() > before[:, 0].sum()
+    assert (after[:, 1:] <= before[:, 1:]).all()
+    with pytest.raises(UsageError, match="no background"):
+        prepare(model, folder_set(tmp_path / "b", background=False), "own", asked)

@@ -3,16 +3,15 @@
 Each puts together what lies below it and returns a typed result; nothing is printed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ovseg.errors import UsageError
 
 if TYPE_CHECKING:
     from ovseg.config.dataset import DatasetRecipe
     from ovseg.config.schema import Recipe
-    from ovseg.data.class_list import ClassList
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.data.workers import Progress
     from ovseg.evaluation.result import EvaluationResult
@@ -20,32 +19,70 @@ if TYPE_CHECKING:
     from ovseg.inference.inputs import ImageLike
     from ovseg.inference.result import Segmentation
     from ovseg.inference.result_folder import SegmentedFiles
+    from ovseg.inference.segmenter import Classes
     from ovseg.models.interface import SegmentationModel
     from ovseg.training.log import Observer
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
 
 
+@overload
 def segment(
     image: "ImageLike",
-    classes: "str | Sequence[str] | ClassList",
+    classes: "Classes",
     model: str | Path = "starter",
     device: str = "auto",
     **options: Any,
-) -> "Segmentation":
-    """Segment one image by any classes one can name.
+) -> "Segmentation": ...
 
-    The model is loaded for this call; a `Segmenter` keeps it for many images.
+
+@overload
+def segment(
+    image: list[Any] | tuple[Any, ...],
+    classes: "Classes",
+    model: str | Path = "starter",
+    device: str = "auto",
+    **options: Any,
+) -> "list[Segmentation]": ...
+
+
+@overload
+def segment(
+    image: "Iterable[ImageLike]",
+    classes: "Classes",
+    model: str | Path = "starter",
+    device: str = "auto",
+    **options: Any,
+) -> "Iterator[Segmentation]": ...
+
+
+def segment(
+    image: Any,
+    classes: "Classes",
+    model: str | Path = "starter",
+    device: str = "auto",
+    **options: Any,
+) -> "Segmentation | list[Segmentation] | Iterator[Segmentation]":
+    """Segment an image, or many, by any classes one can name.
+
+    The model is loaded for this call; a `Segmenter` keeps it for many.
 
     Args:
-        image: a file, a Pillow image, or RGB pixels, uint8 [H, W, 3].
-        classes: `cat,dog`, a list of names, or a `ClassList`; synonyms separated by `;`.
+        image: a path, bytes, an open file, a Pillow image, an array (grey, RGB or RGBA: uint8
+            [H, W] or [H, W, C], or floats in 0..1), or a tensor of torch (also [C, H, W]); or a
+            list or an iterator of these.
+        classes: `cat,dog`, a list of names, a list of lists or a dict for synonyms, or a
+            `ClassList`; synonyms in a string are separated by `;`.
         model: a model's name, checkpoint or exported folder.
         device: as torch names it, or `auto`.
         options: fields of `Protocol`, such as `background=False`.
 
+    Returns:
+        one result for one image, a list for a list; for an iterator an iterator, which takes each
+        image when its result is asked for.
+
     Raises:
-        OvsegError: the model or the image cannot be read, or the classes make no sense.
+        OvsegError: the model or an image cannot be read, or the classes make no sense.
     """
     from ovseg.inference.segmenter import Segmenter
 
@@ -54,7 +91,7 @@ def segment(
 
 def segment_files(
     images: Sequence[str],
-    classes: "str | Sequence[str] | ClassList",
+    classes: "Classes",
     model: str | Path = "starter",
     device: str = "auto",
     *,

@@ -110,11 +110,26 @@ def read_image(path: Path | str) -> Pixels:
         raise DataError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
+    return _read(path, str(path))
+
+
+def read_bytes(data: bytes, where: str) -> Pixels:
+    """What `read_image` makes of a file, from its bytes; `where` is what messages call them.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    if not data:
+        raise DataError(f"{where}: there are no bytes in it")
+    return _read(data, where)
+
+
+def _read(source: Path | bytes, where: str) -> Pixels:
     try:
-        with open_image(path) as image:
-            return to_rgb(image, str(path), path)
+        with open_image(source) as image:
+            return to_rgb(image, where, source)
     except UndecodableError as error:
-        raise DataError(f"{path}: {_why(error)}") from error
+        raise DataError(f"{where}: {_why(error)}") from error
 
 
 def _why(error: UndecodableError) -> str:
@@ -219,10 +234,19 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        if _URL.match(pattern):
-            raise UsageError(f"{pattern}: URLs are not read; fetch it first: curl -LO '{pattern}'")
+        refuse_url(pattern)
         found.update(dict.fromkeys(_expand(pattern)))
     return list(found)
+
+
+def refuse_url(name: str) -> None:
+    """Say what to do with the address of an image.
+
+    Raises:
+        UsageError: it is a URL.
+    """
+    if _URL.match(name):
+        raise UsageError(f"{name}: URLs are not read; fetch it first: curl -LO '{name}'")
 
 
 def _expand(pattern: str) -> list[Path]:

@@ -1,14 +1,22 @@
 """The result of segmenting one image."""
 
+import io
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ovseg.errors import DataError, UsageError
+from ovseg.files import write_text
 from ovseg.inference.overlay import draw_overlay, label_palette
+
+_FEW = 5  # classes that a short description names
+_LOSSLESS, _LOSSY = (".png", ".tif", ".tiff", ".bmp"), (".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class ClassShare:
     score: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Segmentation:
     """What is where in one image.
 
@@ -40,6 +48,48 @@ class Segmentation:
     scores: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int32]
     group_scores: npt.NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        found = ", ".join(f"{each.name} {each.share:.1%}" for each in self.shares[:_FEW])
+        more = f" and {len(self.shares) - _FEW} more" if len(self.shares) > _FEW else ""
+        return f"<Segmentation of {width}×{height} pixels: {found}{more}>"
+
+    def _repr_png_(self) -> bytes:
+        """The overlay, where a notebook shows this result."""
+        stream = io.BytesIO()
+        self.overlay().save(stream, "PNG")
+        return stream.getvalue()
+
+    def show(self) -> None:
+        """Open the overlay in the desktop's viewer of images."""
+        self.overlay().show()
+
+    def save(self, path: str | Path) -> Path:
+        """Write one file; its name says which.
+
+        `NAME.labels.png` is the label map, `NAME.json` a COCO dataset of the image, and any other
+        image, such as `NAME.png` or `NAME.jpg`, the overlay.
+
+        Raises:
+            UsageError: the suffix is of no image that can be written, or of a lossy one for labels.
+            DataError: the file cannot be written.
+        """
+        path = Path(path)
+        suffix, labels = path.suffix.lower(), path.stem.endswith(".labels")
+        if suffix not in (*_LOSSLESS, *_LOSSY, ".json") or (labels and suffix in _LOSSY):
+            raise UsageError(
+                f"{path}: the name must end with .png, .jpg or another image's suffix, with .json, "
+                "or, for the label map, with .labels.png"
+            )
+        try:
+            if suffix == ".json":
+                write_text(path, json.dumps(self.to_coco()))
+            else:
+                (self.label_image() if labels else self.overlay()).save(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+        return path
 
     @cached_property
     def shares(self) -> list[ClassShare]:

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from ovseg.data.class_list import ClassList
+from ovseg.data.class_list import ClassList, Entries
 from ovseg.data.images import Pixels
 from ovseg.data.workers import map_chunks
 from ovseg.distributed import cpu_count
 from ovseg.inference.encode import EncodedView, over_chunks
-from ovseg.inference.inputs import Failure, ImageLike, chunked, load, to_pixels
+from ovseg.inference.inputs import Failure, ImageLike, chunked, is_many, load, to_pixels
 from ovseg.inference.labeller import Labeller
 from ovseg.inference.protocol import Protocol, own
 from ovseg.inference.result import Segmentation
@@ -28,7 +28,9 @@ MANY = 3
 
 _AHEAD = 1  # chunks read before they are needed
 
-Classes = str | Sequence[str] | ClassList
+_TOGETHER = 8  # images of a list that are worked on together
+
+Classes = str | Entries | ClassList
 _Loaded = tuple[Path, Pixels, tuple[View, ...]]
 
 
@@ -49,32 +51,82 @@ class Segmenter:
         """
         return cls(load_model(name_or_path, device))
 
+    @overload
     def segment(
         self,
         image: ImageLike,
         classes: Classes,
         protocol: Protocol | None = None,
         **changes: Any,
-    ) -> Segmentation:
-        """Segment one image.
+    ) -> Segmentation: ...
+
+    @overload
+    def segment(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        classes: Classes,
+        protocol: Protocol | None = None,
+        **changes: Any,
+    ) -> list[Segmentation]: ...
+
+    @overload
+    def segment(
+        self,
+        image: Iterable[ImageLike],
+        classes: Classes,
+        protocol: Protocol | None = None,
+        **changes: Any,
+    ) -> Iterator[Segmentation]: ...
+
+    def segment(
+        self,
+        image: Any,
+        classes: Classes,
+        protocol: Protocol | None = None,
+        **changes: Any,
+    ) -> Segmentation | list[Segmentation] | Iterator[Segmentation]:
+        """Segment an image, or many.
 
         Args:
-            image: a file, a Pillow image, or RGB pixels, uint8 [H, W, 3].
-            classes: `cat,dog`, a list of names, or a `ClassList`; synonyms separated by `;`.
+            image: a path, bytes, an open file, a Pillow image, an array (grey, RGB or RGBA: uint8
+                [H, W] or [H, W, C], or floats in 0..1), or a tensor of torch (also [C, H, W]); or
+                a list or an iterator of these.
+            classes: `cat,dog`, a list of names, a list of lists or a dict for synonyms, or a
+                `ClassList`; synonyms in a string are separated by `;`.
             protocol: how; the model's own way by default.
             changes: fields of the protocol to change: `background=False`, `threshold=0.3`,
                 `window="none"`, `refine="pamr"`, `flip=True`.
 
+        Returns:
+            one result for one image, a list for a list; for an iterator an iterator, which takes
+            each image when its result is asked for.
+
         Raises:
-            OvsegError: the image cannot be read, or the classes or changes make no sense.
+            OvsegError: an image cannot be read, or the classes or changes make no sense.
         """
         labeller = self.labeller(as_class_list(classes), protocol, **changes)
         self.warn_of_unknown(labeller.classes)
-        pixels = to_pixels(image)
-        loaded = (Path(), pixels, labeller.views(pixels))
-        ((found,),) = over_chunks(self.model, [[loaded]], _views_in, _segmented_by(labeller))
-        assert isinstance(found, tuple)
-        return found[1]
+        if not is_many(image):
+            return next(self._segmented(labeller, [("the image", image)], 1))
+        named = ((f"image {number} of those given", one) for number, one in enumerate(image))
+        if isinstance(image, list | tuple):
+            return list(self._segmented(labeller, named, _TOGETHER))
+        return self._segmented(labeller, named, 1)
+
+    def _segmented(
+        self, labeller: Labeller, images: Iterable[tuple[str, ImageLike]], together: int
+    ) -> Iterator[Segmentation]:
+        """Results in order, each computed when it is taken; what is wrong with one is raised."""
+
+        def loaded(where: str, image: ImageLike) -> _Loaded:
+            pixels = to_pixels(image, where)
+            return Path(), pixels, labeller.views(pixels)
+
+        chunks = ([loaded(*one) for one in chunk] for chunk in chunked(images, together))
+        for results in over_chunks(self.model, chunks, _views_in, _segmented_by(labeller)):
+            for found in results:
+                assert isinstance(found, tuple)
+                yield found[1]
 
     def segment_files(
         self,

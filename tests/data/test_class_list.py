@@ -1,6 +1,7 @@
 """Class lists: parsing, files, synonyms, vocabularies, errors."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,34 @@ def test_vocabularies(name: str, count: int) -> None:
 def test_unknown_vocabulary() -> None:
     with pytest.raises(UsageError, match="voc, context"):
         ClassList.vocabulary("imagenet")
+
+
+def test_lists_of_lists_and_dicts() -> None:
+    wanted = (("cat",), ("sofa", "couch", "settee"))
+    for entries in (
+        ["cat", ["sofa", "couch", "settee"]],
+        [["cat"], ("sofa", "couch; settee")],
+        {"cat": [], "sofa": ["couch", "settee"]},
+        {"cat": None, "sofa": "couch;settee"},
+        {"cat": ["cat"], "sofa": ("sofa", "couch", "settee")},
+    ):
+        assert ClassList.of(entries).synonyms == wanted
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (3, "cannot be of type int"),
+        ({"cat", "dog"}, "cannot be of type set: labels are numbered in their order"),
+        (["cat", 3], "not by int: 3"),
+        ([["cat", None]], "not by NoneType"),
+        ({"cat": 3}, "synonyms of cat are strings, not int"),
+        ({3: ["cat"]}, "not by int"),
+        ([], "empty"),
+        (["background"], "label 0"),
+    ],
+)
+def test_other_types_are_refused_in_the_words_of_python(entries: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        ClassList.of(entries)
+    assert "--" not in str(caught.value)

@@ -1,11 +1,16 @@
 """One image's result: shares, COCO annotations, pictures."""
 
+import io
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
+from ovseg.errors import DataError, UsageError
 from ovseg.inference.overlay import colours, label_palette
 from ovseg.inference.result import Segmentation
 
@@ -93,3 +98,40 @@ def test_classes_beyond_the_palette_are_told_apart_in_one_picture() -> None:
     picture = np.asarray(replace(many, labels=labels).overlay(opacity=1.0))
     assert (picture[6, 11] == label_palette()[1]).all(), "the largest class comes first"
     assert (picture[10:] == label_palette()[2]).all(axis=-1).any(), "the second is in the legend"
+
+
+def test_a_result_is_described_in_a_line_and_shown_by_notebooks() -> None:
+    assert repr(result()) == (
+        "<Segmentation of 20×10 pixels: background 87.0%, class 3 8.0%, class 1 5.0%>"
+    )
+    shown = Image.open(io.BytesIO(result()._repr_png_()))
+    assert np.array_equal(np.asarray(shown), np.asarray(result().overlay()))
+
+
+def test_show_opens_the_overlay(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Image.Image] = []
+    monkeypatch.setattr(Image.Image, "show", lambda image: shown.append(image))
+    result().show()
+    assert shown[0].size == result().overlay().size
+
+
+def test_the_name_of_a_file_says_what_is_saved(tmp_path: Path) -> None:
+    assert result().save(tmp_path / "a.png") == tmp_path / "a.png"
+    result().save(str(tmp_path / "a.jpg"))
+    result().save(tmp_path / "a.labels.png")
+    result().save(tmp_path / "a.json")
+    overlay = np.asarray(result().overlay())
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), overlay)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.labels.png")), result().labels)
+    assert json.loads((tmp_path / "a.json").read_text()) == result().to_coco()
+
+
+@pytest.mark.parametrize("name", ["a", "a.labels.jpg", "a.txt"])
+def test_names_that_say_nothing_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"the name must end with \.png"):
+        result().save(tmp_path / name)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be written"):
+        result().save(tmp_path / "none" / "a.png")

@@ -1,7 +1,9 @@
 """The segmenter: from files and words to label maps."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,9 +76,43 @@ def test_pillow_images_and_files(segmenter: Segmenter, tmp_path: Path) -> None:
     assert np.array_equal(from_file.labels, from_pillow.labels)
 
 
-def test_arrays_of_another_kind_are_refused(segmenter: Segmenter) -> None:
-    with pytest.raises(UsageError, match="uint8"):
-        segmenter.segment(np.zeros((4, 4, 3)), "red")
+def test_a_list_gives_a_list(segmenter: Segmenter) -> None:
+    results = segmenter.segment([halves(), Image.fromarray(halves(40, 20))], "red")
+    assert [result.labels.shape for result in results] == [(16, 32), (20, 40)]
+    assert isinstance(results, list)
+    assert segmenter.segment([], "red") == []
+
+
+def test_an_iterator_gives_one_that_takes_images_when_asked(segmenter: Segmenter) -> None:
+    taken: list[int] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        for number in range(3):
+            taken.append(number)
+            yield halves()
+
+    results = segmenter.segment(frames(), "red")
+    assert taken == []
+    assert next(results).labels.shape == (16, 32)
+    assert taken == [0]
+    assert len(list(results)) == 2
+
+
+def test_what_is_wrong_is_said_at_once_or_by_number(segmenter: Segmenter) -> None:
+    with pytest.raises(UsageError, match="empty"):
+        segmenter.segment(iter([halves()]), "")
+    with pytest.raises(UsageError, match="image 1 of those given: NoneType is no image"):
+        segmenter.segment([halves(), None], "red")
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [[["warm", "red"], "blue"], {"warm": ["red"], "blue": None}, {"warm": "red", "blue": ()}],
+)
+def test_synonyms_by_lists_and_dicts(segmenter: Segmenter, classes: Any) -> None:
+    result = segmenter.segment(halves(), classes)
+    assert result.classes == ("background", "warm", "blue")
+    assert set(np.unique(result.labels)) == {1, 2}
 
 
 def test_unknown_words_are_logged(segmenter: Segmenter, caplog: pytest.LogCaptureFixture) -> None:

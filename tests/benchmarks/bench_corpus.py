@@ -203,8 +203,11 @@ def _opencv(data: bytes, reduced: bool) -> np.ndarray:
 def bench_shards(folder: Path) -> None:
     """Samples per second from images in memory to a shard with all its files."""
     data = np.random.default_rng(0).bytes(20_000)
-    row = PlanRow("http://a/1.jpg", "a dog on a sofa " * 5, None, None, [49, 30], [2, 11], [5, 15])
-    rows = [row] * full(5000, 50)
+    caption = "a dog on a sofa " * 5
+    rows = [
+        PlanRow(f"http://a/{n}.jpg", caption, None, None, [49, 30], [2, 11], [5, 15])
+        for n in range(full(5000, 50))
+    ]
     images = [PreparedImage(data, 341, 256)] * len(rows)
     names = [entity.name for entity in load_entities("paper100")]
     seconds = _seconds(lambda: write_shard(folder, 0, rows, images, names), 3)

@@ -38,7 +38,10 @@ def test_prepare_image(benchmark: BenchmarkFixture, size: tuple[int, int]) -> No
 
 def test_write_shard(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     image = PreparedImage(np.random.default_rng(0).bytes(20_000), 341, 256)
-    rows = [PlanRow("http://a/1.jpg", CAPTIONS[0], None, None, [0, 1], [2, 16], [5, 19])] * 1000
+    rows = [
+        PlanRow(f"http://a/{n}.jpg", CAPTIONS[0], None, None, [0, 1], [2, 16], [5, 19])
+        for n in range(1000)
+    ]
     images = [image] * len(rows)
     stats = benchmark(write_shard, tmp_path, 0, rows, images, ["people", "dog"])
     assert stats.written == 1000

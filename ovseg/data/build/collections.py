@@ -12,7 +12,7 @@ import polars as pl
 from ovseg.data.build.captions import clean
 from ovseg.data.build.lines import open_binary
 from ovseg.data.dataset.plan import Tally
-from ovseg.data.dataset.webdataset import split_name
+from ovseg.data.dataset.webdataset import listed_captions, split_name
 from ovseg.data.images import SUFFIXES
 from ovseg.errors import DataError
 
@@ -29,7 +29,12 @@ def read_coco(address: str, tally: Tally, by_name: bool) -> Iterator[pl.DataFram
     try:
         locator = "file_name" if by_name else "coco_url"
         places = {image["id"]: image[locator] for image in content["images"]}
-        rows = [(places.get(row["image_id"]), row["caption"]) for row in content["annotations"]]
+        # An image's captions stand together, so that a shard has them all.
+        order = {image: number for number, image in enumerate(places)}
+        annotations = sorted(
+            content["annotations"], key=lambda row: order.get(row["image_id"], len(order))
+        )
+        rows = [(places.get(row["image_id"]), row["caption"]) for row in annotations]
     except (KeyError, TypeError) as error:
         raise DataError(f"{address} is no COCO captions file: {error} is missing") from error
     yield from _chunks(rows, tally)
@@ -92,8 +97,8 @@ def _why_left(path: Path) -> str:
 def read_archives(folder: Path, tally: Tally) -> Iterator[pl.DataFrame]:
     """The samples of webdataset tars below a folder, as img2dataset and we write them.
 
-    Nothing is unpacked: a row names the tar and the byte range of its image. The caption is the
-    `.txt` member, or `caption` in the `.json` one.
+    Nothing is unpacked: a row names the tar and the byte range of its image. The captions are
+    `captions` of the `.json` member, as we write them, or else the `.txt` member, or `caption`.
     """
     archives = sorted(folder.rglob("*.tar"))
     if not archives:
@@ -120,26 +125,41 @@ def _samples(path: Path, tally: Tally) -> Iterator[tuple[bytes | None, int, int]
                 if image is None:
                     tally.drop("no image")
                     continue
-                yield _member_caption(archive, members), image.offset_data, image.size
+                for caption in _member_captions(archive, members):
+                    yield caption, image.offset_data, image.size
     except (tarfile.TarError, OSError, EOFError):
         tally.drop("damaged archive")
 
 
-def _member_caption(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> bytes | None:
-    for suffix in (".txt", ".json"):
-        member = members.get(suffix)
-        stream = archive.extractfile(member) if member is not None else None
-        if stream is None:
-            continue
-        data = stream.read(LONGEST_TEXT)
-        if suffix == ".txt":
-            return data
-        try:
-            caption = json.loads(data)["caption"]
-            return caption.encode("utf-8") if isinstance(caption, str) else None
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
-    return None
+def _member_captions(
+    archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]
+) -> list[bytes | None]:
+    """All captions of a sample; one that is None where it has none."""
+    described = _member_json(archive, members)
+    text = _member(archive, members, ".txt")
+    entries = listed_captions(described)
+    if text is not None and not entries:
+        return [text]
+    captions = [entry.get("caption") for entry in entries or [described]]
+    return [
+        caption.encode("utf-8", "surrogatepass") if isinstance(caption, str) else None
+        for caption in captions
+    ]
+
+
+def _member_json(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
+    try:
+        described = json.loads(_member(archive, members, ".json") or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def _member(
+    archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo], suffix: str
+) -> bytes | None:
+    stream = archive.extractfile(members[suffix]) if suffix in members else None
+    return None if stream is None else stream.read(LONGEST_TEXT)
 
 
 def _caption_file(image: Path) -> bytes | None:

@@ -21,7 +21,14 @@ from ovseg.data.build.guard import FetchOptions, ascii_address, build_opener, re
 from ovseg.data.build.jobs import ShardJob
 from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.dataset.plan import read_shard_plan
-from ovseg.data.dataset.shards import PlanRow, PreparedImage, plan_rows, read_images, write_shard
+from ovseg.data.dataset.shards import (
+    PlanRow,
+    PreparedImage,
+    plan_rows,
+    read_images,
+    rows_by_image,
+    write_shard,
+)
 
 POSITIONS = 100_000  # img2dataset's keys are the shard's number times this, plus the position
 
@@ -45,8 +52,8 @@ class Resizer:
 class ShardWriter:
     """Takes the samples of a shard in the order they arrive and writes it in the plan's order.
 
-    `kept` are images that are here already, by position; the samples that arrive are numbered
-    among the others.
+    `kept` are images that are here already, by the position of a row; the samples that arrive are
+    numbered among the other images. `addresses` are those to be fetched, each once.
     """
 
     def __init__(
@@ -54,13 +61,20 @@ class ShardWriter:
     ) -> None:
         self._job = job
         self._rows = rows
-        self._images = [kept.get(n, "lost by the downloader") for n in range(len(rows))]
-        self.positions = [n for n in range(len(rows)) if n not in kept]
+        self._images: list[PreparedImage | str] = []
+        self._wanted: list[int] = []
+        self.addresses: list[str] = []
+        for number, places in enumerate(rows_by_image(rows)):
+            here = next((kept[place] for place in places if place in kept), None)
+            self._images.append(here or "lost by the downloader")
+            if here is None:
+                self._wanted.append(number)
+                self.addresses.append(ascii_address(rows[places[0]].locator))
 
     def write(self, img_str: bytes | None, key: str, caption: object, meta: dict[str, Any]) -> None:
         """Keep one image, or the reason why there is none."""
         del caption
-        position = self.positions[int(key) % POSITIONS]
+        position = self._wanted[int(key) % POSITIONS]
         if img_str is not None:
             self._images[position] = PreparedImage(img_str, meta["width"], meta["height"])
         elif meta["status"] == "failed_to_resize":
@@ -120,8 +134,7 @@ class GuardedDownloader(Downloader):
         with guarded(self._fetch_options), tempfile.TemporaryDirectory() as folder:
             self.output_folder = folder
             addresses = Path(folder) / "addresses.arrow"
-            wanted = [ascii_address(rows[position].locator) for position in writer.positions]
-            table = pa.table({"url": pa.array(wanted, pa.string())})
+            table = pa.table({"url": pa.array(writer.addresses, pa.string())})
             with pa.ipc.new_file(str(addresses), table.schema) as stream:
                 stream.write_table(table)
             done, _ = super().__call__((job.number, str(addresses)))

@@ -21,7 +21,14 @@ from ovseg.data.build.tagging import Tagger
 from ovseg.data.dataset.entities import EntityList
 from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.dataset.plan import SCHEMA, Tally, read_shard_plan
-from ovseg.data.dataset.shards import PlanRow, PreparedImage, ShardStats, plan_rows, write_shard
+from ovseg.data.dataset.shards import (
+    PlanRow,
+    PreparedImage,
+    ShardStats,
+    plan_rows,
+    rows_by_image,
+    write_shard,
+)
 from ovseg.data.store import Store
 
 
@@ -102,8 +109,9 @@ def _prepared(job: ShardJob, rows: list[PlanRow]) -> Iterator[PreparedImage | st
     if job.images is None:
         raise ValueError("images that are to be fetched are no files")
     root = job.images.resolve()
-    for row in rows:
+    for places in rows_by_image(rows):
         try:
+            row = rows[places[0]]
             yield prepare_image(_read(root, row, job.options.max_bytes), job.options)
         except BadImageError as error:
             yield str(error)

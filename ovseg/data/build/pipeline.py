@@ -75,15 +75,15 @@ class BuildOptions:
         if not 1 <= self.part[0] <= self.part[1]:
             raise UsageError(f"there is no part {self.part[0]} of {self.part[1]}")
 
-    def estimated_bytes(self, pairs: int) -> int:
-        """Roughly the disk need of so many pairs.
+    def estimated_bytes(self, pairs: int, images: int) -> int:
+        """Roughly the disk need of so many pairs, and of their images.
 
         COCO's photos at 256 pixels and JPEG quality 90 take 0.35 bytes a pixel; for files kept as
         they are, 200 kB are assumed. Each pair also takes 3 kB of tar and index.
         """
         side = self.image.short_side
         image = side * side * 4 / 3 * 0.35 if side else 200_000
-        return round(pairs * (image + 3000))
+        return round(images * image + pairs * 3000)
 
 
 def build_from_source(

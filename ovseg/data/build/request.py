@@ -75,7 +75,7 @@ def plan_dataset(recipe: DatasetRecipe, progress: Progress = silent) -> DatasetP
         captions_read=found.tally.read,
         captions_dropped=dict(found.tally.dropped),
         captions_matched=found.rows,
-        disk_bytes=options.estimated_bytes(found.rows),
+        disk_bytes=options.estimated_bytes(found.rows, found.images),
         entity_captions={each.name: found.captions[n] for n, each in enumerate(entities)},
     )
 

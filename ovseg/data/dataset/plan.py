@@ -51,15 +51,21 @@ class Tally:
 
 @dataclass
 class PlanSummary:
-    """What went into a plan; `captions` counts, per entity number, the captions that name it."""
+    """What went into a plan; `captions` counts, per entity number, the captions that name it.
+
+    `images` counts rows whose image is not that of the row before; a plan that was read has none.
+    """
 
     tally: Tally = field(default_factory=Tally)
     rows: int = 0
     captions: Counter[int] = field(default_factory=Counter)
+    images: int = 0
 
     def count(self, table: pa.Table) -> None:
         """Take in the rows of a table with the columns of `SCHEMA`."""
         self.rows += table.num_rows
+        places = pl.DataFrame(pl.from_arrow(table.select(["locator", "member_offset"])))
+        self.images += places.select(pl.struct(pl.all()).rle_id()).to_series().n_unique()
         named = pl.DataFrame(pl.from_arrow(table.select(["entities"])))["entities"]
         each = named.list.unique().explode().drop_nulls()
         self.captions.update(dict(each.value_counts().iter_rows()))

@@ -1,9 +1,12 @@
 """Writing one shard: a webdataset tar, its table, its checksum and, last, its statistics.
 
-    000000.tar         <key>.jpg <key>.txt <key>.json per pair, in the order of the plan
+    000000.tar         <key>.jpg <key>.txt <key>.json per image, in the order of the plan
     000000.parquet     every row of the shard, written or not, with status and byte range
     000000.tar.sha256  for `sha256sum --check`
     000000_stats.json  counts; its presence says that the shard is complete
+
+An image with several captions is stored once, under the key of its first pair; the `.json` member
+has all of them in `captions`, each with the key of its pair. Older data sets store it with each.
 
 Nothing in them depends on the time or the machine: building a shard again gives the same bytes.
 """
@@ -86,6 +89,14 @@ def plan_rows(table: pa.Table) -> list[PlanRow]:
     return [PlanRow(*values) for values in zip(*columns, strict=True)]
 
 
+def rows_by_image(rows: Sequence[PlanRow]) -> list[list[int]]:
+    """The places of the rows that show one image, image by image, in the order of their firsts."""
+    places: dict[tuple[str, int | None], list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault((row.locator, row.member_offset), []).append(place)
+    return list(places.values())
+
+
 def shard_name(number: int) -> str:
     """`000012`, the common part of a shard's file names."""
     return f"{number:06d}"
@@ -110,38 +121,59 @@ def write_shard(
 ) -> ShardStats:
     """Write shard `number` at a place.
 
-    `images` has, per row, the image or the reason why there is none. `names` are the entities'
-    names, for the `.json` members. Complete or absent: the statistics are written last.
+    `images` has, for each of `rows_by_image`, the image or the reason why there is none. `names`
+    are the entities' names, for the `.json` members. Complete or absent: the statistics are
+    written last.
     """
     store = open_store(address)
     stats = ShardStats(number, rows=len(rows))
     table: dict[str, list] = {name: [] for name in TABLE_SCHEMA.names}
     failures: Counter[str] = Counter()
+    found: dict[int, _Found] = {}
     with store.writing(f"{shard_name(number)}.tar") as path, path.open("wb") as stream:
         tar = _Tar(stream)
-        for position, (row, image) in enumerate(zip(rows, images, strict=True)):
-            key, offset = sample_key(number, position), None
+        for places, image in zip(rows_by_image(rows), images, strict=True):
             if isinstance(image, PreparedImage):
-                offset = _add_sample(tar, key, row, image, names)
-                stats.written += 1
+                pairs = [(sample_key(number, place), rows[place]) for place in places]
+                offset = _add_sample(tar, pairs, image, names)
+                here = _Found(OK, offset, len(image.data), image.width, image.height)
+                stats.written += len(places)
                 stats.image_bytes += len(image.data)
             else:
-                failures[image] += 1
-            _append(table, number, key, row, image, offset)
+                failures[image] += len(places)
+                here = _Found(image)
+            found |= dict.fromkeys(places, here)
         tar.close()
+    for place, row in enumerate(rows):
+        _append(table, number, sample_key(number, place), row, found[place])
     stats.tar_sha256, stats.tar_size = tar.sha256(), tar.size
     stats.failures = dict(sorted(failures.items()))
     _write_side_files(store, table, stats)
     return stats
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What became of a row's image: status, place in the tar in bytes, size in pixels."""
+
+    status: str
+    offset: int | None = None
+    size: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+
 def _add_sample(
-    tar: "_Tar", key: str, row: PlanRow, image: PreparedImage, names: Sequence[str]
+    tar: "_Tar",
+    pairs: Sequence[tuple[str, PlanRow]],
+    image: PreparedImage,
+    names: Sequence[str],
 ) -> int:
-    """Add a pair's members; the offset of the JPEG."""
+    """Add the members of an image, whose pairs have keys; the offset of the JPEG."""
+    key, row = pairs[0]
     offset = tar.add(f"{key}.jpg", image.data)
     tar.add(f"{key}.txt", row.caption.encode("utf-8"))
-    tar.add(f"{key}.json", _describe(key, row, image, names))
+    tar.add(f"{key}.json", _describe(pairs, image, names))
     return offset
 
 
@@ -153,38 +185,38 @@ def _write_side_files(store: Store, table: dict[str, list], stats: ShardStats) -
     store.write_text(f"{name}_stats.json", json.dumps(asdict(stats), indent=2) + "\n")
 
 
-def _append(
-    table: dict[str, list],
-    number: int,
-    key: str,
-    row: PlanRow,
-    image: PreparedImage | str,
-    offset: int | None,
-) -> None:
-    if isinstance(image, PreparedImage):
-        found: tuple[int | None, ...] = (offset, len(image.data), image.width, image.height)
-    else:
-        found = (None, None, None, None)
+def _append(table: dict[str, list], number: int, key: str, row: PlanRow, found: _Found) -> None:
     values = (
-        *(key, number, *found),
-        *(row.caption, row.entities, row.starts, row.ends, row.locator),
-        OK if isinstance(image, PreparedImage) else image,
+        *(key, number, found.offset, found.size, found.width, found.height),
+        *(row.caption, row.entities, row.starts, row.ends, row.locator, found.status),
     )
     for column, value in zip(table.values(), values, strict=True):
         column.append(value)
 
 
-def _describe(key: str, row: PlanRow, image: PreparedImage, names: Sequence[str]) -> bytes:
-    spans = zip(row.entities, row.starts, row.ends, strict=True)
+def _describe(
+    pairs: Sequence[tuple[str, PlanRow]], image: PreparedImage, names: Sequence[str]
+) -> bytes:
+    key, row = pairs[0]
     described = {
         "key": key,
         "url": row.locator,
         "caption": row.caption,
         "width": image.width,
         "height": image.height,
-        "entities": [{"name": names[n], "start": start, "end": end} for n, start, end in spans],
+        "entities": _spans(row, names),
     }
+    if len(pairs) > 1:
+        described["captions"] = [
+            {"key": key, "caption": row.caption, "entities": _spans(row, names)}
+            for key, row in pairs
+        ]
     return json.dumps(described, ensure_ascii=False).encode("utf-8")
+
+
+def _spans(row: PlanRow, names: Sequence[str]) -> list[dict[str, str | int]]:
+    spans = zip(row.entities, row.starts, row.ends, strict=True)
+    return [{"name": names[n], "start": start, "end": end} for n, start, end in spans]
 
 
 class _Tar:
@@ -230,12 +262,16 @@ def read_images(store: Store, number: int) -> dict[int, PreparedImage]:
     if not read_stats(store, [number]):
         return {}
     with store.open(f"{shard_name(number)}.tar") as stream:
-        found = {}
+        found: dict[int, PreparedImage] = {}
+        seen: dict[int, PreparedImage] = {}
         for position, row in enumerate(read_shard_table(store, number).to_pylist()):
-            if row["status"] == OK:
+            if row["status"] != OK:
+                continue
+            if row["offset"] not in seen:
                 stream.seek(row["offset"])
                 data = stream.read(row["size"])
-                found[position] = PreparedImage(data, row["width"], row["height"])
+                seen[row["offset"]] = PreparedImage(data, row["width"], row["height"])
+            found[position] = seen[row["offset"]]
     return found
 
 

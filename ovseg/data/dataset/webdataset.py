@@ -53,10 +53,9 @@ def read_shard(address: str) -> Iterator[RawPair]:
     try:
         with _open(address) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
             for group in _groups(archive):
-                pair = group.pair()
-                incomplete += pair is None
-                if pair is not None:
-                    yield pair
+                pairs = group.pairs()
+                incomplete += not pairs
+                yield from pairs
     except FileNotFoundError as error:
         raise DataError(f"{address} does not exist") from error
     except (OSError, tarfile.TarError, EOFError) as error:
@@ -72,16 +71,37 @@ class _Group:
     key: str
     members: dict[str, bytes] = field(default_factory=dict)
 
-    def pair(self) -> RawPair | None:
+    def pairs(self) -> list[RawPair]:
+        """One for each caption of the image; none where either is missing."""
         image = next((self.members[kind] for kind in _IMAGES if kind in self.members), None)
+        if image is None:
+            return []
         described = _parsed(self.members.get("json"))
-        text = self.members.get("txt")
-        caption = text.decode("utf-8", "replace") if text is not None else described.get("caption")
-        if image is None or not isinstance(caption, str) or not caption.strip():
-            return None
-        # Places in the text of the .json are those of its own caption.
-        mentions = _mentions(described) if described.get("caption", caption) == caption else ()
-        return RawPair(Pair(self.key, caption, mentions), image)
+        entries = listed_captions(described)
+        if not entries:
+            text = self.members.get("txt")
+            # Places in the text of the .json are those of its own caption.
+            entry = described if text is None else _with_text(described, text)
+            entries = [entry | {"key": self.key}]
+        return [
+            RawPair(Pair(str(entry.get("key", self.key)), caption, _mentions(entry)), image)
+            for entry in entries
+            if isinstance(caption := entry.get("caption"), str) and caption.strip()
+        ]
+
+
+def listed_captions(described: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a `.json` member says of each of an image's captions; nothing if it lists none."""
+    entries = described.get("captions")
+    if not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict) and "caption" in entry]
+
+
+def _with_text(described: dict[str, Any], text: bytes) -> dict[str, Any]:
+    caption = text.decode("utf-8", "replace")
+    same = described.get("caption", caption) == caption
+    return {"caption": caption, "entities": described.get("entities", []) if same else []}
 
 
 def split_name(name: str) -> tuple[str, str]:

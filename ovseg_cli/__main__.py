@@ -4,7 +4,7 @@ import os
 import sys
 
 from ovseg.errors import OvsegError, PeerError, RecipeError
-from ovseg_cli.console import print_error
+from ovseg_cli.console import OutputError, guarded_output, print_error, silence_output
 from ovseg_cli.launching import leave
 
 
@@ -19,9 +19,21 @@ def run(arguments: list[str]) -> int:
     0 success; 1 data and run time; 2 usage and recipes; 130 interrupted. With OVSEG_DEBUG=1 the
     exception itself comes through.
     """
+    try:
+        with guarded_output():
+            return _run_command(arguments, debug=os.environ.get("OVSEG_DEBUG") == "1")
+    except BrokenPipeError:  # the reader of our output has left (`ovseg ... | head`)
+        silence_output()
+        return 141
+    except OutputError as error:
+        silence_output()
+        print_error(str(error))
+        return leave(1, agreed=False)
+
+
+def _run_command(arguments: list[str], debug: bool) -> int:
     from ovseg_cli.app import app
 
-    debug = os.environ.get("OVSEG_DEBUG") == "1"
     try:
         app(args=arguments, prog_name="ovseg")
     except SystemExit as stop:  # typer's own way out, after help, success and usage errors alike
@@ -29,10 +41,8 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print_error("interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader of our output has left (`ovseg ... | head`); Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except (BrokenPipeError, OutputError):
+        raise
     except OvsegError as error:
         if debug:
             raise

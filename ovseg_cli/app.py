@@ -6,7 +6,7 @@ import typer
 
 from ovseg.version import __version__
 from ovseg_cli.build_dataset import app as build_dataset
-from ovseg_cli.console import show_library_warnings
+from ovseg_cli.console import say, show_library_warnings
 from ovseg_cli.eval import app as eval_app
 from ovseg_cli.export import EXAMPLES as EXPORT_EXAMPLES
 from ovseg_cli.export import export
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"ovseg {__version__}")
+        say(f"ovseg {__version__}")
         raise typer.Exit
 
 

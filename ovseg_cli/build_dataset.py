@@ -190,7 +190,7 @@ def publish(
 
     with _steps() as progress:
         sent = publish_dataset(folder, address, progress)
-    console.stdout().print(f"{sent:,} files sent to {address}", soft_wrap=True, markup=False)
+    console.stdout().print(f"{sent:,} files sent to {address}", soft_wrap=True)
 
 
 @app.command()

@@ -1,38 +1,152 @@
-"""What all commands share on the terminal: results go to stdout, everything else to stderr."""
+"""What all commands share on the terminal: results go to stdout, everything else to stderr.
 
+Every text passes here on its way out. Names of files and classes are anyone's: they are shown as
+they are, never read as markup, with control characters escaped.
+"""
+
+import json
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.text import Text
+
+# Control characters but newline and tab, line separators, turns of the writing direction, and what
+# stands for bytes that are no text.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class OutputError(Exception):
+    """Standard output cannot be written to."""
+
+
+def printable(text: str) -> str:
+    """Text that a terminal shows and does not obey: control characters as escapes."""
+    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def stdout() -> "Console":
     """The console for results."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+    return _console(to_stderr=False)
 
 
 def stderr() -> "Console":
     """The console for progress, warnings and errors."""
-    from rich.console import Console
+    return _console(to_stderr=True)
 
-    return Console(stderr=True, highlight=False)
+
+def _console(to_stderr: bool) -> "Console":
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        """Shows strings, also in tables, as they are."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    return PlainConsole(stderr=to_stderr, highlight=False, markup=False, emoji=False)
+
+
+def headed(head: str, rest: str) -> "Text":
+    """A line for a console that begins in bold."""
+    from rich.text import Text
+
+    return Text.assemble((printable(head), "bold"), printable(rest))
+
+
+def say(line: str) -> None:
+    """One line of results on stdout; long ones are not folded."""
+    print(printable(line).replace("\n", "\\n"))
+
+
+def say_json(values: Any, indent: int | None = None) -> None:
+    """Values as JSON on stdout, in ASCII, at once."""
+    print(json.dumps(values, indent=indent), flush=True)
 
 
 def print_error(message: str) -> None:
     """One line on stderr; long ones are not folded, so that scripts can read them."""
-    print(f"ovseg: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"ovseg: error: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def print_warning(message: str) -> None:
     """One line on stderr."""
-    print(f"ovseg: warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"ovseg: warning: {printable(' '.join(message.split()))}", file=sys.stderr)
+
+
+class _Output:
+    """Standard output: characters that its encoding lacks are escaped, and its faults named."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"
+        safe = text.encode(encoding, "backslashreplace").decode(encoding)
+        with _named_faults():
+            return self._stream.write(safe)
+
+    def flush(self) -> None:
+        with _named_faults():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _named_faults() -> Iterator[None]:
+    """Faults of standard output, but for a reader that has left."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"standard output cannot be written to ({reason})") from error
+
+
+@contextmanager
+def guarded_output() -> Iterator[None]:
+    """All that is written to standard output within is there when the block is left.
+
+    Raises:
+        OutputError: it is closed, or cannot be written to.
+        BrokenPipeError: its reader has left.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed: send it to a file, or to /dev/null")
+    output = _Output(sys.stdout)
+    with redirect_stdout(output):
+        yield
+        output.flush()
+
+
+def silence_output() -> None:
+    """Drop what is not yet written, about which Python would complain at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def spinning(text: str) -> Iterator[Callable[[str], None]]:
+    """On a terminal a spinner with a text on stderr; yields what changes the text."""
+    from rich.text import Text
+
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status(Text(printable(text))) as status:
+        yield lambda text: status.update(Text(printable(text)))
 
 
 @contextmanager
@@ -49,7 +163,7 @@ def progress(description: str, total: float | None, shown: bool = True) -> Itera
     console = stderr()
     hidden = not (shown and console.is_terminal)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -1,6 +1,5 @@
 """`ovseg build-dataset cutouts`: captioned scenes with ground-truth masks."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ovseg_cli.console import progress, stdout
+from ovseg_cli.console import progress, say, say_json, stdout
 
 if TYPE_CHECKING:
     from ovseg.data.cutouts.build import CutoutsSummary
@@ -93,9 +92,9 @@ def _stage_bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 def _print_plan(plan: "CutoutsPlan", as_json: bool) -> None:
     if as_json:
-        print(json.dumps(asdict(plan)))
+        say_json(asdict(plan))
         return
-    print(
+    say(
         f"{plan.cutouts} cut-outs and {plan.backgrounds} photographs found; would make "
         f"{plan.train} training and {plan.test} test scenes, about {plan.disk_bytes / 1e6:.0f} MB"
     )
@@ -103,7 +102,7 @@ def _print_plan(plan: "CutoutsPlan", as_json: bool) -> None:
 
 def _print_summary(summary: "CutoutsSummary", output: Path, seconds: float, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({**asdict(summary), "output": str(output), "seconds": round(seconds, 1)}))
+        say_json({**asdict(summary), "output": str(output), "seconds": round(seconds, 1)})
         return
     from rich.table import Table
 

@@ -1,14 +1,13 @@
 """What `ovseg build-dataset` prints of data sets: counts, samples, faults."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
-
-import typer
 
 from ovseg_cli import console
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from ovseg.data.build.inspection import Inspection
     from ovseg.data.build.request import DatasetPlan
     from ovseg.data.build.tagging import TaggerAgreement
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def print_plan(plan: "DatasetPlan", as_json: bool) -> None:
     """What a dry run found: counts, and the disk need."""
     if as_json:
-        typer.echo(json.dumps(asdict(plan)))
+        console.say_json(asdict(plan))
         return
     from ovseg.download import show_size
 
@@ -35,7 +34,7 @@ def print_plan(plan: "DatasetPlan", as_json: bool) -> None:
 def print_summary(summary: "DatasetSummary", as_json: bool) -> None:
     """What was built, and what of it is missing."""
     if as_json:
-        typer.echo(json.dumps(asdict(summary) | {"complete": summary.complete}))
+        console.say_json(asdict(summary) | {"complete": summary.complete})
         return
     from ovseg.download import show_size
 
@@ -75,39 +74,41 @@ def _print_counts(title: str, counts: dict[str, int], limit: int = 50) -> None:
 def print_inspection(found: "Inspection", as_json: bool) -> None:
     """Counts, samples with their partners, and faults as warnings."""
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        console.say_json(asdict(found))
         return
     print_summary(found.summary, as_json=False)
     out = console.stdout()
     for sample in found.samples:
         out.print(f"\n{sample.key}  {sample.width}x{sample.height}")
         spans = [(span.start, span.end) for span in sample.entities]
-        out.print(f"  {_marked(sample.caption, spans)}", soft_wrap=True)
+        out.print(_marked(sample.caption, spans), soft_wrap=True)
         names = ", ".join(dict.fromkeys(span.name for span in sample.entities))
-        out.print(f"  entities: {names}", markup=False)
+        out.print(f"  entities: {names}")
         for partner in sample.partners:
             line = f"  partner by {partner.entity}: {partner.key} {partner.caption}"
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(line, soft_wrap=True)
     for fault in found.faults:
         console.print_warning(fault)
     if not found.faults and found.shards_checked:
         out.print(f"\nall checksums of {found.shards_checked} shards match")
 
 
-def _marked(caption: str, spans: list[tuple[int, int]]) -> str:
-    from rich.markup import escape
+def _marked(caption: str, spans: list[tuple[int, int]]) -> "Text":
+    """A caption with its entities in bold."""
+    from rich.text import Text
 
-    parts, place = [], 0
+    marked, place = Text("  "), 0
     for start, end in spans:
-        parts += [escape(caption[place:start]), f"[bold]{escape(caption[start:end])}[/bold]"]
+        marked.append(console.printable(caption[place:start]))
+        marked.append(console.printable(caption[start:end]), "bold")
         place = end
-    return "".join([*parts, escape(caption[place:])])
+    return marked.append(console.printable(caption[place:]))
 
 
 def print_agreement(measured: "TaggerAgreement", as_json: bool) -> None:
     """Shares of lexical matches that a tagger confirms, and the forms that fail most."""
     if as_json:
-        typer.echo(json.dumps(asdict(measured)))
+        console.say_json(asdict(measured))
         return
     out = console.stdout()
     out.print(

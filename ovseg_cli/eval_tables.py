@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg_cli.console import stdout
+from ovseg_cli.console import headed, say, say_json, stdout
 
 if TYPE_CHECKING:
     from ovseg.evaluation.bootstrap import PairedDifference
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def print_result(result: "EvaluationResult", as_json: bool, as_markdown: bool) -> None:
     """The result as JSON, as Markdown or as tables."""
     if as_json:
-        print(result.to_json())
+        say_json(json.loads(result.to_json()))
     elif as_markdown:
         from ovseg.evaluation.report.summary import markdown
 
-        print(markdown(result), end="")
+        for line in markdown(result).splitlines():
+            say(line)
     else:
         _print_tables(result)
 
@@ -54,7 +55,7 @@ def _print_tables(result: "EvaluationResult") -> None:
         console.print(f"{percent(confused.share)} % of {target} is called {prediction}")
     _print_sweep(result)
     for key, value in provenance(result):
-        console.print(f"[bold]{key}[/bold]: {value}", soft_wrap=True)
+        console.print(headed(key, f": {value}"), soft_wrap=True)
 
 
 def _print_sweep(result: "EvaluationResult") -> None:
@@ -64,13 +65,14 @@ def _print_sweep(result: "EvaluationResult") -> None:
     from ovseg.evaluation.report.summary import percent
 
     console = stdout()
+    block = "█" if console.encoding.startswith("utf") else "#"
     best = max(point.mean_iou for point in result.sweep) or 1.0
     console.print("mIoU by background threshold")
     for point in result.sweep:
         length = 0 if point.mean_iou != point.mean_iou else round(40 * point.mean_iou / best)
         mark = " (best)" if point.mean_iou == best else ""
         console.print(
-            f"  {point.threshold:<7.3g} {'█' * length} {percent(point.mean_iou, 2)}{mark}"
+            f"  {point.threshold:<7.3g} {block * length} {percent(point.mean_iou, 2)}{mark}"
         )
 
 
@@ -79,7 +81,7 @@ def print_ranking(result: "Classification | Retrieval", rows: Sequence[str], as_
     if as_json:
         values = asdict(result)
         del values["model"]
-        print(json.dumps(values))
+        say_json(values)
         return
     title, *lines = rows
     stdout().print(f"{result.model}: {title}")
@@ -124,7 +126,7 @@ def print_comparison(
     """Two results, the difference of their mIoU, and what that means."""
     if as_json:
         scores = [result.scores.mean_iou for result in results]
-        print(json.dumps({"mean_iou": scores, "difference": asdict(difference)}))
+        say_json({"mean_iou": scores, "difference": asdict(difference)})
         return
     from ovseg.evaluation.report.summary import percent, provenance
 
@@ -152,10 +154,10 @@ def print_sets(as_json: bool) -> None:
              "size": e.layout.size}
             for n, e in SETS.items()
         ]  # fmt: skip
-        print(json.dumps(rows))
+        say_json(rows)
         return
     console = stdout()
     for name, entry in SETS.items():
-        console.print(f"[bold]{name}[/bold]  {entry.layout.title}, classes: {entry.classes}")
+        console.print(headed(name, f"  {entry.layout.title}, classes: {entry.classes}"))
         console.print(f"    {entry.layout.tree}", soft_wrap=True)
         console.print(f"    from {entry.layout.source} ({entry.layout.size})", soft_wrap=True)

@@ -1,12 +1,11 @@
 """`ovseg export`: one command from a model to a small, fast, verified deployment."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ovseg_cli.console import print_warning, stderr, stdout
+from ovseg_cli.console import print_warning, say, say_json, spinning, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +60,7 @@ def export(
 
     if format in ("torchscript", "torch-export"):
         print_warning(f"{format} files hold pickles by their format; onnx has none")
-    with stderr().status("starting") as status:
+    with spinning("starting") as show:
         done = export_model(
             model,
             output,
@@ -69,10 +68,10 @@ def export(
             end_to_end=end_to_end,
             hub_layout=hub_layout,
             images=images or (),
-            on_step=lambda step: status.update(f"{step} ..."),
+            on_step=lambda step: show(f"{step} ..."),
         )
     if as_json:
-        print(json.dumps(_values(done), indent=2))
+        say_json(_values(done), indent=2)
         return
     stdout().print(_table(done))
     _print_summary(done)
@@ -113,6 +112,6 @@ def _print_summary(done: "ExportResult") -> None:
     from ovseg.download import show_size
 
     if done.quantisation:
-        print(f"int8: {done.quantisation}")
+        say(f"int8: {done.quantisation}")
     for name, size in done.files.items():
-        print(f"{done.folder / name}  {show_size(size)}")
+        say(f"{done.folder / name}  {show_size(size)}")

@@ -1,14 +1,12 @@
 """`ovseg models`: the models there are, what is in a file, fetching and converting."""
 
-import json
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ovseg_cli.console import stderr
+from ovseg_cli.console import say, say_json, spinning
 
 app = typer.Typer(help="List, inspect, fetch and convert models.", no_args_is_help=True)
 
@@ -26,7 +24,7 @@ def list_models(as_json: Json = False) -> None:
 
     rows = [describe_entry(entry) for entry in CATALOGUE]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        say_json(rows, indent=2)
     else:
         for row in rows:
             _print_lines(_listing(row))
@@ -45,7 +43,7 @@ def info(
 
     values = describe(model)
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        say_json(values, indent=2)
     else:
         _print_lines(_lines(values, ""))
 
@@ -64,9 +62,9 @@ def pull(
 
     path = pull_entry(find_entry(name))
     if as_json:
-        typer.echo(json.dumps({"name": name, "path": str(path) if path else None}, indent=2))
+        say_json({"name": name, "path": str(path) if path else None}, indent=2)
     else:
-        typer.echo(str(path) if path else f"{name} is built in: there is nothing to pull")
+        say(str(path) if path else f"{name} is built in: there is nothing to pull")
 
 
 @app.command()
@@ -87,13 +85,12 @@ def convert(
 
     from ovseg.models.ovsegmentor.conversion import convert_released
 
-    console = stderr()
-    with console.status(f"converting {released}") if console.is_terminal else nullcontext():
+    with spinning(f"converting {released}"):
         made = convert_released(released, out, overrides or [])
     if as_json:
-        typer.echo(json.dumps({"path": str(out), **asdict(made)}, indent=2))
+        say_json({"path": str(out), **asdict(made)}, indent=2)
     else:
-        typer.echo(f"{out}: {made.tensors} tensors, {made.parameters / 1e6:.1f} M parameters")
+        say(f"{out}: {made.tensors} tensors, {made.parameters / 1e6:.1f} M parameters")
 
 
 def _listing(row: dict[str, Any]) -> Iterator[str]:
@@ -115,7 +112,7 @@ def _size(row: dict[str, Any]) -> str:
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        typer.echo(line)
+        say(line)
 
 
 def _lines(values: dict[str, Any], indent: str) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """`ovseg pretrain`: training from a recipe, on one process or many."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ovseg_cli.console import stderr, stdout
+from ovseg_cli.console import say_json, stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.training.plan import Plan
@@ -96,7 +95,7 @@ def _launch(
 
 def _show_plan(plan: "Plan", as_json: bool) -> None:
     if as_json:
-        stdout().print_json(json.dumps(asdict(plan)))
+        say_json(asdict(plan), indent=2)
         return
     pairs = "a stream" if plan.pairs is None else f"{plan.pairs:,} pairs"
     lines = [
@@ -128,7 +127,7 @@ def _duration(seconds: float) -> str:
 def _show_result(result: "TrainingResult", as_json: bool) -> None:
     if as_json:
         values = {**result.__dict__, "output": str(result.output)}
-        stdout().print_json(json.dumps(values))
+        say_json(values, indent=2)
         return
     if result.signal:
         text = f"stopped by signal {result.signal} after step {result.steps}; --resume auto goes on"

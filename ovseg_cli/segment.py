@@ -1,6 +1,5 @@
 """`ovseg segment`: label maps of images, for any classes one can name."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ovseg.errors import UsageError
-from ovseg_cli.console import print_error, progress, stderr, stdout
+from ovseg_cli.console import print_error, progress, say, say_json, stderr, stdout
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
@@ -145,7 +144,7 @@ def segment(
             continue
         written += found.files
         if as_json:
-            print(json.dumps(_summary(found)), flush=True)
+            say_json(_summary(found))
         elif output is None:
             _print_table(found.path, found.result)
         if show:
@@ -213,10 +212,10 @@ def _summary(found: "SegmentedFile") -> dict[str, Any]:
 def _print_written(files: list[Path], images: int, folder: Path | None) -> None:
     """Name the files of a few images, or only count those of many."""
     if images > FEW:
-        print(f"{folder}: {len(files)} files for {images} images")
+        say(f"{folder}: {len(files)} files for {images} images")
         return
     for file in files:
-        print(file)
+        say(str(file))
 
 
 def _print_table(path: Path, result: "Segmentation") -> None:
@@ -237,6 +236,8 @@ def _draw(result: "Segmentation") -> None:
     from rich.style import Style
 
     console = stdout()
+    if not console.encoding.startswith("utf"):
+        raise UsageError(f"--show draws with characters that {console.encoding} lacks: use UTF-8")
     picture = result.overlay().convert("RGB")
     columns = min(console.width, picture.width)
     rows = max(round(columns * picture.height / picture.width) // 2, 1)
@@ -255,8 +256,9 @@ def _print_words(model: str, as_json: bool) -> None:
 
     words = load_model(model, "cpu").known_words()
     if as_json:
-        print(json.dumps(words))
+        say_json(words)
     elif words is None:
         stderr().print(f"{model} has an open vocabulary: any phrase may be asked for")
     else:
-        print("\n".join(words))
+        for word in words:
+            say(word)

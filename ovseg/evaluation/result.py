@@ -166,7 +166,7 @@ class EvaluationResult:
                 ],
             },
         }
-        return json.dumps(_without_nan(summary), ensure_ascii=False)
+        return json.dumps(_without_nan(summary))
 
     def write(self, path: str | Path) -> None:
         """Write `to_json` to a file, whole or not at all."""

@@ -36,12 +36,13 @@ def class_bars(result: EvaluationResult) -> str:
     width, scale = 640, 640 - _LABEL_WIDTH - 60
     parts = []
     for row, index in enumerate(order):
-        name, iou = escape(result.classes[index]), result.scores.iou[index]
+        plain, iou = result.classes[index], result.scores.iou[index]
+        name = escape(plain)
         edge = result.boundary_iou[index]
         top = row * _ROW
         parts.append(
             f"<g><title>{name}: IoU {percent(iou)}, boundary IoU {percent(edge)}</title>"
-            f'<text x="{_LABEL_WIDTH - 6}" y="{top + 14}" text-anchor="end">{_short(name)}</text>'
+            f'<text x="{_LABEL_WIDTH - 6}" y="{top + 14}" text-anchor="end">{_short(plain)}</text>'
             f'<rect x="{_LABEL_WIDTH}" y="{top + 3}" width="{max(iou * scale, 1):.1f}" height="14" '
             f'fill="{ACCENT}"/>'
             + _tick(edge, top, scale)
@@ -70,7 +71,7 @@ def confusion_map(result: EvaluationResult) -> str:
     cell = 18 if len(shown) > 12 else 28
     parts = []
     for row, target in enumerate(shown):
-        name = escape(result.classes[target])
+        name = result.classes[target]
         middle = _LABEL_WIDTH + row * cell + cell / 2 + 4
         parts.append(
             f'<text x="{_LABEL_WIDTH - 6}" y="{middle}" text-anchor="end">{_short(name)}</text>'
@@ -189,7 +190,7 @@ def histogram(values: Sequence[float], bins: int = 20) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 20 else name[:19] + "…"
+    return escape(name if len(name) <= 20 else name[:19] + "…")
 
 
 def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:

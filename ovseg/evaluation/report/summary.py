@@ -1,6 +1,7 @@
 """What every form of a report says, in words, and as Markdown."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from ovseg.evaluation.result import EvaluationResult
@@ -57,7 +58,7 @@ def provenance(result: EvaluationResult) -> list[tuple[str, str]]:
 
 def markdown(result: EvaluationResult) -> str:
     """Summary, classes and provenance as Markdown tables, scores in percent."""
-    lines = [f"## {result.model['name']} on {result.set_name}", ""]
+    lines = [f"## {_escaped(result.model['name'])} on {result.set_name}", ""]
     lines += _table(("score", "%"), summary_rows(result))
     lines += [""]
     classes = [
@@ -71,8 +72,13 @@ def markdown(result: EvaluationResult) -> str:
         )
     ]
     lines += _table(("class", "IoU", "accuracy", "boundary IoU"), classes)
-    lines += ["", *(f"- {key}: {value}" for key, value in provenance(result))]
+    lines += ["", *(f"- {key}: {_escaped(value)}" for key, value in provenance(result))]
     return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Text that is neither Markdown nor HTML."""
+    return re.sub(r"([\\|*_`\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -80,5 +86,5 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return (
         ["| " + " | ".join(row) + " |" for row in [head]]
         + [alignment]
-        + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        + ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows]
     )

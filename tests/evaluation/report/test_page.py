@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ovseg.evaluation.evaluate import measure
+from ovseg.evaluation.report.charts import confusion_map
 from ovseg.evaluation.report.page import write_report
 from ovseg.evaluation.report.summary import markdown
 from ovseg.evaluation.result import EvaluationResult
@@ -78,3 +79,16 @@ def test_names_are_escaped(run: Run, result: EvaluationResult, tmp_path: Path) -
     text = write_report(run, hostile, tmp_path / "report").read_text()
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_a_long_name_is_cut_before_it_is_escaped(result: EvaluationResult) -> None:
+    name = "a class, cut & called so"
+    renamed = EvaluationResult(**{**result.__dict__, "classes": (name, *result.classes[1:])})
+    assert "a class, cut &amp; cal…" in confusion_map(renamed)
+
+
+def test_markdown_takes_names_as_they_are(result: EvaluationResult) -> None:
+    classes = ("a|b", "<b>*bold*</b>", *result.classes[2:])
+    text = markdown(EvaluationResult(**{**result.__dict__, "classes": classes}))
+    assert "| a\\|b |" in text
+    assert "| &lt;b>\\*bold\\*&lt;/b> |" in text

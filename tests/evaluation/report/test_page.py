@@ -84,7 +84,7 @@ def test_names_are_escaped(run: Run, result: EvaluationResult, tmp_path: Path) -
 def test_a_long_name_is_cut_before_it_is_escaped(result: EvaluationResult) -> None:
     name = "a class, cut & called so"
     renamed = EvaluationResult(**{**result.__dict__, "classes": (name, *result.classes[1:])})
-    assert "a class, cut &amp; cal…" in confusion_map(renamed)
+    assert "a class, cut &amp; call…" in confusion_map(renamed)
 
 
 def test_markdown_takes_names_as_they_are(result: EvaluationResult) -> None:

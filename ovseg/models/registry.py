@@ -290,5 +290,5 @@ def choose_device(device: str) -> str:
     if family not in ("cpu", *there):
         raise UsageError(f"unknown device {device}: choose auto, cpu, cuda or mps")
     if not there.get(family, True):
-        raise UsageError(f"device {device} is not available to torch here: try --device cpu")
+        raise UsageError(f"device {device} is not available to torch here: try the device cpu")
     return device

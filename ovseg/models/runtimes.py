@@ -113,7 +113,7 @@ def open_graph(path: Path, device: str = "auto") -> Runtime:
     """
     if path.suffix == ".xml":
         if device not in ("auto", "cpu"):
-            raise UsageError(f"device {device}: an OpenVINO export runs on --device cpu")
+            raise UsageError(f"device {device}: an OpenVINO export runs on the device cpu")
         return OpenVinoGraph(path)
     return OnnxGraph(path, device)
 
@@ -142,7 +142,7 @@ def _providers(device: str) -> list[str]:
     if family == "cuda" and "CUDAExecutionProvider" not in there:
         raise UsageError(
             f"device {device} is not available to ONNX Runtime here: install onnxruntime-gpu, "
-            "or try --device cpu"
+            "or try the device cpu"
         )
     if family not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device {device}: an ONNX export runs on auto, cpu or cuda")

@@ -76,3 +76,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What there is, for `help(ovseg)` and completion."""
+    return sorted({*globals(), *__all__})

@@ -23,6 +23,7 @@ from ovseg.evaluation.run import Progress
 from ovseg.evaluation.sets.annotations import by_id, read_document, reference
 from ovseg.evaluation.sets.base import image_folder
 from ovseg.inference.text import EmbeddingCache
+from ovseg.inference.views import normalised
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 
 Embeddings = NDArray[np.float32]
@@ -243,12 +244,8 @@ def embed_images(
     with ThreadPoolExecutor(max_workers=min(8, cpu_count() + 1)) as pool:
         for start in range(0, len(paths), _BATCH):
             crops = list(pool.map(_read_crop, paths[start : start + _BATCH]))
-            rule = model.preprocessing
-            values = np.stack(crops).astype(np.float32)
-            values -= np.array(rule.mean, np.float32)
-            values /= np.array(rule.std, np.float32)
-            pixels = model.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
-            parts.append(_image_embedding(model.encode_image(pixels)))
+            values = np.stack([normalised(crop, model.preprocessing) for crop in crops])
+            parts.append(_image_embedding(model.encode_image(model.from_numpy(values))))
             if on_progress:
                 on_progress(min(start + _BATCH, len(paths)), len(paths))
     return np.concatenate(parts)

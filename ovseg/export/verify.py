@@ -25,6 +25,7 @@ from ovseg.export.source import ExportSource
 from ovseg.export.writers import Inputs, Program, TorchProgram
 from ovseg.inference.protocol import ONE_PASS, own
 from ovseg.inference.segmenter import Segmenter
+from ovseg.inference.views import normalised
 from ovseg.models.interface import SegmentationModel, is_dense
 from ovseg.models.runtimes import Runtime, open_graph
 
@@ -197,10 +198,9 @@ class Verifier:
             for side, bound in views:
                 height, width = image.shape[:2]
                 shape = resized_shape(height, width, side, rule.long_side, rule.multiple_of)
-                centred = resize(image, shape) - np.array(rule.mean, np.float32)
-                pixels = centred / np.array(rule.std, np.float32)
+                pixels = normalised(resize(image, shape), rule)
                 inputs: Inputs = {
-                    "pixels": np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32),
+                    "pixels": pixels[None],
                     "class_embeddings": classes,
                     "threshold": np.array(bound, np.float32),
                 }

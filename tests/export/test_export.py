@@ -176,6 +176,13 @@ def signal_stack() -> bytes:
     return stack.raw
 
 
+def _multiplies_eight_bits() -> bool:
+    """Whether the processor has instructions that keep sums of eight-bit products whole."""
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text() if path.is_file() else ""
+    return "vnni" in flags or "i8mm" in flags or "asimddp" in flags
+
+
 def test_int8_keeps_eight_bit_weights(tiny_folder: Path, tmp_path: Path) -> None:
     verifier = Verifier(source_of(tiny_predictor()), ONE, "onnx-int8")
     assert verifier.least_agreement == 0.98
@@ -185,6 +192,8 @@ def test_int8_keeps_eight_bit_weights(tiny_folder: Path, tmp_path: Path) -> None
         verifier.references,
         verifier.least_agreement,
     )
+    if how == WEIGHTS_ALONE and not _multiplies_eight_bits():
+        pytest.skip("this processor cuts sums of eight-bit products off: labels would be lost")
     assert how == "dynamic, products, per channel"
     kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
     assert kinds.count("MatMulInteger") + kinds.count("DynamicQuantizeMatMul") > 10

@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("OVSEG_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_logger() -> Iterator[None]:
+    """The command line sets the library's logger up for its process; here it is every test's."""
+    logger = logging.getLogger("ovseg")
+    handlers, propagates = list(logger.handlers), logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagates
 
 
 @pytest.fixture(scope="session")

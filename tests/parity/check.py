@@ -22,7 +22,9 @@ from typing import Any
 
 # A gradient of the fixture hangs on which side of zero the input of one unit falls in float32.
 # Vectorised kernels round otherwise on every kind of processor; plain ones are the same everywhere.
-os.environ.setdefault("ATEN_CPU_CAPABILITY", "default")
+# Set for this command alone: whoever merely imports this file starts children of his own.
+if __name__ == "__main__":
+    os.environ.setdefault("ATEN_CPU_CAPABILITY", "default")
 
 import numpy as np
 import torch

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,6 @@ from ovseg.training.checkpoint import CheckpointFolder
 from ovseg.training.optim import load_scaler, scaler_tensors
 from ovseg.training.run import train
 from tests.training.runs import finish, kill_after, log_of, recipe, start, steps_logged
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums of several threads may be added in another order on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
 
 
 def assert_same_end(output: Path, expected: Path, processes: int = 1) -> None:

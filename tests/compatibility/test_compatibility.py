@@ -89,11 +89,13 @@ def test_a_run_goes_on_and_ends_as_it_ended(made: Path) -> None:
         found = load_file(f"run/{name}.safetensors")
         wanted = load_file(MADE / f"run/{name}.safetensors")
         assert found.keys() == wanted.keys()
-        apart = torch.cat([(found[key] - wanted[key]).float().abs().ravel() for key in wanted])
-        size = torch.cat([tensor.float().abs().ravel() for tensor in wanted.values()])
-        # Biases before a batch norm have no gradient but rounding, whose sign Adam follows: they
-        # go other ways with other threads or processors, by a step at most; nothing else does.
-        assert apart.max() < RATE and (apart > 1e-5 + 1e-3 * size).float().mean() < 0.01, name
+        for key, tensor in wanted.items():
+            # Biases before a norm or of keys have no gradient but rounding, whose sign Adam
+            # follows: with other threads or processors they go elsewhere, by a step at most.
+            free = key.endswith((".bias", ".running_mean"))
+            torch.testing.assert_close(
+                found[key], tensor, rtol=1e-3, atol=RATE if free else 1e-5, msg=f"{name} {key}"
+            )
     found = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     for line, wanted in zip(found, map(json.loads, lines), strict=True):
         assert line.keys() == wanted.keys()

@@ -7,6 +7,8 @@ Letters: M window, G group, Q phrase, K class, N position, h w grid, H W origina
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from ovseg.inference.groups import group_map, nearest_position, regions
 from ovseg.inference.labels import PixelLabels, PixelRule, label_pixels, strongest
 from ovseg.inference.maps import PositionMaps, RefinedMaps, RegionMaps, ScoreMaps, mean_of
 from ovseg.inference.protocol import Protocol
-from ovseg.inference.refine import Pamr
+from ovseg.inference.refine import Affinity, Pamr
 from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.result import Segmentation
 from ovseg.inference.text import EmbeddingCache, best_synonym
@@ -74,33 +76,37 @@ class Labeller:
         Returns:
             integers [H, W] each, on the model's device.
         """
+        picture = _Picture(self, views, size)
         if self.protocol.rule == "probability":
-            found = self._probable(views, size, thresholds)
+            found = self._probable(picture, self._cosine_maps(picture), thresholds)
             return [found.at(threshold or 0.0) for threshold in thresholds]
+        maps = self._score_maps(picture, self._scores_of(views, thresholds[0]))
         if len(thresholds) == 1 or not self.protocol.background:
-            return [self._scored(views, size, thresholds[0])[1]] * len(thresholds)
-        maps = self._score_maps(views, size, thresholds[0])
+            return [strongest(maps, self._first)[1]] * len(thresholds)
         best, winner = strongest(maps, first=1)  # the background's column alone varies
         xp: Any = array_namespace(best)
         labels = []
         for threshold in thresholds:
-            bar = self._score_maps(views, size, threshold).piece(slice(0, 1))[0]
+            again = self._score_maps(picture, self._scores_of(views, threshold))
+            bar = again.piece(slice(0, 1))[0]
             labels.append(xp.where(bar >= best, 0, winner))  # of equals the first wins
         return labels
 
     def segment(self, image: Pixels, views: Views) -> Segmentation:
         """All that is known of an image, uint8 [H, W, 3], from its encoded views."""
-        size = (image.shape[0], image.shape[1])
+        picture = _Picture(self, views, (image.shape[0], image.shape[1]))
         if self.protocol.rule == "probability":
-            found = self._probable(views, size, [self.threshold])
+            cosines = self._cosine_maps(picture)
+            found = self._probable(picture, cosines, [self.threshold])
             labels, scores = found.at(self.threshold or 0.0), found.probability
-            groups, group_scores = self._positions(views[0], size)
+            groups, group_scores = self._positions(cosines[0], picture)
         else:
-            scores, labels = self._scored(views, size, self.threshold)
+            scores_of = self._scores_of(views, self.threshold)
+            scores, labels = strongest(self._score_maps(picture, scores_of), self._first)
             groups = group_map(
-                views[0], self._regions(views[0], size), size, direct=self._direct(views[0])
+                views[0], picture.regions[0], picture.size, direct=self.direct(views[0])
             )
-            group_scores = self._scores(views[0].grouped, self.threshold)
+            group_scores = scores_of[0]
         return Segmentation(
             image=image,
             classes=(BACKGROUND, *self.classes.names),
@@ -117,34 +123,34 @@ class Labeller:
         box = view.view.boxes[0]
         return regions(view.grouped, (box.height, box.width))
 
-    def _scored(
-        self, views: Views, size: tuple[int, int], threshold: float | None
-    ) -> tuple[Array, Array]:
-        """Rules `model` and `constant`: the largest mean score and its label, [H, W] each."""
-        maps = self._score_maps(views, size, threshold)
-        return strongest(maps, first=0 if self.protocol.background else 1)
+    @property
+    def _first(self) -> int:
+        """The first column that may win: without a background its column is left out."""
+        return 0 if self.protocol.background else 1
 
-    def _score_maps(
-        self, views: Views, size: tuple[int, int], threshold: float | None
+    def direct(self, view: EncodedView) -> bool:
+        """Whether the view's only grid goes straight to the original size."""
+        return self.protocol.direct and self.protocol.one_pass and len(view.view.boxes) == 1
+
+    def _score_maps(self, picture: "_Picture", scores: Sequence[Array]) -> ScoreMaps:
+        """Rules `model` and `constant`: mean over the views of scores per group, [M, G, L] each."""
+        maps = [
+            self._maps_of(*each, picture.size)
+            for each in zip(scores, picture.regions, picture.views, strict=True)
+        ]
+        return picture.refined(maps)
+
+    def _maps_of(
+        self, scores: Array, found: Array | None, view: EncodedView, size: tuple[int, int]
     ) -> ScoreMaps:
-        maps = [self._maps_of(self._scores(v.grouped, threshold), v, size) for v in views]
-        return self._refined(mean_of(maps, [v.view.flipped for v in views]), views, size)
-
-    def _maps_of(self, scores: Array, view: EncodedView, size: tuple[int, int]) -> ScoreMaps:
-        """Maps of scores per group, float [M, G, L]."""
-        found = self._regions(view, size)
         if found is None:
-            return PositionMaps.of(scores, view, size, direct=self._direct(view))
-        if self._direct(view):  # as if the view had the original size: nothing is resized twice
+            return PositionMaps.of(scores, view, size, direct=self.direct(view))
+        if self.direct(view):  # as if the view had the original size: nothing is resized twice
             return RegionMaps(scores, found, (Box(0, 0, *size),), size, size)
         return RegionMaps(scores, found, view.view.boxes, view.view.shape, size)
 
-    def _regions(self, view: EncodedView, size: tuple[int, int]) -> Array | None:
-        return regions(view.grouped, size) if self._direct(view) else self.regions(view)
-
-    def _direct(self, view: EncodedView) -> bool:
-        """Whether the view's only grid goes straight to the original size."""
-        return self.protocol.direct and self.protocol.one_pass and len(view.view.boxes) == 1
+    def _scores_of(self, views: Views, threshold: float | None) -> list[Array]:
+        return [self._scores(view.grouped, threshold) for view in views]
 
     def _scores(self, grouped: GroupedImage, threshold: float | None) -> Array:
         """Scores of background and classes, float [M, G, 1 + K]; best synonym per class."""
@@ -159,27 +165,31 @@ class Labeller:
         return best_synonym(xp.concat([background, phrases], axis=-1), self.classes)
 
     def _probable(
-        self, views: Views, size: tuple[int, int], thresholds: Sequence[float | None]
+        self,
+        picture: "_Picture",
+        cosines: Sequence[PositionMaps],
+        thresholds: Sequence[float | None],
     ) -> PixelLabels:
         """Rule `probability`: softmax over all phrases at each pixel, best phrase of each class."""
-        maps = [self._cosine_maps(view, size) for view in views]
-        refined = self._refined(mean_of(maps, [v.view.flipped for v in views]), views, size)
         rule = PixelRule(self.protocol.scale, self.protocol.area_threshold)
         bars = [threshold for threshold in thresholds if threshold]
-        return label_pixels(refined, self._phrase_classes, rule, bars)
+        return label_pixels(picture.refined(cosines), self._phrase_classes, rule, bars)
 
-    def _cosine_maps(self, view: EncodedView, size: tuple[int, int]) -> PositionMaps:
-        cosines = self._cosines(view.grouped)  # [M, G, Q]
-        if view.grouped.assignment is not None:
-            cosines = _at_positions(cosines, view.grouped.assignment)
-        return PositionMaps.of(cosines, view, size, direct=self._direct(view))
+    def _cosine_maps(self, picture: "_Picture") -> list[PositionMaps]:
+        maps = []
+        for view in picture.views:
+            cosines = self._cosines(view.grouped)  # [M, G, Q]
+            if view.grouped.assignment is not None:
+                cosines = _at_positions(cosines, view.grouped.assignment)
+            maps.append(PositionMaps.of(cosines, view, picture.size, direct=self.direct(view)))
+        return maps
 
     def _cosines(self, grouped: GroupedImage) -> Array:
         """Cosines of groups and phrases, float [M, G, Q]."""
         xp: Any = array_namespace(grouped.embedding)
         return _unit(grouped.embedding) @ xp.matrix_transpose(_unit(self._embeddings))
 
-    def _positions(self, view: EncodedView, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def _positions(self, maps: PositionMaps, picture: "_Picture") -> tuple[np.ndarray, np.ndarray]:
         """Under `probability`: the position nearest to each pixel, and what is likely there.
 
         Positions are those of one grid over the image, as fine as the windows' own; before any
@@ -188,24 +198,55 @@ class Labeller:
         Returns:
             int [H, W], and the probability of every class, float [h*w, 1 + K].
         """
-        maps = self._cosine_maps(view, size)
-        at = maps.grid if maps.grid is not None else maps.at_view(*_middles(view))
+        at = maps.grid if maps.grid is not None else maps.at_view(*_middles(picture.views[0]))
         cosines = to_numpy(at).astype(np.float32)  # [h, w, Q]
         logits = self.protocol.scale * cosines.reshape(-1, cosines.shape[-1])
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
         likely = np.zeros((len(weights), 1 + len(self.classes.names)), np.float32)
         np.maximum.at(likely.T, np.asarray(self._phrase_classes), weights.T)
-        return nearest_position((cosines.shape[0], cosines.shape[1]), size), likely
+        return nearest_position((cosines.shape[0], cosines.shape[1]), picture.size), likely
 
-    def _refined(self, maps: ScoreMaps, views: Views, size: tuple[int, int]) -> ScoreMaps:
-        """The maps after PAMR, guided by the normalised image at their size, if asked for."""
-        if self.protocol.refine == "none":
-            return maps
-        upright = next(each.view for each in views if not each.view.flipped)
-        guide = resize_bilinear(self.model.from_numpy(upright.pixels), size)  # [3, H, W]
-        pamr = Pamr(self.protocol.pamr_iterations, self.protocol.pamr_dilations)
-        return RefinedMaps(maps, pamr.affinity(guide))
+
+@dataclass(frozen=True)
+class _Picture:
+    """An encoded image, and what is worked out of it once however often it is labelled.
+
+    Attributes:
+        labeller: whose protocol holds.
+        views: of the image, encoded.
+        size: rows and columns (H, W) wanted.
+    """
+
+    labeller: Labeller
+    views: Views
+    size: tuple[int, int]
+
+    @cached_property
+    def regions(self) -> list[Array | None]:
+        """For each view the group of each pixel: of its windows, or of the image if `direct`."""
+        return [
+            regions(view.grouped, self.size)
+            if self.labeller.direct(view)
+            else self.labeller.regions(view)
+            for view in self.views
+        ]
+
+    @cached_property
+    def _affinity(self) -> Affinity:
+        """PAMR's, guided by the normalised image at the size of the maps."""
+        protocol = self.labeller.protocol
+        upright = next(each.view for each in self.views if not each.view.flipped)
+        pixels = self.labeller.model.from_numpy(upright.pixels)
+        pamr = Pamr(protocol.pamr_iterations, protocol.pamr_dilations)
+        return pamr.affinity(resize_bilinear(pixels, self.size))
+
+    def refined(self, maps: Sequence[ScoreMaps]) -> ScoreMaps:
+        """The mean of the views' maps, along the edges of the image if that is asked for."""
+        mean = mean_of(maps, [each.view.flipped for each in self.views])
+        if self.labeller.protocol.refine == "none":
+            return mean
+        return RefinedMaps(mean, self._affinity)
 
 
 def _templates(protocol: Protocol) -> tuple[str, ...]:

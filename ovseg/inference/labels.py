@@ -15,19 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg.inference.grid import (
+from ovseg.inference.grid import strongest_on_grid
+from ovseg.inference.maps import PositionMaps, RegionMaps, ScoreMaps
+from ovseg.inference.maxima import can_win, largest, later_if_larger
+from ovseg.inference.resize import Columns, as_index, taken
+from ovseg.inference.softmax import (
     ERROR,
     RunningSum,
-    as_index,
-    can_win,
     log_sum_exp,
     log_sum_exp_at,
     nodes_needed,
-    strongest_on_grid,
 )
-from ovseg.inference.groups import largest, later_if_larger
-from ovseg.inference.maps import PositionMaps, RegionMaps, ScoreMaps
-from ovseg.inference.resize import Columns, taken
 from ovseg.models.interface import Array, array_namespace, to_numpy
 
 PIECE = 4_000_000

@@ -173,9 +173,15 @@ OWN = Protocol("own", "model", direct=True, source="the model's own settings")
 
 
 def own(**changes: Any) -> Protocol:
-    """`own` with other values.
+    """`own` with other values, as `changed` takes them."""
+    return changed(OWN, **changes)
+
+
+def changed(protocol: Protocol, **changes: Any) -> Protocol:
+    """A protocol with other values.
 
     Args:
+        protocol: what is changed.
         changes: fields of `Protocol`. `window` is read by `parse_window` where it is text;
             values of None and an empty `refine` leave what there is.
 
@@ -189,11 +195,11 @@ def own(**changes: Any) -> Protocol:
         wanted |= parse_window(wanted.pop("window"))
     if "window" in wanted and "stride" not in wanted:
         wanted["stride"] = max(wanted["window"] // 2, 1)
-    if not wanted.get("refine", "none"):
-        wanted["refine"] = "none"
+    if wanted.get("refine") == "":
+        del wanted["refine"]
     if "templates" in wanted:
         wanted["templates"] = check_templates(wanted["templates"])
-    return replace(OWN, **wanted)
+    return replace(protocol, **wanted)
 
 
 def parse_window(text: str) -> dict[str, int]:

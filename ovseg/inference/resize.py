@@ -83,6 +83,13 @@ def source_positions(length: int, wanted: int, align_corners: bool = False) -> n
     return np.clip((np.arange(wanted) + 0.5) * (length / wanted) - 0.5, 0, length - 1)
 
 
+def cells(pixels: int, positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cell of each pixel of one axis, and how far into it the pixel lies, 0..1."""
+    at = source_positions(positions, pixels)
+    cell = np.minimum(np.floor(at).astype(np.int64), max(positions - 2, 0))
+    return cell, at - cell
+
+
 def interpolation_table(length: int, wanted: int, align_corners: bool = False) -> np.ndarray:
     """Weight of each position there is for each wanted one, float64 [wanted, length]."""
     taps = bilinear_taps(length, wanted, align_corners)
@@ -109,3 +116,9 @@ def taken(values: Array, columns: Columns) -> Array:
 def contiguous(values: Array) -> Array:
     """The same values in the order of their axes: matrix products of others are slow."""
     return values.contiguous() if is_torch_array(values) else np.ascontiguousarray(values)
+
+
+def as_index(values: np.ndarray, like: Array) -> Array:
+    """Indices as an array of the kind and device of `like`."""
+    xp: Any = array_namespace(like)
+    return xp.asarray(values, device=device(like))

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,7 +13,7 @@ from ovseg.distributed import cpu_count
 from ovseg.inference.encode import EncodedView, over_chunks
 from ovseg.inference.inputs import Failure, ImageLike, chunked, is_many, load, to_pixels
 from ovseg.inference.labeller import Labeller
-from ovseg.inference.protocol import Protocol, own
+from ovseg.inference.protocol import OWN, Protocol, changed
 from ovseg.inference.result import Segmentation
 from ovseg.inference.text import EmbeddingCache
 from ovseg.inference.views import View
@@ -161,7 +160,7 @@ class Segmenter:
         self, classes: ClassList, protocol: Protocol | None = None, **changes: Any
     ) -> Labeller:
         """What labels images with these classes: the same for one image and for a benchmark."""
-        chosen = replace(protocol, **changes) if protocol is not None else own(**changes)
+        chosen = changed(protocol or OWN, **changes)
         return Labeller(
             self.model, chosen.for_model(self.model, classes=classes), classes, self._embeddings
         )

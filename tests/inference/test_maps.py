@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional
 
 from ovseg.inference.encode import EncodedView
-from ovseg.inference.grid import can_win
 from ovseg.inference.groups import group_map, nearest_position, regions
 from ovseg.inference.labels import strongest
 from ovseg.inference.maps import PositionMaps, RegionMaps, ScoreMaps, mean_of
+from ovseg.inference.maxima import can_win
 from ovseg.inference.protocol import own
 from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.views import Box, View, lay_windows

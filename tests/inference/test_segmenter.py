@@ -13,6 +13,7 @@ import ovseg
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError, UsageError
 from ovseg.inference.inputs import Failure
+from ovseg.inference.protocol import own
 from ovseg.inference.segmenter import Segmenter
 from ovseg.inference.text import best_synonym
 from tests.inference.fakes import ColourModel
@@ -181,3 +182,21 @@ def test_unknown_model_and_device() -> None:
         Segmenter.from_pretrained("startr")
     with pytest.raises(UsageError, match="unknown device"):
         Segmenter.from_pretrained("starter", "tpu")
+
+
+def test_changes_are_read_alike_with_and_without_a_protocol(segmenter: Segmenter) -> None:
+    classes = ClassList.parse("red")
+    changes = {"window": "8/4", "refine": "", "threshold": None}
+    plain = segmenter.labeller(classes, **changes).protocol
+    assert (plain.window, plain.stride, plain.refine) == (8, 4, "none")
+    assert segmenter.labeller(classes, own(), **changes).protocol == plain
+    refined = segmenter.labeller(classes, own(refine="pamr"), **changes).protocol
+    assert refined.refine == "pamr", "an empty one leaves what there is"
+
+
+def test_groups_are_scored_once_an_image(segmenter: Segmenter) -> None:
+    calls = []
+    score = segmenter.model.score
+    segmenter.model.score = lambda *given: (calls.append(1), score(*given))[1]
+    segmenter.segment(halves(), "red")
+    assert len(calls) == 1

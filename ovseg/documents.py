@@ -12,8 +12,9 @@ import re
 import stat
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ovseg.errors import DataError, OvsegError
 
@@ -21,6 +22,11 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 _PIECE = 1 << 20
 _MOST_DOTS = 256  # in a key of TOML: its parser takes the square of them
@@ -201,6 +207,39 @@ def parse_toml(
     except ValueError as cause:  # its own error is one, and so is int's
         raise error(f"{where}: no TOML ({cause})") from cause
     return values
+
+
+def fit(kind: type[T], value: Any, where: str, error: type[OvsegError] = DataError) -> T:
+    """A value of JSON or TOML as a dataclass or model, its types checked, its other keys left out.
+
+    Raises:
+        OvsegError: of the kind `error`: something is missing or not of its type; says what.
+    """
+    from pydantic import ValidationError  # slow to import, and few need it
+
+    wanted: Any = kind
+    try:
+        found: T = _adapter(wanted).validate_python(value)
+        return found
+    except ValidationError as cause:
+        first = cause.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise error(f"{where}: {place}: {first['msg']}") from cause
+
+
+@lru_cache
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def digits(text: str, most: int = 18) -> int | None:
+    """A whole number of at most so many ASCII digits; None for all else.
+
+    `str.isdigit` also says yes to superscripts, of which `int` makes nothing.
+    """
+    return int(text) if re.fullmatch(rf"[0-9]{{1,{most}}}", text) else None
 
 
 def _text(content: bytes | str, where: str, bounds: Bounds, error: type[OvsegError]) -> str:

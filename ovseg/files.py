@@ -1,16 +1,25 @@
 """Writing files so that a reader never sees half of one, and where caches live."""
 
+import errno
 import hashlib
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 
+from ovseg.errors import UsageError
+
 _log = logging.getLogger(__name__)
+
+_MARK = ".ovseg-"  # in the name of every temporary file, and in no other's
+_TEMPORARY = re.compile(rf"\.(.+){re.escape(_MARK)}[a-z0-9_]{{8}}(\.[^.]*|)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `s3://bucket`, also as a path spells it
+_STEM = 40  # characters of a name that its temporary file has, too
 
 
 @contextmanager
@@ -21,7 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
     The data is on disk before the rename, so a crash leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem[:_STEM]}{_MARK}", suffix=path.suffix, dir=path.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,6 +43,57 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove what a killed `replacing` left in a folder that is known to be ours.
+
+    Nothing else is touched, whatever it looks like: a temporary file has our mark in its name.
+
+    Args:
+        folder: searched itself, not its folders.
+        is_ours: whether a file of this name would be ours; of a long one, the beginning.
+    """
+    for path in folder.glob(f".*{_MARK}*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and is_ours(match[1] + match[2]) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock on a file, made if it is not there; it goes when the process does.
+
+    Where there are no such locks (Windows, some network folders), nobody is kept out.
+
+    Raises:
+        UsageError: with `refusal`; another process holds it.
+    """
+    with path.open("ab") as stream:  # which changes nothing in a file of somebody else's
+        try:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise UsageError(refusal) from error
+        yield
+
+
+def local_path(name: Path | str) -> Path:
+    """A path of this machine that something is to be written to.
+
+    Raises:
+        UsageError: it is an address such as s3://bucket, or no path at all.
+    """
+    text = str(name)
+    if _ADDRESS.match(text):
+        raise UsageError(f"{text} is an address: only folders of this machine can be written here")
+    if "\0" in text:
+        raise UsageError(f"{text!r} is no path: it has a NUL character in it")
+    return Path(name)
 
 
 def _umask() -> int:

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,29 @@ def test_what_is_no_file(read: Callable[[Path], Any], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="a pipe, not a file"):
         read(tmp_path / "pipe")
+
+
+@dataclass(frozen=True)
+class _Counts:
+    rows: int
+    dropped: dict[str, int]
+
+
+def test_values_fit_a_type_or_the_error_says_what_does_not() -> None:
+    value = {"rows": 3, "dropped": {"damaged": 1}, "of a later version": []}
+    assert documents.fit(_Counts, value, "here") == _Counts(3, {"damaged": 1})
+    for wrong, told in (
+        ([], "here: it: "),
+        ({"rows": 3}, "here: dropped: Field required"),
+        ({"rows": None, "dropped": {}}, "here: rows: "),
+        ({"rows": 1, "dropped": {"a": "x"}}, "here: dropped.a: "),
+        ({"rows": float("inf"), "dropped": {}}, "here: rows: "),
+    ):
+        with pytest.raises(DataError, match=told):
+            documents.fit(_Counts, wrong, "here")
+
+
+def test_digits_are_those_that_make_a_number() -> None:
+    assert documents.digits("007") == 7
+    for text in ("²", "", "-1", "1.0", "1" * 19, "1_000", " 1", "١"):
+        assert documents.digits(text) is None

@@ -1,8 +1,13 @@
 """Files and what is remembered of them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
-from ovseg.files import file_digest
+import pytest
+
+from ovseg.errors import UsageError
+from ovseg.files import file_digest, local_path, locked, remove_leftovers, replacing
 
 
 def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, own_cache: Path) -> None:
@@ -16,3 +21,63 @@ def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, own_cache
     assert file_digest(file) != first
     note.write_text("damaged")
     assert len(file_digest(file)) == 64
+
+
+def test_only_our_own_temporary_files_are_removed(tmp_path: Path) -> None:
+    """What a kill leaves goes; whatever else begins with a dot stays, and so do links."""
+    kept = [
+        ".eslintrc.json",
+        ".backup.tar",
+        ".index.html",
+        ".a.abcdefgh.json",
+        ".other.ovseg-abcdefgh.json",
+        ".a.ovseg-abcdefgh.txt",
+        ".a.ovseg-abc.json",
+        "a.ovseg-abcdefgh.json",
+        "a.json",
+    ]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".a.ovseg-link0000.json").symlink_to(tmp_path / "a.json")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.json") as temporary:
+        left = tmp_path / temporary.name
+        saved = left.name
+        raise KeyboardInterrupt
+    (tmp_path / saved).write_text("half")
+    remove_leftovers(tmp_path, {"a.json"}.__contains__)
+    here = {path.name for path in tmp_path.iterdir()}
+    assert here == {*kept, ".a.ovseg-link0000.json"}
+
+
+def test_a_temporary_file_of_a_long_name(tmp_path: Path) -> None:
+    name = "é" * 124 + ".json"
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / name).read_text() == "whole"
+
+
+def test_a_lock_keeps_others_out_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    path.write_text("of somebody else")
+    code = (
+        "import sys; from pathlib import Path; from ovseg.files import locked\n"
+        "with locked(Path(sys.argv[1]), 'held'): print('mine')"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    with locked(path, "held"):
+        refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode and "UsageError: held" in refused.stderr
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "mine\n"
+    assert path.read_text() == "of somebody else"
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/x", "gs:/bucket", "file:///tmp/x", "a\0b"])
+def test_what_cannot_be_written_to(name: str) -> None:
+    for given in (name, Path(name)):
+        with pytest.raises(UsageError):
+            local_path(given)
+
+
+@pytest.mark.parametrize("name", ["out", "/tmp/a:b", "C:/out", "a b://c"])
+def test_what_can_be_written_to(name: str) -> None:
+    assert local_path(name) == Path(name)

@@ -39,9 +39,17 @@ def draw(shape: str, colour: str, random: np.random.Generator, side: int = 80) -
 
 
 def make_scenes(
-    folder: Path, pairs: int = 64, shards: int = 2, seed: int = 0, bad: tuple[int, ...] = ()
+    folder: Path,
+    pairs: int = 64,
+    shards: int = 2,
+    seed: int = 0,
+    bad: tuple[int, ...] = (),
+    captions: int = 1,
 ) -> Path:
-    """Write shards, index, entities and partners; `bad` rows hold bytes that are no image."""
+    """Write shards, index, entities and partners; `bad` rows hold bytes that are no image.
+
+    Each image has so many `captions`, which are pairs of their own; `pairs` counts images.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     per_shard = -(-pairs // shards)
@@ -58,6 +66,9 @@ def make_scenes(
                 ends = [len(before) + len(SHAPES[entity])]
                 spans = ([entity], [len(before)], ends)
             rows.append(PlanRow(f"made/{number}", caption, None, None, *spans))
+            for again in range(1, captions):
+                text = f"{caption}, seen {again} times"
+                rows.append(PlanRow(f"made/{number}", text, None, None, *spans))
             data = b"no image" * 40 if number in bad else draw(SHAPES[entity], colour, random)
             images.append(PreparedImage(data, 80, 80))
         write_shard(folder, shard, rows, images, SHAPES)

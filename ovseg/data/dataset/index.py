@@ -7,6 +7,7 @@ Letters: M pair, T mention.
 
 import hashlib
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,10 +125,14 @@ class Index:
             raise DataError(f"{self.store}/{PARTNERS} belongs to another index: build it again")
         return rows, shared
 
-    def _table(self) -> Any:
+    def locators(self) -> list[str]:
+        """Where each pair's image was found: a file's name or an address, [M]."""
+        return self._table(("locator",))["locator"].to_pylist()
+
+    def _table(self, columns: tuple[str, ...] = _COLUMNS) -> Any:
         try:
             with self.store.open(INDEX) as stream:
-                return pq.read_table(stream, columns=list(_COLUMNS))
+                return pq.read_table(stream, columns=list(columns))
         except FileNotFoundError as error:
             raise DataError(
                 f"{self.store}/{INDEX} does not exist: data.shards names folders that ovseg "
@@ -163,6 +168,8 @@ class PairIndex:
 
     def __init__(self, folders: list[Index]) -> None:
         self.folders = folders
+        self._rows: Numbers | None = None  # of the whole list, where this is a part of it
+        self._own_rows: Numbers | None = None  # and where each of those is in this part
         self._begins: Numbers = np.cumsum([0, *(len(folder) for folder in folders)])
         names = dict.fromkeys(name for folder in folders for name in folder.entity_names)
         self.entity_names = tuple(names)
@@ -178,7 +185,18 @@ class PairIndex:
         self._partners: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __len__(self) -> int:
-        return int(self._begins[-1])
+        return len(self.offsets) - 1
+
+    def take(self, rows: Numbers) -> "PairIndex":
+        """Some of the pairs, in this order, as an index of their own; each row at most once."""
+        part = copy(self)
+        part._rows = rows if self._rows is None else self._rows[rows]
+        part._own_rows = None
+        lengths = np.diff(self.offsets)[rows]
+        part.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        shift = np.repeat(self.offsets[:-1][rows] - part.offsets[:-1], lengths)
+        part.entities = self.entities[shift + np.arange(len(shift))]
+        return part
 
     def check_shards(self) -> None:
         """Make sure before a long run that every local shard is there.
@@ -200,7 +218,33 @@ class PairIndex:
         for folder in self.folders:
             for column in (folder.shard, folder.offset, folder.size, folder.mentions):
                 digest.update(np.ascontiguousarray(column).tobytes())
+        if self._rows is not None:
+            digest.update(np.ascontiguousarray(self._rows).tobytes())
         return digest.hexdigest()
+
+    def places(self) -> Numbers:
+        """Folder, shard and offset of each pair's image, int64 [M, 3]: pairs of one photo agree."""
+        columns = [
+            np.stack([np.full(len(folder), number), folder.shard, folder.offset], axis=1)
+            for number, folder in enumerate(self.folders)
+        ]
+        whole = np.concatenate(columns)
+        return whole if self._rows is None else whole[self._rows]
+
+    def locators(self) -> list[str]:
+        """Where each pair's image was found, a file's name or an address, [M]."""
+        whole = [locator for folder in self.folders for locator in folder.locators()]
+        return whole if self._rows is None else [whole[row] for row in self._rows]
+
+    def captions(self) -> list[str]:
+        """All captions, [M]."""
+        whole = [text for folder in self.folders for text in folder.captions.to_pylist()]
+        return whole if self._rows is None else [whole[row] for row in self._rows]
+
+    def keys(self, rows: Numbers) -> list[str]:
+        """Names of some pairs."""
+        places = [self._place(int(row)) for row in rows]
+        return [self.folders[place.folder].keys[place.row].as_py() for place in places]
 
     def pair(self, row: int) -> Pair:
         """Key, caption and mentions of a pair."""
@@ -234,9 +278,22 @@ class PairIndex:
         if found == NOBODY:
             return None
         entity = self._renumbered[place.folder][int(shared[place.row, slot])]
-        return found + int(self._begins[place.folder]), int(entity)
+        own = self._own_row(found + int(self._begins[place.folder]))
+        return None if own is None else (own, int(entity))
+
+    def _own_row(self, row: int) -> int | None:
+        """Where a row of the whole list is in this part; None if it is not in it."""
+        if self._rows is None:
+            return row
+        if self._own_rows is None:
+            self._own_rows = np.full(int(self._begins[-1]), -1)
+            self._own_rows[self._rows] = np.arange(len(self._rows))
+        own = int(self._own_rows[row])
+        return own if own >= 0 else None
 
     def _place(self, row: int) -> _Place:
+        if self._rows is not None:
+            row = int(self._rows[row])
         folder = int(np.searchsorted(self._begins, row, side="right")) - 1
         return _Place(folder, row - int(self._begins[folder]))
 

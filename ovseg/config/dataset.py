@@ -56,6 +56,8 @@ class EntitiesConfig(Section):
     """With pos, a tagger confirms ambiguous forms."""
     pipeline: str = ""
     """spaCy's; "" takes the small English one."""
+    all_captions: bool = False
+    """Keep captions that name none of them, too; their images can be matched with captions still."""
 
 
 class ImageConfig(Section):

@@ -32,23 +32,31 @@ from ovseg.data.dataset.shards import (
 from ovseg.data.store import Store
 
 
-def match_chunk(chunk: pl.DataFrame, matcher: Matcher, tagger: Tagger | None = None) -> pa.Table:
+def match_chunk(
+    chunk: pl.DataFrame,
+    matcher: Matcher,
+    tagger: Tagger | None = None,
+    all_captions: bool = False,
+) -> pa.Table:
     """The rows of a chunk that name an entity, with their matches, as `SCHEMA` has them.
 
-    With a tagger, matches of ambiguous forms count only where they are nouns.
+    With a tagger, matches of ambiguous forms count only where they are nouns. `all_captions` keeps
+    the rows that name none, too.
     """
     matches = matcher.match(chunk["caption"])
     if tagger is not None:
         asked = matcher.ambiguous[matches.form]
         matches = matches.select(tagger.confirm(chunk["caption"], matches, asked))
-    return _with_matches(chunk, matches)
+    rows = np.arange(chunk.height) if all_captions else np.unique(matches.row)
+    return _with_matches(chunk, matches, rows)
 
 
 @dataclass(frozen=True)
 class MatchJob:
     """All that another process or machine needs to match one part of a source.
 
-    With `pos`, ambiguous forms are asked of the spaCy pipeline of that name.
+    With `pos`, ambiguous forms are asked of the spaCy pipeline of that name. Kept are the captions
+    that name an entity, or `all_captions`.
     """
 
     source: CaptionSource
@@ -56,6 +64,7 @@ class MatchJob:
     entities: EntityList
     pos: bool = False
     pipeline: str = ""
+    all_captions: bool = False
 
 
 def match_part(job: MatchJob) -> tuple[pa.Table, Tally]:
@@ -64,7 +73,7 @@ def match_part(job: MatchJob) -> tuple[pa.Table, Tally]:
     matcher = Matcher(job.entities)
     tagger = _tagger(job.pipeline) if job.pos else None
     chunks = job.source.chunks(tally, job.part)
-    tables = [match_chunk(chunk, matcher, tagger) for chunk in chunks]
+    tables = [match_chunk(chunk, matcher, tagger, job.all_captions) for chunk in chunks]
     return (pa.concat_tables(tables) if tables else SCHEMA.empty_table()), tally
 
 
@@ -74,8 +83,8 @@ def _tagger(pipeline: str) -> Tagger:
     return Tagger(pipeline)
 
 
-def _with_matches(chunk: pl.DataFrame, matches: Matches) -> pa.Table:
-    rows, first = np.unique(matches.row, return_index=True)
+def _with_matches(chunk: pl.DataFrame, matches: Matches, rows: np.ndarray) -> pa.Table:
+    first = np.searchsorted(matches.row, rows)
     offsets = pa.array(np.append(first, len(matches)).astype(np.int32))
     table = chunk[rows].to_arrow(compat_level=pl.CompatLevel.oldest())
     columns = [table.column(name).cast(SCHEMA.field(name).type) for name in SCHEMA.names[:4]]

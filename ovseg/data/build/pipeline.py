@@ -45,6 +45,7 @@ class EntityOptions:
     visual_nouns: Path | None = None
     match: str = "lexical"  # or "pos": ambiguous forms are confirmed by a tagger
     pipeline: str = ""  # spaCy's; empty takes what is installed
+    all_captions: bool = False  # those that name none, too
 
     def __post_init__(self) -> None:
         if self.match not in ("lexical", "pos"):
@@ -168,6 +169,7 @@ def _settings(source: CaptionSource, options: BuildOptions) -> BuildSettings:
         partners=options.partners,
         image=options.image,
         tagger=_tagger_identity(options.entities),
+        all_captions=options.entities.all_captions,
     )
 
 
@@ -262,7 +264,9 @@ def _match(
     """Match the parts of the source, wherever the engine runs; `tally` is filled in."""
     wanted = options.entities
     jobs = [
-        MatchJob(source, part, entities, wanted.match == "pos", wanted.pipeline)
+        MatchJob(
+            source, part, entities, wanted.match == "pos", wanted.pipeline, wanted.all_captions
+        )
         for part in source.parts()
     ]
     for table, read in options.engine.run(match_part, jobs):

@@ -18,6 +18,7 @@ from ovseg.errors import DataError, OvsegError, UsageError
 FORMAT = 1
 RECIPE, PLAN_SUMMARY = "recipe.json", "plan.json"
 REPORT, DATASET = "report.html", "dataset.json"
+_NEWER = {"all_captions": False}  # settings that older data sets do not name
 HEAD = (RECIPE, ENTITIES, PLAN, PLAN_SUMMARY)  # what is there before any shard
 CHECKED = (INDEX, FAILURES, ENTITIES, PARTNERS, SHARED_ENTITIES)
 
@@ -47,6 +48,7 @@ class BuildSettings:
     partners: int
     image: ImageOptions
     tagger: str = ""  # spaCy's pipeline and version, if captions were or will be tagged
+    all_captions: bool = False  # those that name no entity, too
     format: int = FORMAT
 
 
@@ -100,7 +102,7 @@ class Dataset:
         mine = asdict(settings)
         head = self.store.sizes(HEAD)
         if RECIPE in head and len(head) > 1:  # a recipe alone is a build that never got anywhere
-            theirs = self.recipe()
+            theirs = _NEWER | self.recipe()
             # Without a tagger nothing could come out differently: it would be missed, and said so.
             asked = mine if settings.tagger else mine.keys() - {"tagger"}
             if differing := sorted(key for key in asked if mine[key] != theirs.get(key)):

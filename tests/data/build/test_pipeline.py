@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from ovseg.data.build.inspection import inspect_dataset
 from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import CaptionSource, Columns, resolve_source
 from ovseg.data.dataset.folder import DatasetSummary, ImageOptions
+from ovseg.data.dataset.index import open_index
 from ovseg.errors import UsageError
 from ovseg.files import sha256
 from tests.data.pictures import picture
@@ -140,6 +143,35 @@ def test_again_is_nothing_to_do_and_two_processes_give_the_same_bytes(
 def test_other_settings_are_refused(built: tuple[Path, DatasetSummary], photos: Path) -> None:
     with pytest.raises(UsageError, match="rows_per_shard"):
         build_from_source(_source(photos), built[0], BuildOptions(EntityOptions("paper100")))
+
+
+def test_captions_that_name_nothing_can_be_kept(photos: Path, tmp_path: Path) -> None:
+    options = _options()
+    everything = replace(options, entities=replace(options.entities, all_captions=True))
+    summary = build_from_source(_source(photos), tmp_path / "data", everything)
+    assert summary.captions_matched == summary.captions_read - sum(
+        summary.captions_dropped.values()
+    )
+    index = open_index((str(tmp_path / "data"),))
+    pairs = [index.pair(row) for row in range(len(index))]
+    assert len(pairs) == 40
+    bare = [pair for pair in pairs if not pair.mentions]
+    assert len(bare) == 10 and {pair.caption for pair in bare} == {"nothing to see"}
+    assert sum(len(pair.mentions) for pair in pairs) == 10 * (2 + 1 + 1)
+    index.load_partners()
+    assert index.partner(pairs.index(bare[0]), 0) is None
+    with pytest.raises(UsageError, match="all_captions was True"):
+        build_from_source(_source(photos), tmp_path / "data", options)
+
+
+def test_older_data_sets_go_on(
+    built: tuple[Path, DatasetSummary], photos: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(built[0], tmp_path / "data"))
+    recipe = json.loads((folder / "recipe.json").read_text())
+    del recipe["all_captions"]
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    assert build_from_source(_source(photos), folder, _options()).complete
 
 
 def test_the_source_is_not_built_into(photos: Path) -> None:

@@ -57,7 +57,7 @@ class EntitiesConfig(Section):
     pipeline: str = ""
     """spaCy's; "" takes the small English one."""
     all_captions: bool = False
-    """Keep captions that name none of them, too; their images can be matched with captions still."""
+    """Keep captions that name none of them, too: contrast learns from these as well."""
 
 
 class ImageConfig(Section):

@@ -164,8 +164,8 @@ def evaluate(
         data: the set's folder.
         model: a model's name, checkpoint or exported folder, or a model.
         device: as torch names it, or `auto`.
-        protocol: `own`, `groupvit`, `tcl`, `sclip` or a TOML file; by default the one that models
-            of this kind are published under.
+        protocol: `own`, `groupvit`, `tcl`, `sclip`, `talk2dino` or a TOML file; by default
+            the one that models of this kind are published under.
         split: part of the set; by default that of the papers.
         labels: for `coco-object`, `stuffthingmaps`, `panoptic` or `instances`.
         ignore_label: for `folder`, the value of pixels that are not counted instead of 255, or

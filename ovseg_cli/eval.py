@@ -73,8 +73,8 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="groupvit, tcl, sclip, own, or a TOML file. By default the one that models of "
-            "this kind are published under."
+            help="groupvit, tcl, sclip, talk2dino, own, or a TOML file. By default the one that "
+            "models of this kind are published under."
         ),
     ] = None,
     split: Annotated[

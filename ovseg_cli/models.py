@@ -79,11 +79,13 @@ def convert(
 ) -> None:
     """Turn a released checkpoint into a safetensors file, without running what is in it.
 
+    Those of OVSegmentor, and Talk2DINO's projections.
+
     Example: ovseg models convert ovsegmentor.pth ovsegmentor.safetensors
     """
     from dataclasses import asdict
 
-    from ovseg.models.ovsegmentor.conversion import convert_released
+    from ovseg.models.released_files import convert_released
 
     with spinning(f"converting {released}"):
         made = convert_released(released, out, overrides or [])

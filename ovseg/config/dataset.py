@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ovseg.config.schema import Count, Positive, Section
+from ovseg.config.section import Count, Positive, Section
 
 KIND = "source"  # the section that tells a data set's recipe from a training run's
 

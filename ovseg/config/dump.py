@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovseg.config.load import show_value
-from ovseg.config.schema import Section
+from ovseg.config.section import Section
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ovseg.config.schema import Recipe, Section
+from ovseg.config.schema import Recipe
+from ovseg.config.section import Section
 from ovseg.errors import RecipeError
 
 if sys.version_info >= (3, 11):
@@ -308,16 +309,24 @@ def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of a schema with its sections, such as `model.image.width`, sections included."""
     for name, field in section.model_fields.items():
         yield f"{prefix}{name}"
-        inner = field.annotation
-        # Python 3.10 takes tuple[int, int] for a type, but for no class.
-        if get_origin(inner) is None and isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = _inner(field.annotation)
+        if inner is not None:
             yield from _all_keys(inner, f"{prefix}{name}.")
 
 
 def _section(section: type[BaseModel], path: tuple[str, ...]) -> type[BaseModel]:
     """The section of a schema at a path."""
     for part in path:
-        annotation = section.model_fields[part].annotation
-        assert isinstance(annotation, type)
-        section = annotation
+        inner = _inner(section.model_fields[part].annotation)
+        assert inner is not None
+        section = inner
     return section
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation means, also where it may be left out; None for values."""
+    for kind in (annotation, *get_args(annotation)):
+        # Python 3.10 takes tuple[int, int] for a type, but for no class.
+        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

@@ -5,29 +5,22 @@ ViT-B/16 with DINO start weights and BERT-base on CC4M. A recipe writes down onl
 All of it is frozen: a run cannot change its own recipe.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-# Upper ends are far beyond any real model: they stop a recipe from a foreign checkpoint that would
-# fill the memory before its shapes are compared with its tensors.
-Width = Annotated[int, Field(ge=1, le=16_384)]
-Depth = Annotated[int, Field(ge=1, le=256)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-def require_division(whole: int, part: int, whole_name: str, part_name: str) -> None:
-    if whole % part:
-        raise ValueError(f"{whole_name} {whole} is no multiple of {part_name} {part}")
-
-
-class Section(BaseModel):
-    """Base of every section: unknown keys and silent conversions are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+from ovseg.config.aligned import TEXT_ENCODER, AlignedConfig
+from ovseg.config.section import (
+    Count,
+    Depth,
+    Heads,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+    Width,
+    require_division,
+)
 
 
 class ImageEncoderConfig(Section):
@@ -43,7 +36,7 @@ class ImageEncoderConfig(Section):
     width: Width = 768
     depths: tuple[Depth, Depth] = (6, 6)
     """Blocks before the binding module (patches and group tokens) and after it (groups)."""
-    heads: Annotated[int, Field(ge=1, le=256)] = 8
+    heads: Heads = 8
     """Attention heads of every block. DINO's own is 12."""
     patch: Annotated[int, Field(ge=1, le=256)] = 16
     """Side of a patch in pixels; with the tower "starter" its stride, 8 or 16."""
@@ -99,7 +92,7 @@ class TextEncoderConfig(Section):
     architecture: Literal["bert", "roberta", "distilbert"] | None = None
     width: Width | None = None
     depth: Depth | None = None
-    heads: Annotated[int, Field(ge=1, le=256)] | None = None
+    heads: Heads | None = None
     mlp_width: Annotated[int, Field(ge=1, le=65_536)] | None = None
     vocab_size: Annotated[int, Field(ge=1, le=2_000_000)] | None = None
     max_positions: Annotated[int, Field(ge=1, le=65_536)] | None = None
@@ -131,7 +124,7 @@ class TextEncoderConfig(Section):
 class EntityDecoderConfig(Section):
     """`[model.entity]`: the decoder of masked entity completion (section 3.2 of the paper)."""
 
-    heads: Annotated[int, Field(ge=1, le=256)] = 8
+    heads: Heads = 8
     mask_padding: bool = True
     """Keep attention off padding tokens. The published weights were trained without this."""
 
@@ -145,10 +138,24 @@ class ModelConfig(Section):
     image: ImageEncoderConfig = ImageEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()
     entity: EntityDecoderConfig = EntityDecoderConfig()
+    aligned: AlignedConfig | None = None
+    """Makes the model an aligned one, of frozen towers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _aligned_text(cls, values: Any) -> Any:
+        """The text tower of aligned models, where the section names none."""
+        if not isinstance(values, dict) or values.get("aligned") is None:
+            return values
+        text = values.get("text", {})
+        if not isinstance(text, dict) or "encoder" in text:
+            return values
+        return {**values, "text": {"encoder": TEXT_ENCODER, "pooling": "mean", **text}}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ModelConfig":
-        if self.text.width is not None:
+        grouped = self.aligned is None or self.aligned.grouping
+        if self.text.width is not None and grouped:
             shared = min(self.image.width, self.text.width)
             require_division(shared, self.entity.heads, "the entity decoder's width", "heads")
         return self

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-NAMES = ("own", "groupvit", "tcl", "sclip")
+NAMES = ("own", "groupvit", "tcl", "sclip", "talk2dino")
 # Models of a kind are published under a protocol: that one is taken unless another is asked for.
 _BY_KIND = {"ovsegmentor": "groupvit", "dense-clip": "sclip"}
 

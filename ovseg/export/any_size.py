@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from ovseg.errors import ModelError
 from ovseg.models.clip.model import DenseImageEncoder
-from ovseg.models.clip.positions import bicubic_matrix
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
+from ovseg.models.positions import bicubic_matrix, resize_at_any_size
 from ovseg.models.starter.network import SameConv
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -97,10 +97,7 @@ def _every_other(x: Tensor, axis: int) -> Tensor:
 
 
 class PositionsForAllSizes(nn.Module):
-    """Does what `resize_positions` does, its exception for the learned grid as arithmetic.
-
-    There the enlargement of the resize is 0, and a bicubic resize to the same size changes nothing.
-    """
+    """Does what `resize_positions` does, without a line that asks how large the image is."""
 
     def __init__(self, prefix: int, enlargement: float) -> None:
         super().__init__()
@@ -109,15 +106,7 @@ class PositionsForAllSizes(nn.Module):
 
     def forward(self, table: Tensor, grid: tuple[int, int]) -> Tensor:
         """From a learned table [prefix + g*g, D] to positions [prefix + h*w, D]."""
-        side = round((table.shape[0] - self.prefix) ** 0.5)
-        patches = table[self.prefix :].reshape(side, side, -1)  # [g, g, D]
-        rows, columns = (torch.scalar_tensor(n, dtype=torch.float32) for n in grid)
-        native = ((rows == side) & (columns == side)).to(torch.float32)
-        more = self.enlargement * (1 - native)
-        over_rows = bicubic_matrix(grid[0], side, (rows + more) / side, patches)
-        over_columns = bicubic_matrix(grid[1], side, (columns + more) / side, patches)
-        resized = torch.einsum("ia,jb,abd->ijd", over_rows, over_columns, patches)
-        return torch.cat([table[: self.prefix], resized.flatten(0, 1)])
+        return resize_at_any_size(table, grid, self.prefix, self.enlargement)
 
 
 def with_positions_for_all_sizes(network: DenseImageEncoder) -> DenseImageEncoder:

@@ -6,7 +6,7 @@ Letters: M window of one view, G group, C embedding width, N position.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -57,15 +57,9 @@ def encode_views(
 
 def _row(grouped: GroupedImage, row: int) -> GroupedImage:
     """One image of a batch, as a batch of one."""
-
-    def one(values: Array | None) -> Array | None:
-        return None if values is None else values[row : row + 1]
-
-    return GroupedImage(
-        grouped.embedding[row : row + 1],
+    return _of_arrays(
         grouped.grid,
-        one(grouped.assignment),
-        one(grouped.image_embedding),
+        [None if values is None else values[row : row + 1] for values in _arrays(grouped)],
     )
 
 
@@ -74,16 +68,19 @@ def _join(parts: Sequence[GroupedImage]) -> GroupedImage:
     if len(parts) == 1:
         return parts[0]
     xp: Any = array_namespace(parts[0].embedding)
+    columns = zip(*map(_arrays, parts), strict=True)
+    joined = [None if each[0] is None else xp.concat(list(each), axis=0) for each in columns]
+    return _of_arrays(parts[0].grid, joined)
 
-    def joined(values: list[Array | None]) -> Array | None:
-        return None if values[0] is None else xp.concat(values, axis=0)
 
-    return GroupedImage(
-        xp.concat([part.embedding for part in parts], axis=0),
-        parts[0].grid,
-        joined([part.assignment for part in parts]),
-        joined([part.image_embedding for part in parts]),
-    )
+def _arrays(grouped: GroupedImage) -> list[Array | None]:
+    """All that has a row for each image."""
+    return [getattr(grouped, field.name) for field in fields(grouped) if field.name != "grid"]
+
+
+def _of_arrays(grid: tuple[int, int], arrays: Sequence[Array | None]) -> GroupedImage:
+    embedding, *more = arrays
+    return GroupedImage(embedding, grid, *more)
 
 
 def over_chunks(

@@ -7,7 +7,7 @@ Letters: M window, G group, Q phrase, K class, N position, h w grid, H W origina
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,14 @@ from ovseg.data.images import Pixels
 from ovseg.inference.encode import EncodedView
 from ovseg.inference.groups import group_map, nearest_position, regions
 from ovseg.inference.labels import PixelLabels, PixelRule, label_pixels, strongest
-from ovseg.inference.maps import PositionMaps, RefinedMaps, RegionMaps, ScoreMaps, mean_of
+from ovseg.inference.maps import (
+    PositionMaps,
+    RefinedMaps,
+    RegionMaps,
+    ScoreMaps,
+    WindowMaps,
+    mean_of,
+)
 from ovseg.inference.protocol import Protocol
 from ovseg.inference.refine import Affinity, Pamr
 from ovseg.inference.resize import resize_bilinear
@@ -128,6 +135,10 @@ class Labeller:
         """The first column that may win: without a background its column is left out."""
         return 0 if self.protocol.background else 1
 
+    @property
+    def _in_windows(self) -> bool:
+        return self.protocol.refine != "none" and self.protocol.refine_windows
+
     def direct(self, view: EncodedView) -> bool:
         """Whether the view's only grid goes straight to the original size."""
         return self.protocol.direct and self.protocol.one_pass and len(view.view.boxes) == 1
@@ -135,16 +146,19 @@ class Labeller:
     def _score_maps(self, picture: "_Picture", scores: Sequence[Array]) -> ScoreMaps:
         """Rules `model` and `constant`: mean over the views of scores per group, [M, G, L] each."""
         maps = [
-            self._maps_of(*each, picture.size)
+            self._maps_of(*each, picture)
             for each in zip(scores, picture.regions, picture.views, strict=True)
         ]
         return picture.refined(maps)
 
     def _maps_of(
-        self, scores: Array, found: Array | None, view: EncodedView, size: tuple[int, int]
+        self, scores: Array, found: Array | None, view: EncodedView, picture: "_Picture"
     ) -> ScoreMaps:
+        size = picture.size
+        if found is None and self._in_windows:
+            return picture.refined_windows(scores, view)
         if found is None:
-            return PositionMaps.of(scores, view, size, direct=self.direct(view))
+            return self._position_maps(scores, view, size)
         if self.direct(view):  # as if the view had the original size: nothing is resized twice
             return RegionMaps(scores, found, (Box(0, 0, *size),), size, size)
         return RegionMaps(scores, found, view.view.boxes, view.view.shape, size)
@@ -154,6 +168,8 @@ class Labeller:
 
     def _scores(self, grouped: GroupedImage, threshold: float | None) -> Array:
         """Scores of background and classes, float [M, G, 1 + K]; best synonym per class."""
+        if not self.protocol.clean:
+            grouped = replace(grouped, heads=None, attention=None)
         if self.protocol.rule == "model":
             scores = self.model.score(grouped, self._embeddings, threshold)
             return best_synonym(scores, self.classes)
@@ -181,8 +197,14 @@ class Labeller:
             cosines = self._cosines(view.grouped)  # [M, G, Q]
             if view.grouped.assignment is not None:
                 cosines = _at_positions(cosines, view.grouped.assignment)
-            maps.append(PositionMaps.of(cosines, view, picture.size, direct=self.direct(view)))
+            maps.append(self._position_maps(cosines, view, picture.size))
         return maps
+
+    def _position_maps(
+        self, scores: Array, view: EncodedView, size: tuple[int, int]
+    ) -> PositionMaps:
+        direct, align_corners = self.direct(view), self.protocol.align_corners
+        return PositionMaps.of(scores, view, size, direct=direct, align_corners=align_corners)
 
     def _cosines(self, grouped: GroupedImage) -> Array:
         """Cosines of groups and phrases, float [M, G, Q]."""
@@ -232,19 +254,41 @@ class _Picture:
             for view in self.views
         ]
 
+    @property
+    def _pamr(self) -> Pamr:
+        protocol = self.labeller.protocol
+        return Pamr(protocol.pamr_iterations, protocol.pamr_dilations)
+
     @cached_property
     def _affinity(self) -> Affinity:
         """PAMR's, guided by the normalised image at the size of the maps."""
-        protocol = self.labeller.protocol
         upright = next(each.view for each in self.views if not each.view.flipped)
         pixels = self.labeller.model.from_numpy(upright.pixels)
-        pamr = Pamr(protocol.pamr_iterations, protocol.pamr_dilations)
-        return pamr.affinity(resize_bilinear(pixels, self.size))
+        return self._pamr.affinity(resize_bilinear(pixels, self.size))
+
+    @cached_property
+    def _window_affinities(self) -> dict[int, list[Affinity]]:
+        """PAMR's for every window of every view, guided by its pixels, by the view's identity."""
+        found = {}
+        for each in self.views:
+            pixels = self.labeller.model.from_numpy(each.view.pixels)
+            crops = (pixels[:, box.slices[0], box.slices[1]] for box in each.view.boxes)
+            found[id(each)] = [self._pamr.affinity(crop) for crop in crops]
+        return found
+
+    def refined_windows(self, scores: Array, view: EncodedView) -> WindowMaps:
+        """Scores of positions [M, h*w, L], refined in each window of a view."""
+        xp: Any = array_namespace(scores)
+        shape = (len(view.view.boxes), *view.grouped.grid, scores.shape[-1])
+        affinities = self._window_affinities[id(view)]
+        align_corners = self.labeller.protocol.align_corners
+        grids = xp.reshape(scores, shape)
+        return WindowMaps(grids, affinities, view.view, self.size, align_corners)
 
     def refined(self, maps: Sequence[ScoreMaps]) -> ScoreMaps:
         """The mean of the views' maps, along the edges of the image if that is asked for."""
         mean = mean_of(maps, [each.view.flipped for each in self.views])
-        if self.labeller.protocol.refine == "none":
+        if self.labeller.protocol.refine == "none" or isinstance(maps[0], WindowMaps):
             return mean
         return RefinedMaps(mean, self._affinity)
 

@@ -68,7 +68,7 @@ class Axis:
     @classmethod
     def of_windows(
         cls, starts: Sequence[int], side: int, padded: int, before: int, positions: int,
-        view: int, pixels: int,
+        view: int, pixels: int, align_corners: bool = False,
     ) -> "Axis":  # fmt: skip
         """Windows resized to their pixels, averaged where they overlap, then resized together.
 
@@ -80,8 +80,9 @@ class Axis:
             positions: of a padded window's grid.
             view: pixels of the view.
             pixels: of the original image.
+            align_corners: whether the outermost positions lie on a window's outermost pixels.
         """
-        in_window = interpolation_table(positions, padded)[before : before + side]
+        in_window = interpolation_table(positions, padded, align_corners)[before : before + side]
         placed = np.zeros((view, len(starts), positions))
         for index, start in enumerate(starts):
             placed[start : start + side, index] = in_window
@@ -90,9 +91,9 @@ class Axis:
         return cls(len(starts), to_view, interpolation_table(view, pixels) @ to_view)
 
     @classmethod
-    def direct(cls, positions: int, pixels: int) -> "Axis":
+    def direct(cls, positions: int, pixels: int, align_corners: bool = False) -> "Axis":
         """One grid over the whole image, brought to its pixels at once."""
-        return cls(1, np.eye(positions), interpolation_table(positions, pixels))
+        return cls(1, np.eye(positions), interpolation_table(positions, pixels, align_corners))
 
 
 @dataclass(frozen=True)
@@ -106,27 +107,35 @@ class PositionMaps:
     Attributes:
         grids: scores of the positions of every window, row by row, float [M, h, w, L].
         down, across: the tables of the two axes.
+        align_corners: what the tables were made with.
     """
 
     grids: Array
     down: Axis
     across: Axis
+    align_corners: bool = False
 
     @classmethod
     def of(
-        cls, scores: Array, encoded: EncodedView, shape: tuple[int, int], *, direct: bool
-    ) -> "PositionMaps":
+        cls, scores: Array, encoded: EncodedView, shape: tuple[int, int], *, direct: bool,
+        align_corners: bool = False,
+    ) -> "PositionMaps":  # fmt: skip
         """Scores per position, float [M, h*w, L]; `direct` where one grid covers the image."""
         xp: Any = array_namespace(scores)
         grid, view = encoded.grouped.grid, encoded.view
         grids = xp.reshape(scores, (len(view.boxes), *grid, scores.shape[-1]))
-        return cls.on_grid(grids[0], shape) if direct else cls(grids, *_axes(view, grid, shape))
+        if direct:
+            return cls.on_grid(grids[0], shape, align_corners)
+        return cls(grids, *_axes(view, grid, shape, align_corners), align_corners)
 
     @classmethod
-    def on_grid(cls, scores: Array, shape: tuple[int, int]) -> "PositionMaps":
+    def on_grid(
+        cls, scores: Array, shape: tuple[int, int], align_corners: bool = False
+    ) -> "PositionMaps":
         """Scores of one grid over the whole image, [h, w, L], brought straight to its pixels."""
-        axes = (Axis.direct(*sides) for sides in zip(scores.shape[:2], shape, strict=True))
-        return cls(scores[None], *axes)
+        sides = zip(scores.shape[:2], shape, strict=True)
+        down, across = (Axis.direct(*each, align_corners) for each in sides)
+        return cls(scores[None], down, across, align_corners)
 
     @property
     def count(self) -> int:
@@ -139,6 +148,8 @@ class PositionMaps:
     @property
     def grid(self) -> Array | None:
         """The scores, [h, w, L], where a pixel is merely interpolated between four of them."""
+        if self.align_corners:  # the shortcuts for such grids know half a position inside alone
+            return None
         _, height, width, _ = self.grids.shape
         own = len(self.down.to_view) == height and len(self.across.to_view) == width
         return self.grids[0] if own and self.grids.shape[0] == 1 else None
@@ -175,18 +186,77 @@ class PositionMaps:
         )
 
 
-def _axes(view: View, grid: tuple[int, int], shape: tuple[int, int]) -> tuple[Axis, Axis]:
+def _axes(
+    view: View, grid: tuple[int, int], shape: tuple[int, int], align_corners: bool
+) -> tuple[Axis, Axis]:
     box, padding = view.boxes[0], view.padding
     tops = sorted({each.top for each in view.boxes})
     lefts = sorted({each.left for each in view.boxes})
     return (
         Axis.of_windows(
-            tops, box.height, padding.shape[0], padding.above, grid[0], view.shape[0], shape[0]
+            tops, box.height, padding.shape[0], padding.above, grid[0], view.shape[0], shape[0],
+            align_corners,
         ),
         Axis.of_windows(
-            lefts, box.width, padding.shape[1], padding.before, grid[1], view.shape[1], shape[1]
+            lefts, box.width, padding.shape[1], padding.before, grid[1], view.shape[1], shape[1],
+            align_corners,
         ),
-    )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WindowMaps:
+    """Scores of positions, refined in each window, averaged over the windows of one view.
+
+    Attributes:
+        grids: scores of the positions of every window, float [M, h, w, L].
+        affinities: of the M windows, without their padding.
+        view: the windows.
+        shape: rows and columns (H, W) of the maps.
+        align_corners: whether the outermost positions lie on a window's outermost pixels.
+    """
+
+    grids: Array
+    affinities: Sequence[Affinity]
+    view: View
+    shape: tuple[int, int]
+    align_corners: bool = False
+
+    @property
+    def count(self) -> int:
+        return int(self.grids.shape[-1])
+
+    def bounds(self) -> tuple[Array, Array]:
+        xp: Any = array_namespace(self.grids)
+        return xp.min(self.grids, axis=(0, 1, 2)), xp.max(self.grids, axis=(0, 1, 2))
+
+    def piece(self, columns: Columns) -> Array:
+        xp: Any = array_namespace(self.grids)
+        chosen = xp.permute_dims(taken(self.grids, columns), (0, 3, 1, 2))  # [M, l, h, w]
+        padding = self.view.padding
+        windows = []
+        for maps, affinity, box in zip(chosen, self.affinities, self.view.boxes, strict=True):
+            whole = resize_bilinear(contiguous(maps), padding.shape, self.align_corners)
+            rows = slice(padding.above, padding.above + box.height)
+            across = slice(padding.before, padding.before + box.width)
+            windows.append(affinity.refine(whole[:, rows, across]))
+        mean = _mean_of_windows(windows, self.view.boxes, self.view.shape)
+        return resize_bilinear(mean, self.shape)
+
+
+def _mean_of_windows(
+    windows: Sequence[Array], boxes: Sequence[Box], shape: tuple[int, int]
+) -> Array:
+    """Maps of windows [l, height, width] averaged where they overlap, [l, H', W']."""
+    xp: Any = array_namespace(windows[0])
+    like = {"dtype": windows[0].dtype, "device": device(windows[0])}
+    total = xp.zeros((windows[0].shape[0], *shape), **like)
+    times = xp.zeros(shape, **like)
+    for maps, box in zip(windows, boxes, strict=True):
+        rows, across = box.slices
+        total[:, rows, across] += maps
+        times[rows, across] += 1
+    return total / times
 
 
 @dataclass(frozen=True)
@@ -222,17 +292,14 @@ class RegionMaps:
 
     def piece(self, columns: Columns) -> Array:
         xp: Any = array_namespace(self.scores)
-        like = {"dtype": self.scores.dtype, "device": device(self.scores)}
-        chosen = taken(self.scores, columns)  # [M, G, l]
-        total = xp.zeros((chosen.shape[-1], *self.view_shape), **like)
-        times = xp.zeros(self.view_shape, **like)
-        for scores, region, box in zip(chosen, self.regions, self.boxes, strict=True):
+        windows = []
+        for scores, region, box in zip(
+            taken(self.scores, columns), self.regions, self.boxes, strict=True
+        ):
             by_column = contiguous(xp.matrix_transpose(scores))  # [l, G]
             pixels = xp.take(by_column, xp.reshape(region, (-1,)), axis=1)
-            rows, across = box.slices
-            total[:, rows, across] += xp.reshape(pixels, (-1, box.height, box.width))
-            times[rows, across] += 1
-        return resize_bilinear(total / times, self.shape)
+            windows.append(xp.reshape(pixels, (-1, box.height, box.width)))
+        return resize_bilinear(_mean_of_windows(windows, self.boxes, self.view_shape), self.shape)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,13 @@ ONE_PASS = 1 << 30
 REFINEMENTS = ("none", "pamr")
 
 # Fields that are younger than published hashes: hashed where they have another value.
-_ADDED = {"pad_to": 1, "distractors": ()}
+_ADDED = {
+    "pad_to": 1,
+    "distractors": (),
+    "align_corners": False,
+    "refine_windows": False,
+    "clean": True,
+}
 _UNHASHED = ("source", "background")  # changes no score; is the set's
 
 
@@ -48,6 +54,8 @@ class Protocol:
         pad_to: windows are padded with zeros to a multiple of this, half of it on each side.
         direct: where one pass sees the whole image, bring its maps from the grid straight to the
             original size, not by way of the resized image.
+        align_corners: resize maps to a window so that the outermost positions lie on its outermost
+            pixels, not half a position inside.
         templates: prompt templates with one `{}` each, or `imagenet80`; empty takes the model's.
         scale: what cosines are multiplied by (`constant`, `probability`).
         bias: added to scaled cosines (`constant`).
@@ -60,7 +68,10 @@ class Protocol:
         distractors: further classes to ask for at once, as `words`; a pixel that one of them wins
             counts as background.
         refine: `pamr` moves scores along the edges of the image, `none` does not.
+        refine_windows: move scores in each window, before windows are averaged, as Talk2DINO does.
         pamr_iterations, pamr_dilations: of PAMR.
+        clean: whether what a model's attention heads look at may count against the background, if
+            the model has such a rule (`model`).
         flip: average with the mirrored image.
         scales: average over the image at these multiples of `short_side`.
         source: where it was published; changes no score.
@@ -74,6 +85,7 @@ class Protocol:
     stride: int = 0
     pad_to: int = 1
     direct: bool = False
+    align_corners: bool = False
     templates: tuple[str, ...] | Literal["imagenet80"] = ()
     scale: float = 1.0
     bias: float = 0.0
@@ -85,6 +97,8 @@ class Protocol:
     synonyms: dict[str, str] = field(default_factory=dict)
     distractors: tuple[str, ...] = ()
     refine: Literal["none", "pamr"] = "none"
+    refine_windows: bool = False
+    clean: bool = True
     pamr_iterations: int = 10
     pamr_dilations: tuple[int, ...] = (8, 16)
     flip: bool = False
@@ -105,6 +119,8 @@ class Protocol:
         check_share("area_threshold", self.area_threshold)
         if self.refine not in REFINEMENTS:
             raise UsageError(f"unknown refinement '{self.refine}': choose {_listed(REFINEMENTS)}")
+        if self.refine_windows and self.rule == "probability":
+            raise UsageError("refine_windows goes with the rules model and constant")
 
     @property
     def hash(self) -> str:
@@ -154,6 +170,8 @@ class Protocol:
             filled = replace(filled, templates=tuple(model.templates))
         if filled.background and self.threshold is None:
             filled = replace(filled, threshold=model.threshold)
+        if self.name == OWN.name:
+            filled = replace(filled, align_corners=getattr(model, "align_corners", False))
         reading: DenseReading | None = getattr(model, "reading", None)
         if self.name != OWN.name or reading is None:
             return filled

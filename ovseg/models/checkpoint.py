@@ -23,6 +23,8 @@ from ovseg.version import __version__
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+ALIGNED = "AlignedModel"
+"""The model class of aligned models, of which a checkpoint may leave out the frozen towers."""
 _FORMAT = "1"
 _NO_HASH = "0" * 64  # stands in the file until its tensors are written and can be hashed
 _SHOWN_KEYS = 4

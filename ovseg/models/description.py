@@ -7,10 +7,13 @@ from typing import Any
 from ovseg.config.dump import to_values
 from ovseg.config.schema import ModelConfig
 from ovseg.errors import ModelError
-from ovseg.models.checkpoint import content_is_intact, read_info
-from ovseg.models.ovsegmentor.released import read_released
+from ovseg.models.aligned.projections import LICENCE, REPOSITORY
+from ovseg.models.aligned.talk2dino import is_projection, tower_of
+from ovseg.models.checkpoint import ALIGNED, content_is_intact, read_info
+from ovseg.models.ovsegmentor.released import released_checkpoint
 from ovseg.models.ovsegmentor.released_config import released_model_values
 from ovseg.models.registry import Entry, find_entry, is_cached, local_file
+from ovseg.models.torch_file import TorchFile, read_torch_file
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _describe_ours(path: Path) -> FileDescription:
         size=path.stat().st_size,
         tensors=len(info.tensors),
         parameters=info.parameters,
-        model=to_values(info.recipe.model),
+        model=_used(info.recipe.model),
         version=info.version,
         licence=info.licence,
         description=info.description,
@@ -116,7 +119,29 @@ def _describe_ours(path: Path) -> FileDescription:
 
 
 def _describe_released(path: Path) -> FileDescription:
-    released = read_released(path)
+    file = read_torch_file(path)
+    return _describe_projection(file) if is_projection(file) else _describe_checkpoint(file)
+
+
+def _describe_projection(file: TorchFile) -> FileDescription:
+    path, tensors = file.path, file.tensors(file.content)
+    tower = tower_of(path)
+    for_tower = "" if tower else " --set model.aligned.vision.tower=NAME"
+    return FileDescription(
+        format="released projection",
+        model_class=ALIGNED,
+        size=path.stat().st_size,
+        tensors=len(tensors),
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
+        model={"vision": tower or "not told by the file"},
+        licence=LICENCE,
+        description=f"Talk2DINO's, from CLIP's texts to DINO's patches ({REPOSITORY})",
+        next=f"ovseg models convert {path} {path.with_suffix('.safetensors')}{for_tower}",
+    )
+
+
+def _describe_checkpoint(file: TorchFile) -> FileDescription:
+    released, path = released_checkpoint(file), file.path
     trained = f", {released.epoch} epochs" if released.epoch is not None else ""
     return FileDescription(
         format="released checkpoint",
@@ -128,6 +153,15 @@ def _describe_released(path: Path) -> FileDescription:
         description=f"as its authors saved it, with its momentum encoder{trained}",
         next=f"ovseg models convert {path} {path.with_suffix('.safetensors')}",
     )
+
+
+def _used(model: ModelConfig) -> dict[str, Any]:
+    """The section without what an aligned model without a grouping leaves aside."""
+    values = to_values(model)
+    if model.aligned is None or model.aligned.grouping:
+        return values
+    unused = ("image", "entity", "projector_width")
+    return {key: value for key, value in values.items() if key not in unused}
 
 
 def _without_unknowns(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What every segmentation model offers, whatever it was trained on.
 
-Letters: B image, G group, Q phrase, C embedding width, h w grid rows and columns.
+Letters: B image, G group, Q phrase, A attention head, C embedding width, h w grid rows and columns.
 
 A model turns an image into *groups*: regions given by a soft assignment of grid positions, each
 with an embedding. It turns phrases into class embeddings of the same width, and scores one against
@@ -46,12 +46,17 @@ class GroupedImage:
         assignment: share of each position that belongs to each group, float [B, G, h*w], summing to
             1 over the groups; None where group g is position g.
         image_embedding: one embedding for the whole image, float [B, C], or None.
+        heads: one embedding for each attention head A that looks for the whole image, float
+            [B, A, C], or None.
+        attention: where each of them looks, before a softmax, float [B, A, h*w], or None.
     """
 
     embedding: Array
     grid: tuple[int, int]
     assignment: Array | None = None
     image_embedding: Array | None = None
+    heads: Array | None = None
+    attention: Array | None = None
 
 
 @dataclass(frozen=True)

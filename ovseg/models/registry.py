@@ -5,15 +5,19 @@ a checkpoint's file or the folder of an exported model.
 """
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 from ovseg import files
-from ovseg.errors import MissingDependencyError, ModelError, UsageError
+from ovseg.errors import DownloadError, MissingDependencyError, ModelError, UsageError
+from ovseg.models.aligned.projections import LICENCE, RELEASED, REPOSITORY
 from ovseg.models.clip.names import WEIGHT_NAMES, is_clip_name
 from ovseg.models.interface import SegmentationModel
+
+_log = logging.getLogger(__name__)
 
 BUILT_IN = "starter"
 _AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
@@ -32,6 +36,7 @@ class Entry:
         scores: published mIoU in percent by benchmark; empty where none is published.
         released: name of the authors' file, where people must fetch and convert it.
         hub: `owner/name` on the Hugging Face hub, where open_clip's loader finds the weights.
+        projection: whether it is a projection of Talk2DINO, whose file is fetched and converted.
         size: their bytes, as computed from the architecture in float32; None where nothing is
             downloaded.
         facts: what else is to be known of it, by headings.
@@ -45,6 +50,7 @@ class Entry:
     scores: Mapping[str, float] = field(default_factory=dict)
     released: str = ""
     hub: str = ""
+    projection: bool = False
     size: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -132,6 +138,35 @@ CATALOGUE: tuple[Entry, ...] = (
         hub="timm/ViT-B-16-SigLIP2-256",
         size=1_500_936_200,
     ),
+    # Scores with PAMR in every window, as the table of another paper has them.
+    Entry(
+        name="talk2dino-b",
+        kind="aligned",
+        description="Talk2DINO: DINOv2-B with registers and CLIP's texts, aligned by COCO captions "
+        "(Barsellotti et al. 2024)",
+        licence=LICENCE,
+        source=REPOSITORY,
+        scores={"voc": 65.8, "context": 37.7, "coco-object": 45.1, "ade20k": 22.5},
+        projection=True,
+        size=RELEASED["talk2dino-b"].size,
+        facts={
+            "towers": "fetched when it is first used: DINOv2 ViT-B/14 with registers (346 MB, "
+            "Apache-2.0) and CLIP ViT-B/16 of OpenAI (598 MB, MIT)",
+        },
+    ),
+    Entry(
+        name="talk2dino-dinov3-b",
+        kind="aligned",
+        description="Talk2DINO on DINOv3-B; no score of it is published that we know",
+        licence=LICENCE,
+        source=REPOSITORY,
+        projection=True,
+        size=RELEASED["talk2dino-dinov3-b"].size,
+        facts={
+            "towers": "fetched when it is first used: DINOv3 ViT-B/16 (86 M parameters, DINOv3 "
+            "licence, to be accepted on the hub) and CLIP ViT-B/16 of OpenAI (598 MB, MIT)",
+        },
+    ),
 )
 
 
@@ -182,10 +217,30 @@ def pull(entry: Entry) -> Path | None:
         return hub_file(entry.hub, WEIGHT_NAMES, "then put it where the hub's cache would have it")
     if path is None or path.is_file():
         return path
+    if entry.projection:
+        return _pull_projection(entry.name, path)
     raise ModelError(
         f"{entry.name} cannot be fetched for you: its authors publish no checksum. Get "
         f"{entry.released} from {entry.source}, then: ovseg models convert FILE.pth {path}"
     )
+
+
+def _pull_projection(name: str, path: Path) -> Path:
+    """Fetch a released projection, compare it with its hash, and convert it."""
+    from ovseg.download import fetch, show_size
+    from ovseg.models.released_files import convert_released
+
+    released = RELEASED[name]
+    there = path.with_name(released.file)
+    if not there.is_file():
+        _log.warning("downloading %s (%s)", released.address, show_size(released.size))
+    fetch(released.address, there)
+    if files.sha256(there) != released.sha256:
+        there.unlink()
+        raise DownloadError(f"{released.address}: not the file that was released: fetch it again")
+    _log.warning("licence: %s (%s)", LICENCE, REPOSITORY)
+    convert_released(there, path)
+    return path
 
 
 def load_model(
@@ -223,10 +278,20 @@ def load_model(
 
         return DenseClip.load(str(name_or_path)).to(chosen)
     if Path(name_or_path).exists():
-        from ovseg.models.ovsegmentor.predictor import read_model
-
-        return read_model(Path(name_or_path)).to(chosen)
+        return _read_file(Path(name_or_path)).to(chosen)
     return load_model(_file_of(str(name_or_path)), chosen)
+
+
+def _read_file(path: Path) -> SegmentationModel:
+    """A checkpoint, of whichever family it says it is."""
+    from ovseg.models.checkpoint import ALIGNED, read_info
+    from ovseg.models.ovsegmentor.predictor import RELEASED_SUFFIXES, read_model
+
+    if path.suffix in RELEASED_SUFFIXES or read_info(path).model_class != ALIGNED:
+        return read_model(path)
+    from ovseg.models.aligned.aligner import read_aligned
+
+    return read_aligned(path)
 
 
 def _is_export(path: Path) -> bool:

@@ -6,13 +6,13 @@ the number of classes and the threshold may be known only when the graph runs.
 
 Every rule returns the background as column 0, which is -inf where there is to be none.
 
-Letters: B image, G group, P position, K class, Q phrase, C embedding width (of the starter: the
-classes of its classifier).
+Letters: B image, G group, P position, K class, Q phrase, A attention head, C embedding width (of
+the starter: the classes of its classifier).
 """
 
 from math import inf
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 
@@ -109,6 +109,71 @@ def starter_scores(probabilities: Array, words: Array, threshold: float | Array 
     return xp.concat([xp.zeros_like(phrases[..., :1]) + bound, phrases], axis=-1)
 
 
+def aligned_scores(
+    positions: Array,
+    classes: Array,
+    scale: Any,
+    bias: Any,
+    threshold: float | Array | None,
+    clean: "Cleaning | None" = None,
+) -> Array:
+    """An aligned model's scores of background and of each class, float [B, P, 1 + K].
+
+    A class scores the sigmoid of `scale` times its product with a position, plus `bias`. Where
+    there is a background, it is a constant, and what the image's attention heads look at for a
+    class may count as well (`Cleaning`).
+
+    Args:
+        positions: of unit length, but for what is added for offsets of words, float [B, P, C].
+        classes: class embeddings of unit length, float [K, C].
+        scale, bias: numbers or float [].
+        threshold: of the background, a number or float []; None or -inf for no background.
+        clean: the attention heads; None leaves them out.
+    """
+    xp = array_namespace(positions)
+    scores = 1 / (1 + xp.exp(-(scale * (positions @ classes.T) + bias)))  # [B, P, K]
+    bound = _bound(threshold, scores)
+    if clean is not None:
+        scores = xp.where(bound > -inf, clean.of(scores, classes), scores)
+    return xp.concat([xp.zeros_like(scores[..., :1]) + bound, scores], axis=-1)
+
+
+class Cleaning(NamedTuple):
+    """What attention heads look at, to clean backgrounds with.
+
+    Talk2DINO (Barsellotti et al. 2024, section 3.3): each class takes the attention of the heads,
+    weighted by how alike it and what they see are; as a share over the positions, brought to the
+    range of the scores, it is averaged with them.
+
+    Attributes:
+        heads: embeddings of what each head sees, float [B, A, C], unit length.
+        attention: logits of where each head looks, float [B, A, P].
+        weight: of the attention in the average, where scores have 1.
+    """
+
+    heads: Array
+    attention: Array
+    weight: float
+
+    def of(self, scores: Array, classes: Array) -> Array:
+        """Scores float [B, P, K] averaged with the attention for each class, [K, C]."""
+        xp = array_namespace(scores)
+        alike = xp.matrix_transpose(self.heads @ classes.T)  # [B, K, A]
+        looked = _softmax(xp.matrix_transpose(_softmax(alike) @ self.attention), axis=1)
+        low, high = _extremes(looked)
+        low_score, high_score = _extremes(scores)
+        # The largest stays below 1: it is divided by what it was before the smallest is taken off.
+        shares = (looked - low) / high * (high_score - low_score) + low_score
+        return (scores + self.weight * shares) / (1 + self.weight)
+
+
+def _extremes(values: Array) -> tuple[Array, Array]:
+    """Smallest and largest value of each image, [B, 1, 1] each."""
+    xp = array_namespace(values)
+    axes = (1, 2)
+    return xp.min(values, axis=axes, keepdims=True), xp.max(values, axis=axes, keepdims=True)
+
+
 def _bound(threshold: float | Array | None, scores: Array) -> Array:
     """A threshold as an array [] of the kind of the scores; -inf for None."""
     if threshold is not None and not isinstance(threshold, Real):
@@ -125,11 +190,11 @@ def _unit(x: Array) -> Array:
     return x / xp.clip(norm, min=_LEAST_NORM)
 
 
-def _softmax(x: Array) -> Array:
-    """Along the last axis; what is -inf gets 0."""
+def _softmax(x: Array, axis: int = -1) -> Array:
+    """Along an axis; what is -inf gets 0."""
     xp = array_namespace(x)
-    weights = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
-    return weights / xp.sum(weights, axis=-1, keepdims=True)
+    weights = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    return weights / xp.sum(weights, axis=axis, keepdims=True)
 
 
 def _largest(values: Array, count: int) -> Array:

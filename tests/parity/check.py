@@ -329,11 +329,12 @@ def main(arguments: list[str]) -> int:
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
     else:
-        _show(rows)
+        show(rows)
     return 0 if all(row.passed for row in rows) else 1
 
 
-def _show(rows: list[Row]) -> None:
+def show(rows: list[Row]) -> None:
+    """Print rows as a table."""
     print(f"{'quantity':32} {'precision':10} {'difference':>11} {'tolerance':>11}  pass")
     for row in rows:
         verdict = "yes" if row.passed else "NO"

@@ -30,10 +30,10 @@ from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.views import lay_windows
 from ovseg.models.clip.guide import GuideNetwork
 from ovseg.models.clip.heads import HEADS, Guide, LastBlock, neighbourhood
-from ovseg.models.clip.positions import ENLARGEMENT, resize_positions
 from ovseg.models.clip.tower import OpenClipTower
 from ovseg.models.interface import GroupedImage
 from ovseg.models.normalisation import Normalisation
+from ovseg.models.positions import ENLARGEMENT, resize_positions
 
 TOLERANCE = 1e-5
 LOOSER = 1e-4  # after PAMR and after renormalisation

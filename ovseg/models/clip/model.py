@@ -18,7 +18,6 @@ from ovseg.files import file_digest
 from ovseg.models.clip.guide import GuideNetwork, load_guide
 from ovseg.models.clip.heads import HEADS, Guide, LastBlock, head_defaults, scaled
 from ovseg.models.clip.names import ClipName, parse_clip_name
-from ovseg.models.clip.positions import ENLARGEMENT
 from ovseg.models.clip.tower import OpenClipTower, SiglipTower, image_tower
 from ovseg.models.clip.weights import LoadedClip, load_clip
 from ovseg.models.interface import (
@@ -29,6 +28,7 @@ from ovseg.models.interface import (
     UnknownPhrase,
 )
 from ovseg.models.normalisation import Normalisation
+from ovseg.models.positions import ENLARGEMENT
 from ovseg.models.scoring import dense_clip_scores
 from ovseg.models.templates import imagenet_templates
 

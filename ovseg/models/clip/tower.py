@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg.errors import ModelError
-from ovseg.models.clip.positions import ENLARGEMENT, resize_positions
+from ovseg.models.positions import ENLARGEMENT, resize_positions
 
 
 class Projected(NamedTuple):

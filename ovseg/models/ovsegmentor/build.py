@@ -52,7 +52,7 @@ def build_ovsegmentor(
     image_encoder = build_image_encoder(config.image, pretrained)
     text_encoder = build_text_encoder(config.text, pretrained)
     hidden, out = config.projector_width, config.embedding_width
-    decoder = _entity_decoder(config, text_encoder.width)
+    decoder = build_entity_decoder(config, text_encoder.width)
     return OVSegmentor(
         image_encoder=image_encoder,
         text_encoder=text_encoder,
@@ -67,7 +67,24 @@ def build_ovsegmentor(
 
 def build_image_encoder(config: ImageEncoderConfig, pretrained: bool = False) -> ImageEncoder:
     """Build `[model.image]`, from the weights of `backbone` or `init` if `pretrained`."""
-    sizes: dict[str, Any] = {
+    sizes = encoder_sizes(config)
+    if config.init == STARTER:
+        return starter_group_encoder(
+            config.init_frozen, build_binding(config), pretrained, patch=config.patch, **sizes
+        )
+    if config.init:
+        return clip_group_encoder(
+            config.init, config.init_frozen, build_binding(config), pretrained, **sizes
+        )
+    encoder = ImageEncoder(build_binding(config), patch=config.patch, **sizes)
+    if pretrained and config.backbone:
+        load_backbone(encoder, backbone_weights(config.backbone))
+    return encoder
+
+
+def encoder_sizes(config: ImageEncoderConfig) -> dict[str, Any]:
+    """What `ImageEncoder` takes of `[model.image]`, but for its patch."""
+    return {
         "width": config.width,
         "depths": config.depths,
         "heads": config.heads,
@@ -78,29 +95,26 @@ def build_image_encoder(config: ImageEncoderConfig, pretrained: bool = False) ->
         "norm_eps": config.norm_eps,
         "checkpointing": config.checkpointing,
     }
-    if config.init == STARTER:
-        return starter_group_encoder(
-            config.init_frozen, _binding(config), pretrained, patch=config.patch, **sizes
-        )
-    if config.init:
-        return clip_group_encoder(
-            config.init, config.init_frozen, _binding(config), pretrained, **sizes
-        )
-    encoder = ImageEncoder(_binding(config), patch=config.patch, **sizes)
-    if pretrained and config.backbone:
-        load_backbone(encoder, backbone_weights(config.backbone))
-    return encoder
 
 
-def build_text_encoder(config: TextEncoderConfig, pretrained: bool = False) -> TextEncoder:
-    """Build `[model.text]`, with the weights that `encoder` names if `pretrained`."""
+def build_text_encoder(
+    config: TextEncoderConfig, pretrained: bool = False, projected: bool = False
+) -> TextEncoder:
+    """Build `[model.text]`, with the weights that `encoder` names if `pretrained`.
+
+    Args:
+        projected: read a CLIP tower behind its own projection.
+    """
     if config.encoder.startswith(CLIP_PREFIX):
         architecture, _, tag = config.encoder.removeprefix(CLIP_PREFIX).partition("/")
-        return ClipTextEncoder(pretrained_clip_tower(architecture, tag if pretrained else ""))
+        return ClipTextEncoder(
+            pretrained_clip_tower(architecture, tag if pretrained else "", projected)
+        )
     return BertEncoder(_transformer(config, pretrained), config.pooling)
 
 
-def _binding(config: ImageEncoderConfig) -> ReleasedBinding | SlotBinding:
+def build_binding(config: ImageEncoderConfig) -> ReleasedBinding | SlotBinding:
+    """The binding module of `[model.image]`."""
     if config.binding == "released":
         return ReleasedBinding(
             width=config.width,
@@ -142,7 +156,8 @@ def _transformer(config: TextEncoderConfig, pretrained: bool) -> nn.Module:
     )
 
 
-def _entity_decoder(config: ModelConfig, text_width: int) -> EntityDecoder:
+def build_entity_decoder(config: ModelConfig, text_width: int) -> EntityDecoder:
+    """Build `[model.entity]` between images and texts of width E."""
     heads = config.entity.heads
     width = min(config.image.width, text_width)
     if width % heads:

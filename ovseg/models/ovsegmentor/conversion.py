@@ -17,9 +17,10 @@ from ovseg.config.load import recipe_from_values
 from ovseg.config.schema import Recipe, TextEncoderConfig
 from ovseg.errors import ModelError, UsageError
 from ovseg.models.checkpoint import load_state, write_checkpoint
-from ovseg.models.ovsegmentor.released import read_released
+from ovseg.models.ovsegmentor.released import released_checkpoint
 from ovseg.models.ovsegmentor.released_config import released_model_values
 from ovseg.models.tokenizer import TokenizerFiles, fetch_tokenizer_files
+from ovseg.models.torch_file import TorchFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,12 +102,18 @@ class Conversion:
     has_tokenizer: bool
     content_hash: str
 
+    @staticmethod
+    def of(state: "Mapping[str, Tensor]", has_tokenizer: bool, content_hash: str) -> "Conversion":
+        """Of the tensors that the new file holds."""
+        parameters = sum(tensor.numel() for tensor in state.values())
+        return Conversion(len(state), parameters, has_tokenizer, content_hash)
 
-def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> Conversion:
-    """Turn a released checkpoint into a safetensors file of ours.
+
+def convert_checkpoint(file: TorchFile, out: Path, overrides: Sequence[str] = ()) -> Conversion:
+    """Turn a released checkpoint of OVSegmentor into a safetensors file of ours.
 
     Args:
-        source: the released `.pth`.
+        file: the released `.pth`.
         out: the file to write.
         overrides: `model.section.key=value` for what the file does not tell, or tells wrongly.
 
@@ -114,7 +121,7 @@ def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> 
         ModelError: the file is refused, damaged, or fits no model of ours.
         UsageError: the file does not tell a size, or sizes and overrides contradict each other.
     """
-    released = read_released(source)
+    released, source = released_checkpoint(file), file.path
     from ovseg.models.ovsegmentor.build import build_ovsegmentor
 
     recipe = _recipe({"model": released_model_values(released)}, source, overrides)
@@ -130,8 +137,7 @@ def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> 
         description=f"converted from the released {source.name}",
         licence="LicenseRef-non-commercial",
     )
-    parameters = sum(tensor.numel() for tensor in state.values())
-    return Conversion(len(state), parameters, tokenizer is not None, content_hash)
+    return Conversion.of(state, tokenizer is not None, content_hash)
 
 
 def _recipe(values: dict[str, Any], source: Path, overrides: Sequence[str]) -> Recipe:

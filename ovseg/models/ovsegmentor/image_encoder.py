@@ -89,8 +89,11 @@ class ImageEncoder(nn.Module):
             pixels: float [B, 3, H, W]; H and W are multiples of the patch.
         """
         grid = self._grid(pixels)
-        patches = self.embed_patches(pixels, grid)  # [B, N, D]
-        tokens = self.group_tokens.expand(pixels.shape[0], -1, -1)  # [B, T, D]
+        return self.group(self.embed_patches(pixels, grid), grid)
+
+    def group(self, patches: Tensor, grid: tuple[int, int]) -> EncodedImage:
+        """Group what stage 1 starts from, float [B, N, D]."""
+        tokens = self.group_tokens.expand(patches.shape[0], -1, -1)  # [B, T, D]
         x = self._run(self.stage1, torch.cat([patches, tokens], dim=1))
         patches, tokens = x.split([patches.shape[1], tokens.shape[1]], dim=1)
         binding = self.binding(tokens, patches)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ovseg.config.schema import TextEncoderConfig
 from ovseg.errors import ModelError
 from ovseg.models.checkpoint import CheckpointInfo, load_state, read_info, read_tensors
 from ovseg.models.interface import (
@@ -185,12 +186,15 @@ def read_model(path: Path) -> Predictor:
         licence=info.licence,
         content_hash=info.content_hash,
     )
-    return Predictor(model, _tokenizer(path, info), card)
+    return Predictor(model, tokenizer_of(path, info, info.recipe.model.text), card)
 
 
-def _tokenizer(path: Path, info: CheckpointInfo) -> Tokenizer:
-    """The file's own, else the one it names."""
-    text = info.recipe.model.text
+def tokenizer_of(path: Path, info: CheckpointInfo, text: TextEncoderConfig) -> Tokenizer:
+    """The tokenizer that a checkpoint brings, else the one that its text encoder's section names.
+
+    Raises:
+        ModelError: it neither brings nor names one, or it is neither here nor reachable.
+    """
     if info.tokenizer is not None:
         return HubTokenizer(restore_tokenizer(info.tokenizer), text.max_tokens)
     clip = text.encoder if text.encoder.startswith(CLIP_PREFIX) else ""

@@ -57,7 +57,7 @@ class BertEncoder(nn.Module):
 
 
 class ClipTextEncoder(nn.Module):
-    """A CLIP text tower of open_clip, read before its own projection.
+    """A CLIP text tower of open_clip, read before its own projection, or behind it if it has one.
 
     The sentence feature is the end-of-text token, the only one that a causal tower lets see the
     whole text. Token ids are CLIP's: the end of text has the highest id.
@@ -69,9 +69,12 @@ class ClipTextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Width E of the features."""
+        """Width E of the sentence features."""
         tower: Any = self.tower
-        return int(tower.ln_final.weight.shape[0])
+        projection = tower.text_projection
+        if projection is None:
+            return int(tower.ln_final.weight.shape[0])
+        return int(_projection_matrix(projection).shape[1])
 
     def forward(self, ids: Tensor, mask: Tensor) -> EncodedText:
         """Encode token ids, int64 [B, L], L at most the tower's context length."""
@@ -83,6 +86,8 @@ class ClipTextEncoder(nn.Module):
         tokens = tower.ln_final(tower.transformer(x, attn_mask=causal))  # [B, L, E]
         end = ids.argmax(dim=1)
         sentence = tokens[torch.arange(len(ids), device=ids.device), end]
+        if tower.text_projection is not None:
+            sentence = sentence @ _projection_matrix(tower.text_projection)
         return EncodedText(sentence=sentence, tokens=tokens, mask=mask.bool())
 
 
@@ -155,8 +160,18 @@ def sized_transformer(
     return _without_pooler(transformers.AutoModel.from_config(config))
 
 
-def pretrained_clip_tower(architecture: str, pretrained: str) -> nn.Module:
-    """The text tower of an open_clip model; `pretrained` is a tag, a file or "" for random."""
+def _projection_matrix(projection: Any) -> Tensor:
+    """From the width of a tower to that of CLIP's embeddings, [E, C]: a parameter or a layer."""
+    return projection.weight.T if isinstance(projection, nn.Linear) else projection
+
+
+def pretrained_clip_tower(architecture: str, pretrained: str, projected: bool = False) -> nn.Module:
+    """The text tower of an open_clip model.
+
+    Args:
+        pretrained: a tag, a file or "" for random weights.
+        projected: keep its own projection.
+    """
     open_clip = _open_clip()
     # Which activation they need is a property of weights; open_clip only warns of a mismatch.
     known = open_clip.get_pretrained_cfg(architecture.removesuffix("-quickgelu"), pretrained)
@@ -173,11 +188,14 @@ def pretrained_clip_tower(architecture: str, pretrained: str) -> nn.Module:
             f"{str(error).splitlines()[0]}. Without a network, give a weight file's path in "
             "place of the tag"
         ) from error
-    return _plain_tower(clip.text)
+    tower = _plain_tower(clip.text)
+    if not projected:  # ours replaces it
+        tower.text_projection = None
+    return tower
 
 
-def _plain_tower(tower: Any) -> nn.Module:
-    """The tower without its projection, which ours replaces; refuses towers of another build."""
+def _plain_tower(tower: Any) -> Any:
+    """The tower; refuses those of another build."""
     parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "attn_mask")
     missing = [part for part in parts if getattr(tower, part, None) is None]
     if missing or getattr(tower, "pool_type", "argmax") != "argmax":
@@ -185,7 +203,6 @@ def _plain_tower(tower: Any) -> nn.Module:
             "only causal CLIP text towers with end-of-text pooling can be used (ViT-B-32, "
             f"ViT-B-16, ViT-L-14, ...); this one lacks {', '.join(missing) or 'that pooling'}"
         )
-    tower.text_projection = None
     return tower
 
 

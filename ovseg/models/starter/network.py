@@ -7,6 +7,7 @@ mask may; a test compares the two. Batch normalisation is folded into the convol
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -104,6 +105,7 @@ class EfficientNetLite(nn.Module):
         self, stages: Sequence[Stage] = LITE2, stride: int = STRIDE, classes: int = CLASSES
     ) -> None:
         super().__init__()
+        self.stages = tuple(stages)
         self.stem = SameConv(3, STEM_WIDTH, 3, 2)
         self.blocks = nn.Sequential(*_blocks(stages, stride))
         self.head = SameConv(stages[-1].width, HEAD_WIDTH, 1)
@@ -112,6 +114,21 @@ class EfficientNetLite(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """Feature map before pooling, float [B, 1280, ceil(H/stride), ceil(W/stride)]."""
         return functional.relu6(self.head(self.blocks(functional.relu6(self.stem(pixels)))))
+
+    def stage_outputs(self, pixels: Tensor) -> list[Tensor]:
+        """What each stage makes of normalised pixels, from the first on, float [B, D, h, w] each.
+
+        D is the stage's width. Stages 4 and 5 of `LITE2` have 88 and 120 channels at stride 16, the
+        last has 352 at the network's own.
+        """
+        x = functional.relu6(self.stem(pixels))
+        ends = set(accumulate(stage.blocks for stage in self.stages))
+        outputs = []
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if number in ends:
+                outputs.append(x)
+        return outputs
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Class logits at every position, float [B, C, ceil(H/stride), ceil(W/stride)]."""

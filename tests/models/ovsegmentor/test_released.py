@@ -16,7 +16,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ovseg.errors import ModelError  # noqa: E402
-from ovseg.models.ovsegmentor.released import StandIn, plain, read_released  # noqa: E402
+from ovseg.models.ovsegmentor.released import read_released  # noqa: E402
+from ovseg.models.torch_file import StandIn, plain  # noqa: E402
 from tests.models.torch_files import (  # noqa: E402
     named,
     program,
@@ -244,7 +245,7 @@ def test_an_attack_is_refused_and_does_not_run(tmp_path: Path, protocol: int, wr
         ("torch.hub", "load"),
         ("operator", "attrgetter"),
         ("functools", "partial"),
-        ("ovseg.models.ovsegmentor.released", "StandIn"),
+        ("ovseg.models.torch_file", "StandIn"),
     ],
 )
 def test_names_of_code_are_refused(tmp_path: Path, module: str, name: str) -> None:

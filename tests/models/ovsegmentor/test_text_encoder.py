@@ -84,22 +84,22 @@ def test_an_unknown_architecture_is_named() -> None:
         sized_transformer("lstm", 24, 1, 4, 48, 40, 20)
 
 
-@pytest.fixture(scope="module")
-def clip_tower() -> torch.nn.Module:
+@pytest.mark.parametrize("projected", [False, True])
+def test_a_clip_tower_reads_a_prefix_as_the_whole_context(projected: bool) -> None:
     open_clip = pytest.importorskip("open_clip")
     torch.manual_seed(0)
-    return open_clip.transformer.TextTransformer(
-        context_length=12, vocab_size=50, width=24, heads=4, layers=2, output_dim=24
+    tower = open_clip.transformer.TextTransformer(
+        context_length=12, vocab_size=50, width=24, heads=4, layers=2, output_dim=16
     ).eval()
-
-
-def test_a_clip_tower_reads_a_prefix_as_the_whole_context(clip_tower: torch.nn.Module) -> None:
+    if not projected:
+        tower.text_projection = None
     ids = torch.tensor([[48, 5, 6, 49], [48, 7, 49, 0]])
-    found = ClipTextEncoder(clip_tower)(ids, ids > 0)
-    clip_tower.text_projection = None
-    whole = clip_tower(torch.nn.functional.pad(ids, (0, 8)))  # open_clip's own pooled feature
+    encoder = ClipTextEncoder(tower)
+    found = encoder(ids, ids > 0)
+    whole = tower(torch.nn.functional.pad(ids, (0, 8)))  # open_clip's own pooled feature
     torch.testing.assert_close(found.sentence, whole)
     assert found.tokens.shape == (2, 4, 24)
+    assert encoder.width == found.sentence.shape[1] == (16 if projected else 24)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ovseg.models.clip.positions import resize_positions
+from ovseg.models.positions import resize_positions
 
 
 def table(side: int = 4, prefix: int = 1) -> torch.Tensor:

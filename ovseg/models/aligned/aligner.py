@@ -1,0 +1,222 @@
+"""An aligned model as a segmentation model: what `ovseg segment` and the evaluation run.
+
+Letters: B image, N position, A attention head, D tower width, G group, Q phrase, C embedding width,
+E text tower width.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import lcm
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ovseg.config.aligned import ReadingConfig
+from ovseg.config.schema import ModelConfig
+from ovseg.errors import ModelError
+from ovseg.models.aligned.aligned_model import AlignedModel
+from ovseg.models.aligned.assembly import build_head, build_text, build_vision, located
+from ovseg.models.aligned.vision import VisionFeatures
+from ovseg.models.checkpoint import ALIGNED, load_state, read_info, read_tensors
+from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.models.normalisation import IMAGENET
+from ovseg.models.ovsegmentor.predictor import tokenizer_of
+from ovseg.models.scoring import Cleaning, aligned_scores
+from ovseg.models.tokenizer import Tokenizer
+
+TEXTS_TOGETHER = 256
+
+
+class ImageReader(nn.Module):
+    """The image path of an aligned model, from pixels to what words are compared with.
+
+    Args:
+        model: the towers and the head.
+        reading: how it is read.
+    """
+
+    def __init__(self, model: AlignedModel, reading: ReadingConfig) -> None:
+        super().__init__()
+        self.vision = model.vision
+        self.head = model.head
+        self.groups = reading.maps == "groups"
+        self.cleans = reading.clean > 0 and model.vision.heads > 0 and not self.groups
+
+    def forward(self, pixels: Tensor) -> GroupedImage:
+        """Of images in ImageNet's normalisation, float [B, 3, H, W]."""
+        found = self.vision.features(pixels, heads=self.cleans)
+        if self.groups:
+            return self._grouped(found)
+        positions = self.head.comparable(self.head.embed_positions(found.tokens))
+        heads = self._heads(found) if self.cleans else None
+        attention = found.attention if self.cleans else None
+        return GroupedImage(positions, found.grid, None, positions.mean(dim=1), heads, attention)
+
+    def _grouped(self, found: VisionFeatures) -> GroupedImage:
+        encoded = self.head.group(found.tokens, found.grid)
+        groups = self.head.comparable(self.head.embed_groups(encoded.groups))
+        return GroupedImage(groups, found.grid, encoded.binding.soft, groups.mean(dim=1))
+
+    def _heads(self, found: VisionFeatures) -> Tensor:
+        """What each head sees, weighted by its logits as they are, [B, A, C], unit length."""
+        assert found.attention is not None
+        seen = found.attention @ found.tokens / found.tokens.shape[1]  # [B, A, D]
+        return functional.normalize(self.head.embed_positions(seen), dim=-1)
+
+
+class AlignedPredictor:
+    """A trained aligned model behind the interface of inference.
+
+    Args:
+        model: the towers and the head; put into evaluation mode.
+        config: the model's section.
+        tokenizer: of the text tower.
+        card: what the model is.
+    """
+
+    def __init__(
+        self, model: AlignedModel, config: ModelConfig, tokenizer: Tokenizer, card: ModelCard
+    ) -> None:
+        assert config.aligned is not None
+        self.model = model.eval().requires_grad_(False)
+        self.config = config
+        self.settings = config.aligned.reading
+        self.image_size = config.aligned.vision.image_size
+        self.reader = ImageReader(model, self.settings).eval()
+        self.tokenizer = tokenizer
+        self.card = card
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        reading, step = self.settings, self.model.vision.multiple_of
+        red, green, blue = (value * 255 for value in IMAGENET.mean)
+        return Preprocessing(
+            mean=(red, green, blue),
+            std=(IMAGENET.std[0] * 255, IMAGENET.std[1] * 255, IMAGENET.std[2] * 255),
+            short_side=reading.short_side or self.image_size,
+            window=reading.window,
+            stride=reading.stride,
+            multiple_of=lcm(step, self.model.vision.patch),
+        )
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return self.settings.templates
+
+    @property
+    def threshold(self) -> float:
+        return self.settings.threshold
+
+    @property
+    def align_corners(self) -> bool:
+        """Whether the outermost positions lie on a window's outermost pixels."""
+        return self.settings.align_corners
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by in front of the sigmoid."""
+        return self.settings.scale or float(self.model.head.scale)
+
+    @property
+    def bias(self) -> float:
+        """What is added to them there."""
+        return 0.0 if self.settings.scale else float(self.model.head.bias)
+
+    def to(self, device: str) -> "AlignedPredictor":
+        self.model.to(device)
+        return self
+
+    def from_numpy(self, values: np.ndarray) -> Tensor:
+        """A float32 tensor on the model's device."""
+        return torch.from_numpy(values).to(self._device, torch.float32)
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> GroupedImage:
+        """Positions, or groups, of images in ImageNet's normalisation, float [B, 3, H, W]."""
+        grouped: GroupedImage = self.reader(pixels)
+        return grouped
+
+    @torch.inference_mode()
+    def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """Class embeddings, unit length, float [Q, C]: of the mean of the prompts' features."""
+        prompts = [template.format(phrase) for phrase in phrases for template in templates]
+        encoded = [
+            self._features(prompts[start : start + TEXTS_TOGETHER])
+            for start in range(0, len(prompts), TEXTS_TOGETHER)
+        ]
+        features = torch.cat(encoded).unflatten(0, (len(phrases), len(templates))).mean(dim=1)
+        return functional.normalize(self.model.embed_text_features(features), dim=-1)
+
+    @torch.inference_mode()
+    def score(
+        self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
+    ) -> Tensor:
+        """Scores of background (constant) and phrases, float [B, N or G, 1 + Q]."""
+        clean = None
+        if grouped.heads is not None:
+            clean = Cleaning(grouped.heads, grouped.attention, self.settings.clean)
+        words = torch.as_tensor(class_embeddings).to(grouped.embedding)
+        return aligned_scores(grouped.embedding, words, self.scale, self.bias, threshold, clean)
+
+    def known_words(self) -> None:
+        """None: the vocabulary is open."""
+        return None
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """Nothing: the vocabulary is open."""
+        del phrases
+        return []
+
+    def _features(self, prompts: Sequence[str]) -> Tensor:
+        """The text tower's features of prompts, float [P, E]."""
+        tokens = self.tokenizer(prompts)
+        encoded = self.model.encode_text(tokens.ids.to(self._device), tokens.mask.to(self._device))
+        return encoded.sentence.float()
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.head.bias.device
+
+
+def read_aligned(path: Path) -> AlignedPredictor:
+    """Build the model that a checkpoint describes, find its towers and load its weights.
+
+    Raises:
+        ModelError: no checkpoint of an aligned model, damaged, or its towers are not those it was
+            trained on.
+        DownloadError: a tower is not here and cannot be fetched.
+    """
+    info = read_info(path)
+    config = info.recipe.model
+    if info.model_class != ALIGNED or config.aligned is None:
+        raise ModelError(f"{path}: holds a {info.model_class}, which is no aligned model")
+    tensors = read_tensors(path)
+    vision, text = _part(tensors, "vision."), _part(tensors, "text.")
+    vision_tower = build_vision(config.aligned, pretrained=not vision)
+    text_tower = build_text(config, pretrained=not text)
+    model = AlignedModel(
+        vision_tower, text_tower, build_head(config, vision_tower, text_tower.width)
+    )
+    for part, state in ((model.vision, vision), (model.text, text)):
+        if state:
+            load_state(part, state, str(path))
+    load_state(model.head, _part(tensors, "head."), str(path))
+    card = ModelCard(
+        name=str(path),
+        kind="aligned",
+        description=info.description or "frozen towers, aligned by images and captions",
+        licence=info.licence,
+        content_hash=info.content_hash,
+    )
+    tokenizer = tokenizer_of(path, info, located(config.text))
+    return AlignedPredictor(model, config, tokenizer, card)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,161 @@
+"""The part of an aligned model that is trained: what joins two frozen towers.
+
+Letters: B image or text, N position, A attention head, D tower width, E text tower width, C
+embedding width, G group, W width of the grouping, F width of the entity decoder.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ovseg.errors import ModelError
+from ovseg.models.aligned.projection import Projection
+from ovseg.models.ovsegmentor.binding import ReleasedBinding, SlotBinding
+from ovseg.models.ovsegmentor.entity_decoder import EntityDecoder
+from ovseg.models.ovsegmentor.image_encoder import EncodedImage, ImageEncoder
+from ovseg.models.ovsegmentor.network import Projector
+from ovseg.models.ovsegmentor.text_encoder import EncodedText
+
+
+class FeatureGroupEncoder(ImageEncoder):
+    """`ImageEncoder` whose patches are features that a tower found before.
+
+    Args:
+        features: width D of the features.
+        binding, encoder: as `ImageEncoder`; `patch` is the tower's.
+    """
+
+    def __init__(
+        self, features: int, binding: ReleasedBinding | SlotBinding, **encoder: Any
+    ) -> None:
+        super().__init__(binding, **encoder)
+        del self.patch_embed
+        self.adapt = nn.Linear(features, self.group_tokens.shape[1])
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> EncodedImage:  # type: ignore[override]
+        """Group features of positions, float [B, N, D], of a grid of (h, w)."""
+        return self.group(self.adapt(tokens) + self.position_at(grid), grid)
+
+
+class GroupingHead(nn.Module):
+    """The paper's grouping on frozen features, and what its losses need.
+
+    Args:
+        encoder: makes the groups.
+        projector: group features to embeddings.
+        entity_decoder: completes masked entities from the groups.
+        bridge_projector: its answers to embeddings.
+    """
+
+    def __init__(
+        self,
+        encoder: FeatureGroupEncoder,
+        projector: Projector,
+        entity_decoder: EntityDecoder,
+        bridge_projector: Projector,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.entity_decoder = entity_decoder
+        self.bridge_projector = bridge_projector
+
+
+class AlignedHead(nn.Module):
+    """All that is trained, by named steps. It takes what the towers found, never their inputs.
+
+    Args:
+        text_projection: E to C.
+        position_projection: D to C.
+        grouping: groups positions; None for none.
+        width: C.
+        scale, bias: of the logits; where they start, if they are learned.
+        learned: whether scale and bias are trained.
+        max_scale: upper bound of the scale.
+        offset: learn how likely a word is wherever one looks.
+    """
+
+    scale_log: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        text_projection: Projection,
+        position_projection: Projection,
+        grouping: GroupingHead | None = None,
+        width: int = 256,
+        scale: float = 1 / 0.07,
+        bias: float = 0.0,
+        learned: bool = False,
+        max_scale: float = 100.0,
+        offset: bool = False,
+    ) -> None:
+        super().__init__()
+        self.text_projection = text_projection
+        self.position_projection = position_projection
+        self.grouping = grouping
+        self.max_scale = max_scale
+        self.scale_log = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
+        self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learned)
+        self.offset = nn.Parameter(torch.zeros(width)) if offset else None
+
+    @property
+    def scale(self) -> Tensor:
+        """What cosines are multiplied by, at most `max_scale`, float []."""
+        return self.scale_log.exp().clamp_max(self.max_scale)
+
+    def embed_positions(self, tokens: Tensor) -> Tensor:
+        """Embeddings of features of positions or heads, [B, N, D] to [B, N, C], not normalised."""
+        embedded: Tensor = self.position_projection(tokens)
+        return embedded
+
+    def embed_text_features(self, features: Tensor) -> Tensor:
+        """Embeddings of the text tower's features, [..., E] to [..., C], not normalised."""
+        embedded: Tensor = self.text_projection(features)
+        return embedded
+
+    def word_offsets(self, words: Tensor) -> Tensor:
+        """What is added to a word's logits, from embeddings of unit length [..., C] to [...]."""
+        if self.offset is None:
+            return words.new_zeros(words.shape[:-1])
+        return words @ self.offset
+
+    def comparable(self, embeddings: Tensor) -> Tensor:
+        """Embeddings [B, N, C] brought to where their product with a word is what counts.
+
+        That product is the cosine and, by the scale, the word's offset: `scale` times it, plus
+        `bias`, is the logit.
+        """
+        unit = functional.normalize(embeddings, dim=-1)
+        return unit if self.offset is None else unit + self.offset / self.scale
+
+    def group(self, tokens: Tensor, grid: tuple[int, int]) -> EncodedImage:
+        """Group features of positions [B, N, D] of a grid (h, w).
+
+        Raises:
+            ModelError: the model has no grouping, as for the methods below.
+        """
+        encoded: EncodedImage = self._grouping.encoder(tokens, grid)
+        return encoded
+
+    def embed_groups(self, groups: Tensor) -> Tensor:
+        """Embeddings of group features [B, G, W], float [B, G, C], not normalised."""
+        return self._grouping.projector(groups)
+
+    def complete_entities(self, masked: EncodedText, image: EncodedImage) -> Tensor:
+        """What the groups say about a caption's masked words, float [B, F]; see `embed_answer`."""
+        answer: Tensor = self._grouping.entity_decoder(masked.tokens, masked.mask, image.groups)
+        return answer
+
+    def embed_answer(self, answer: Tensor) -> Tensor:
+        """Embedding of what `complete_entities` found, float [B, C], not normalised."""
+        return self._grouping.bridge_projector(answer)
+
+    @property
+    def _grouping(self) -> GroupingHead:
+        if self.grouping is None:
+            raise ModelError("this aligned model has no grouping: set model.aligned.grouping")
+        return self.grouping

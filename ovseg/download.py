@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from ovseg import files
-from ovseg.errors import DownloadError, MissingDependencyError
+from ovseg import documents, files
+from ovseg.errors import DataError, DownloadError, MissingDependencyError
 from ovseg.version import __version__
 
 Progress = Callable[[int, int | None], None]
@@ -232,10 +232,10 @@ class _Part:
 
     def _read(self) -> dict[str, str]:
         try:
-            state = json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            state = documents.read_object(self._note)
+        except DataError:
             return {}
-        return state if isinstance(state, dict) else {}
+        return {key: value for key, value in state.items() if isinstance(value, str)}
 
 
 def _transfer(
@@ -313,7 +313,8 @@ def _continues(response: Any, start: int) -> bool:
     """Whether the body is the rest of the file, not all of it."""
     if response.status != 206:
         return False
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    told = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]+/(?:[0-9]+|\*)", told)
     if not match or int(match[1]) != start:
         raise DownloadError("the source sends another range than asked for")
     return True
@@ -324,7 +325,8 @@ def _announced(response: Any, start: int) -> int | None:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise DownloadError("the source sends a compressed body unasked")
     length = response.headers.get("Content-Length", "")
-    total = start + int(length) if length.isdigit() else None
+    size = documents.digits(length)
+    total = None if size is None else start + size
     if total is not None and total > SIZE_LIMIT:
         raise DownloadError(f"the source announces {total} bytes, more than we accept unseen")
     return total

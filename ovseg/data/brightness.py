@@ -18,6 +18,7 @@ _WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of floats
 _PHOTOMETRIC, _BITS, _FORMAT = 262, 258, 339  # tags of TIFF
 _MAXIMA = (50717, 281, 341)  # white level, largest sample value, the same of floats
 _SCALED = ("JPEG2000", "PPM")  # whose decoders bring every depth above 8 to 16 bits
+_AT_ONCE = 1 << 22  # numbers that are worked on at a time
 _SAMPLED = 1_000_000  # numbers of which the brightest hundredth is found
 
 Numbers = npt.NDArray[Any]
@@ -44,8 +45,19 @@ def to_eight_bits(
     found, guessed = (_white_of_floats if is_float else _white_of_integers)(values, white)
     if guessed:
         _warn(values, found, where)
-    scaled = np.clip(values.astype(np.float64) * (255 / found) + 0.5, 0, 255)
-    return np.nan_to_num(scaled).astype(np.uint8)
+    brightness = np.empty(values.shape, np.uint8)
+    for source, target in zip(_bands(values), _bands(brightness), strict=True):
+        scaled = np.clip(source.astype(np.float64) * (255 / found) + 0.5, 0, 255)
+        target[...] = np.nan_to_num(scaled)
+    return brightness
+
+
+def _bands(values: Numbers) -> list[Numbers]:
+    """Views of some rows each: arithmetic makes eight bytes of every number."""
+    if values.ndim < 2:
+        return [values]
+    rows = max(_AT_ONCE // max(values[:1].size, 1), 1)
+    return [values[first : first + rows] for first in range(0, len(values), rows)]
 
 
 def declared_white(image: Any) -> float | None:
@@ -91,13 +103,17 @@ def _white_of_integers(values: Numbers, white: float | None) -> tuple[float, boo
 
 def _white_of_floats(values: Numbers, white: float | None) -> tuple[float, bool]:
     """From the brightest hundredth, so that a few stray or infinite numbers decide nothing."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
+    counts = [int(np.isfinite(band).sum()) for band in _bands(values)]
+    if not sum(counts):
         return 1.0, False
-    if finite.size == values.size and finite.min() >= 0 and finite.max() <= 1:
+    if sum(counts) == values.size and values.min() >= 0 and values.max() <= 1:
         return white or 1.0, False
-    every = max(finite.size // _SAMPLED, 1)
-    top = float(np.percentile(finite[::every].astype(np.float64), 99))
+    every = max(sum(counts) // _SAMPLED, 1)
+    sampled, passed = [], 0
+    for band, count in zip(_bands(values), counts, strict=True):
+        sampled.append(band[np.isfinite(band)][-passed % every :: every])
+        passed += count
+    top = float(np.percentile(np.concatenate(sampled).astype(np.float64), 99))
     if white is not None and top <= 1.1 * white:
         return white, False
     likely = (number for number in _WHITES if top <= (2 if number == 1 else 1.1 * number))
@@ -145,10 +161,10 @@ def _significant_bits(image: Any) -> int:
     try:
         stream.seek(8)
         while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
-            content = stream.read(int.from_bytes(head[:4], "big"))
-            if head[4:] == b"sBIT" and content:
-                return content[0]
-            stream.seek(4, 1)  # the checksum
+            size = int.from_bytes(head[:4], "big")
+            if head[4:] == b"sBIT" and (content := stream.read(min(size, 1))):
+                return content[0] if content[0] <= 16 else 0
+            stream.seek(size + 4, 1)  # and the checksum
         return 0
     finally:
         stream.seek(at)

@@ -7,9 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ovseg.documents import read_text
 from ovseg.errors import DataError, UsageError
 
 BACKGROUND = "background"
+_LONGEST_FILE = 16 << 20  # bytes
 Entries = Iterable[str | Sequence[str]] | Mapping[str, str | Iterable[str] | None]
 VOCABULARIES = ("voc", "context", "coco", "ade20k")
 
@@ -73,9 +75,9 @@ class ClassList:
             return cls.of(_split(text, ","))
         path = Path(text[1:])
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: the class file cannot be read ({error})") from error
+            lines = read_text(path, _LONGEST_FILE).splitlines()
+        except DataError as error:
+            raise DataError(f"the class file cannot be read: {error}") from error
         return cls.of(line.split("#")[0] for line in lines)
 
     @classmethod

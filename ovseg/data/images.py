@@ -4,7 +4,7 @@ import glob
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ SUFFIXES = frozenset(
     )
 )
 MAX_PIXELS = 100_000_000
+_BAND = 1 << 22  # pixels
 LARGE, UNKNOWN, DAMAGED = "large", "unknown", "damaged"  # why an image is not decoded
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -173,14 +174,43 @@ def to_rgb(image: Image.Image, where: str = "", source: Path | bytes | None = No
         return np.repeat(grey[..., None], 3, axis=2)
     if _has_sixteen_bits(image) and source is not None:
         image = _brightened(image, where, source)
-    return np.array(flatten(ImageOps.exif_transpose(image)))
+    return in_bands(_upright(image), lambda band: np.asarray(flatten(band)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turned = image.getexif().get(0x0112, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def in_bands(
+    image: Image.Image, convert: Callable[[Image.Image], npt.NDArray[Any]] = np.asarray
+) -> npt.NDArray[Any]:
+    """The numbers of an image, [H, W] or [H, W, C], a band of rows at a time where it is large.
+
+    Pillow takes the memory of what it hands out three times.
+
+    Args:
+        convert: from an image to numbers, pixel by pixel.
+    """
+    rows = max(_BAND // image.width, 1)
+    if rows >= image.height:
+        return np.array(convert(image))
+    found: npt.NDArray[Any] | None = None
+    for top in range(0, image.height, rows):
+        below = min(top + rows, image.height)
+        part = convert(image.crop((0, top, image.width, below)))
+        if found is None:
+            found = np.empty((image.height, *part.shape[1:]), part.dtype)
+        found[top:below] = part
+    assert found is not None
+    return found
 
 
 def _grey(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:
     """Brightness of an image of one channel and more than eight bits, upright, uint8 [H, W]."""
     white = declared_white(image)
     kind, negative = stored_type(image), white_is_zero(image)
-    values = np.asarray(ImageOps.exif_transpose(image))
+    values = in_bands(_upright(image))
     grey = to_eight_bits(values.astype(kind) if kind else values, where, white)
     return 255 - grey if negative else grey
 

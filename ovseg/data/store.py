@@ -3,14 +3,18 @@
 Both keep one promise: under its name a file is whole or absent. A folder's files are renamed into
 place. Object stores show a file when its upload is complete; on other remote file systems it is
 sent under another name first.
+
+Names come from files that others may have written, so every one is checked here: it is a plain
+name, and leads nowhere else.
 """
 
 import errno
 import os
+import re
 import secrets
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
@@ -18,17 +22,30 @@ from typing import Any, BinaryIO, TypeAlias
 
 import fsspec
 
-from ovseg.errors import DataError, OvsegError, UsageError
-from ovseg.files import replacing
+from ovseg.errors import DataError, OvsegError
+from ovseg.files import local_path, locked, remove_leftovers, replacing
 
 # Stores where a file appears when its upload is complete, and renaming means copying it.
 _WHOLE_UPLOADS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _FEW = 8  # files looked at one by one; beyond, one listing of the place is quicker
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+MOST_BYTES = 64 << 20  # of a file that is read as a whole
+
+
+def checked_name(name: str) -> str:
+    """A name that any file of a data set could have: letters and digits, and no way out.
+
+    Raises:
+        DataError: it is another.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise DataError(f"{str(name)[:100]!r} is no name of a file in a data set")
+    return name
 
 
 class Store(ABC):
-    """A flat collection of files.
+    """A flat collection of files, each with a `checked_name`.
 
     Missing files raise `FileNotFoundError`, other trouble `DataError`. Objects can be pickled:
     other processes and machines write to the same place.
@@ -48,9 +65,21 @@ class Store(ABC):
     def sizes(self, names: Collection[str]) -> dict[str, int]:
         """The sizes of those of `names` that are here."""
 
+    def read_many(self, names: Collection[str], limit: int | None = MOST_BYTES) -> dict[str, bytes]:
+        """The content of those of `names` that are here.
+
+        Raises:
+            DataError: one has more than `limit` bytes.
+        """
+        sizes = self.sizes(names)
+        for name, size in sizes.items():
+            if limit is not None and (size or 0) > limit:  # not every server tells it
+                raise DataError(f"{self}/{name} has {size:,} bytes: at most {limit:,} are read")
+        return self._contents(sizes)
+
     @abstractmethod
-    def read_many(self, names: Collection[str]) -> dict[str, bytes]:
-        """The content of those of `names` that are here."""
+    def _contents(self, names: Collection[str]) -> dict[str, bytes]:
+        """The content of files."""
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
@@ -79,15 +108,15 @@ class Store(ABC):
         return nullcontext()
 
     @abstractmethod
-    def end(self) -> None:
-        """Remove what killed builders left, once all is built."""
+    def remove_leftovers(self, is_ours: Callable[[str], bool]) -> None:
+        """Remove what killed builders left of files with such names; the place must be ours."""
 
     def has(self, *names: str) -> bool:
         """Whether all of these files are here."""
         return len(self.sizes(names)) == len(names)
 
     def read(self, name: str) -> bytes:
-        """The content of a file."""
+        """The content of a file of at most `MOST_BYTES`."""
         try:
             return self.read_many([name])[name]
         except KeyError:
@@ -120,22 +149,31 @@ class FolderStore(Store):
         files = (entry for entry in os.scandir(self.folder) if entry.is_file())
         return {file.name: file.stat().st_size for file in files if file.name[0] != "."}
 
+    def path(self, name: str) -> Path:
+        """Where the file is, or would be."""
+        return self.folder / checked_name(name)
+
     def sizes(self, names: Collection[str]) -> dict[str, int]:
-        files = {name: self.folder / name for name in names}
+        files = {name: self.path(name) for name in names}
         return {name: path.stat().st_size for name, path in files.items() if path.is_file()}
 
-    def read_many(self, names: Collection[str]) -> dict[str, bytes]:
-        files = {name: self.folder / name for name in names}
-        return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+    def _contents(self, names: Collection[str]) -> dict[str, bytes]:
+        try:
+            return {name: self.path(name).read_bytes() for name in names}
+        except OSError as error:
+            raise DataError(f"cannot read from {self}: {error.strerror or error}") from error
 
     def open(self, name: str) -> BinaryIO:
-        return (self.folder / name).open("rb")
+        path = self.path(name)
+        if not path.is_file():  # nor a pipe, which one could wait for for ever
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return path.open("rb")
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         self._make()
         try:
-            with replacing(self.folder / name) as path:
+            with replacing(self.path(name)) as path:
                 yield path
         except OSError as error:
             if error.errno not in _NO_ROOM:
@@ -149,36 +187,23 @@ class FolderStore(Store):
             raise DataError(f"cannot write to {self}: {error.strerror}") from error
 
     def local_path(self, name: str) -> AbstractContextManager[Path]:
-        if not (self.folder / name).is_file():
+        if not self.path(name).is_file():
             raise FileNotFoundError(f"{self}/{name}")
-        return nullcontext(self.folder / name)
+        return nullcontext(self.path(name))
 
     def remove(self, name: str) -> None:
-        (self.folder / name).unlink(missing_ok=True)
+        self.path(name).unlink(missing_ok=True)
 
     @contextmanager
     def begin(self) -> Iterator[None]:
         """Keep other builders out; the lock goes when the process does."""
         self._make()
-        with (self.folder / ".lock").open("w") as stream:
-            try:
-                import fcntl
-
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # no such locks on this system
-                pass
-            except OSError as error:
-                raise UsageError(
-                    f"{self}: another build is at work here; wait for it to end"
-                ) from error
-            self.end()
+        refusal = f"{self}: another build is at work here; wait for it to end"
+        with locked(self.folder / ".lock", refusal):
             yield
 
-    def end(self) -> None:
-        ours = (".tar", ".parquet", ".sha256", ".json", ".npy", ".toml", ".html")
-        for path in self.folder.glob(".*.*"):
-            if path.is_file() and path.suffix in ours:
-                path.unlink(missing_ok=True)
+    def remove_leftovers(self, is_ours: Callable[[str], bool]) -> None:
+        remove_leftovers(self.folder, is_ours)
 
 
 class RemoteStore(Store):
@@ -203,14 +228,14 @@ class RemoteStore(Store):
             filesystem.invalidate_cache()
             for name in names:
                 try:
-                    found[name] = filesystem.info(f"{root}/{name}")["size"]
+                    found[name] = filesystem.info(f"{root}/{checked_name(name)}")["size"]
                 except FileNotFoundError:
                     continue
         return found
 
-    def read_many(self, names: Collection[str]) -> dict[str, bytes]:
+    def _contents(self, names: Collection[str]) -> dict[str, bytes]:
         with self._told("read") as (filesystem, root):
-            paths = [f"{root}/{name}" for name in names]
+            paths = [f"{root}/{checked_name(name)}" for name in names]
             found = filesystem.cat(paths, on_error="return") if paths else {}
         for content in found.values():
             if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
@@ -219,16 +244,17 @@ class RemoteStore(Store):
 
     def open(self, name: str) -> BinaryIO:
         with self._told("read") as (filesystem, root):
-            return filesystem.open(f"{root}/{name}", "rb")
+            return filesystem.open(f"{root}/{checked_name(name)}", "rb")
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         with self._told("read") as (filesystem, root):
-            return bytes(filesystem.cat_file(f"{root}/{name}", start=start, end=start + size))
+            path = f"{root}/{checked_name(name)}"
+            return bytes(filesystem.cat_file(path, start=start, end=start + size))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="ovseg-") as folder:
-            path = Path(folder) / name
+            path = Path(folder) / checked_name(name)
             yield path
             with self._told("write") as (filesystem, root):
                 _send(filesystem, path, root, name)
@@ -236,19 +262,20 @@ class RemoteStore(Store):
     @contextmanager
     def local_path(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="ovseg-") as folder:
-            path = Path(folder) / name
+            path = Path(folder) / checked_name(name)
             with self._told("read") as (filesystem, root):
                 filesystem.get_file(f"{root}/{name}", str(path))
             yield path
 
     def remove(self, name: str) -> None:
         with self._told("write") as (filesystem, root):
-            _remove(filesystem, f"{root}/{name}")
+            _remove(filesystem, f"{root}/{checked_name(name)}")
 
-    def end(self) -> None:
+    def remove_leftovers(self, is_ours: Callable[[str], bool]) -> None:
+        del is_ours  # names of what is being sent say nothing else
         with self._told("write") as (filesystem, root):
             for path in filesystem.ls(root, detail=False):
-                if _last(path).startswith(_TEMPORARY):
+                if _SENT.fullmatch(_last(path)):
                     _remove(filesystem, path)
 
     @contextmanager
@@ -267,7 +294,7 @@ class RemoteStore(Store):
 
 
 _FROM = {"read": "from", "write": "to"}
-_TEMPORARY = ".ovseg-"
+_SENT = re.compile(r"\.ovseg-[0-9a-f]{16}")
 
 
 Address: TypeAlias = Store | Path | str
@@ -285,7 +312,7 @@ def _send(filesystem: Any, path: Path, root: str, name: str) -> None:
         filesystem.put_file(str(path), f"{root}/{name}")
         return
     filesystem.makedirs(root, exist_ok=True)
-    temporary = f"{root}/{_TEMPORARY}{secrets.token_hex(8)}"
+    temporary = f"{root}/.ovseg-{secrets.token_hex(8)}"
     filesystem.put_file(str(path), temporary)
     _remove(filesystem, f"{root}/{name}")  # not every file system renames onto a file
     filesystem.mv(temporary, f"{root}/{name}")
@@ -306,4 +333,4 @@ def open_store(address: Address) -> Store:
         if address.startswith("file://"):
             return FolderStore(Path(fsspec.core.url_to_fs(address)[1]))
         return RemoteStore(address.rstrip("/"))
-    return FolderStore(Path(address))
+    return FolderStore(local_path(address))

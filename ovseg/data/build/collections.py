@@ -1,6 +1,5 @@
 """Captions that come with structure: COCO, RedCaps, folders of images, webdataset archives."""
 
-import json
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby
@@ -9,50 +8,84 @@ from typing import Any
 
 import polars as pl
 
+from ovseg.data.archives import DamagedTarError, members, open_tar
 from ovseg.data.build.captions import clean
-from ovseg.data.build.lines import open_binary
 from ovseg.data.dataset.plan import Tally
 from ovseg.data.dataset.webdataset import listed_captions, split_name
 from ovseg.data.images import SUFFIXES
+from ovseg.data.streams import MOST_HELD, read_whole
+from ovseg.documents import Bounds, parse_json, parse_object
 from ovseg.errors import DataError
 
 CHUNK_ROWS = 1 << 16
+_MALFORMED = "an entry without an image or a caption"
 # Of several images under one name, the first of these is taken.
 _USUAL = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 IMAGE_SUFFIXES = (*_USUAL, *sorted(SUFFIXES - set(_USUAL)))
 LONGEST_TEXT = 1 << 20  # bytes read of a caption file or a member that describes a sample
+_ROWS = Bounds(size=MOST_HELD, halves=True)  # half a character spoils its row alone
 
 
 def read_coco(address: str, tally: Tally, by_name: bool) -> Iterator[pl.DataFrame]:
     """COCO captions, one row per caption; images by file name, or else by their COCO address."""
     content = _load_json(address)
-    try:
-        locator = "file_name" if by_name else "coco_url"
-        places = {image["id"]: image[locator] for image in content["images"]}
-        # An image's captions stand together, so that a shard has them all.
-        order = {image: number for number, image in enumerate(places)}
-        annotations = sorted(
-            content["annotations"], key=lambda row: order.get(row["image_id"], len(order))
-        )
-        rows = [(places.get(row["image_id"]), row["caption"]) for row in annotations]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{address} is no COCO captions file: {error} is missing") from error
-    yield from _chunks(rows, tally)
+    locator = "file_name" if by_name else "coco_url"
+    places: dict[Any, Any] = {}
+    for image in _listed(content, "images", address):
+        try:
+            places[image["id"]] = image[locator]
+        except (KeyError, TypeError):
+            continue  # its captions are counted as those of no image
+    if not places:
+        raise DataError(f"{address} is no COCO captions file: no image has an id and {locator!r}")
+    # An image's captions stand together, so that a shard has them all.
+    order = {image: number for number, image in enumerate(places)}
+    rows = []
+    for row in _listed(content, "annotations", address):
+        try:
+            place = order.get(row["image_id"], len(order))
+            rows.append((place, places.get(row["image_id"]), row["caption"]))
+        except (KeyError, TypeError):
+            tally.drop(_MALFORMED)
+    rows.sort(key=lambda row: row[0])
+    yield from _chunks([row[1:] for row in rows], tally)
 
 
 def read_redcaps(address: str, tally: Tally, by_name: bool) -> Iterator[pl.DataFrame]:
-    """RedCaps annotations, one file or a folder; images by `subreddit/id.jpg`, or else by URL."""
+    """RedCaps annotations, one file or a folder; images by `subreddit/id.jpg`, or else by URL.
+
+    A file of a folder that cannot be read is counted.
+    """
     path = Path(address)
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not path.is_dir():
+        yield from _redcaps_file(address, tally, by_name)
+        return
+    files = sorted(path.glob("*.json"))
     if not files:
         raise DataError(f"{address} holds no .json annotations of RedCaps")
     for file in files:
         try:
-            annotations = _load_json(str(file))["annotations"]
-            rows = [(_redcaps_image(row, by_name), row["caption"]) for row in annotations]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{file} is no RedCaps annotation file: {error} missing") from error
-        yield from _chunks(rows, tally)
+            yield from _redcaps_file(str(file), tally, by_name)
+        except DataError:
+            tally.drop("damaged annotation file")
+
+
+def _redcaps_file(address: str, tally: Tally, by_name: bool) -> Iterator[pl.DataFrame]:
+    rows = []
+    for row in _listed(_load_json(address), "annotations", address):
+        try:
+            rows.append((_redcaps_image(row, by_name), row["caption"]))
+        except (KeyError, TypeError):
+            tally.drop(_MALFORMED)
+    yield from _chunks(rows, tally)
+
+
+def _listed(content: Any, key: str, address: str) -> list[Any]:
+    """The list of objects under a key of a document."""
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise DataError(f"{address} is no file of captions: it has no list of {key}")
+    return found
 
 
 def _redcaps_image(row: dict[str, Any], by_name: bool) -> str:
@@ -117,17 +150,18 @@ def read_archives(folder: Path, tally: Tally) -> Iterator[pl.DataFrame]:
 def _samples(path: Path, tally: Tally) -> Iterator[tuple[bytes | None, int, int]]:
     """Caption, image offset and image size of each sample of a tar; damage is counted."""
     try:
-        with tarfile.open(path, "r:") as archive:
-            files = (member for member in archive if member.isreg())
+        with path.open("rb") as stream, open_tar(stream, forwards=False) as archive:
+            size = path.stat().st_size
+            files = (member for member in members(archive, size) if member.isreg())
             for _, group in groupby(files, key=lambda member: split_name(member.name)[0]):
-                members = {f".{split_name(member.name)[1]}": member for member in group}
-                image = next((members[s] for s in IMAGE_SUFFIXES if s in members), None)
+                found = {f".{split_name(member.name)[1]}": member for member in group}
+                image = next((found[s] for s in IMAGE_SUFFIXES if s in found), None)
                 if image is None:
                     tally.drop("no image")
                     continue
-                for caption in _member_captions(archive, members):
+                for caption in _member_captions(archive, found):
                     yield caption, image.offset_data, image.size
-    except (tarfile.TarError, OSError, EOFError):
+    except (DamagedTarError, OSError):
         tally.drop("damaged archive")
 
 
@@ -149,10 +183,9 @@ def _member_captions(
 
 def _member_json(archive: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
     try:
-        described = json.loads(_member(archive, members, ".json") or b"{}")
-    except (ValueError, RecursionError):
+        return parse_object(_member(archive, members, ".json") or b"{}", "a member", _ROWS)
+    except DataError:
         return {}
-    return described if isinstance(described, dict) else {}
 
 
 def _member(
@@ -194,8 +227,4 @@ def _to_bytes(value: object) -> bytes | None:
 
 
 def _load_json(address: str) -> Any:
-    try:
-        with open_binary(address) as stream:
-            return json.load(stream)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{address} is no JSON file: {error}") from error
+    return parse_json(read_whole(address), address, _ROWS)

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
+
+import polars as pl
 
 from ovseg.data.images import SUFFIXES
+from ovseg.documents import digits
 from ovseg.errors import UsageError
 
 _SHOWN = 30  # column names told in a message
@@ -22,6 +26,11 @@ class Layout:
     captions: tuple[str | int, ...]
     header: bool = False
     encoded: bool = False
+
+    @property
+    def numbered(self) -> bool:
+        """Whether columns that have names can be called by their numbers, too."""
+        return self.header or self.format == "parquet"
 
     @property
     def wanted(self) -> list[str]:
@@ -48,8 +57,9 @@ def _find(names: Sequence[str], wanted: str, layout: Layout, address: str) -> in
             f"{', '.join(map(str, found))}): name the columns by number, such as "
             f"{_by_number(True, 0, found[0])}"
         )
-    if layout.header and wanted.isdigit() and int(wanted) < len(names):
-        return int(wanted)
+    number = digits(wanted)
+    if layout.numbered and number is not None and number < len(names):
+        return number
     raise UsageError(_absent(names, wanted, layout, address))
 
 
@@ -75,6 +85,27 @@ def _by_number(header: bool, locator: int, caption: int) -> str:
         f"--set source.header={str(header).lower()} --set source.url_column={locator} "
         f"--set 'source.caption_columns=[{caption}]'"
     )
+
+
+def pick(columns: Sequence[Any]) -> pl.DataFrame:
+    """The two columns a chunk is made of, from Arrow's of the locator and of the captions.
+
+    Still as bytes where the source had bytes.
+
+    A list of captions gives a row for each.
+    """
+    series = [pl.Series(pl.from_arrow(column)) for column in columns]
+    frame = pl.DataFrame({str(number): values for number, values in enumerate(series)})
+    for name in frame.columns[1:]:
+        if isinstance(frame.schema[name], pl.List):
+            some = pl.col(name).list.len() > 0  # whether an empty list leaves a row is a version's
+            frame = frame.with_columns(pl.when(some).then(pl.col(name))).explode(name)
+    captions = [pl.col(name) for name in frame.columns[1:]]
+    joined = captions[0]
+    if len(captions) > 1:
+        parts = [part.cast(pl.String, strict=False) for part in captions]
+        joined = pl.concat_str(parts, separator=" ", ignore_nulls=True)
+    return frame.select(locator=pl.col("0"), caption=joined)
 
 
 def looks_like_address(value: str) -> bool:

@@ -30,6 +30,7 @@ def merge_datasets(
         whole.reopen()
         for name in HEAD:
             copy_file(found[0].store, whole.store, name)
+        whole.remove_leftovers()
         here = {stats.shard for stats in whole.complete_shards()}
         for done, part in enumerate(found, 1):
             for stats in part.complete_shards():
@@ -60,7 +61,15 @@ def copy_shard(source: Store, target: Store, number: int) -> None:
 
 
 def copy_file(source: Store, target: Store, name: str) -> None:
-    """Copy a file, or link it from one folder to another."""
+    """Copy a file, or link it from one folder to another.
+
+    Raises:
+        DataError: it is a link that leads out of its folder, to what may be anybody's file.
+    """
+    if isinstance(source, FolderStore) and not source.path(name).resolve().is_relative_to(
+        source.folder.resolve()
+    ):
+        raise DataError(f"{source}/{name} is a link out of the data set: put the file itself there")
     with target.writing(name) as path, source.local_path(name) as original:
         if isinstance(source, FolderStore) and isinstance(target, FolderStore):
             path.unlink()

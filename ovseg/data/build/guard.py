@@ -2,8 +2,9 @@
 
 An opener for urllib that speaks http and https and nothing else, connects to public hosts only
 (the address it checked is the address it connects to, so a name cannot change in between, and
-every redirect is checked again), and gives every response a deadline and a size it cannot exceed,
-headers included. Proxies are not used: behind one, nobody could say where a name leads.
+every redirect is checked again), and gives every request a deadline, connecting included, and
+every response a size it cannot exceed, headers included. Proxies are not used: behind one, nobody
+could say where a name leads.
 
 A TLS handshake may take `timeout` seconds in all. Not ours to bound: how long the system's
 resolver takes for a name (by itself, about ten seconds for each of its servers).
@@ -25,6 +26,20 @@ from ovseg.errors import UsageError
 
 PRIVATE = "private address"  # why nothing of this network is fetched without leave
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Not of the public internet, though not every version of Python says so.
+_SPECIAL = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocol assignments
+        "192.88.99.0/24",  # relays to IPv6
+        "64:ff9b:1::/48",  # translation within a network
+        "100::/63",  # discarded
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+        "fec0::/10",  # sites, as they once were
+    )
+)
+_ISATAP = (0x00005EFE, 0x02005EFE)  # before an IPv4 address in the lower half
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class FetchOptions:
 
     allow_private_hosts: bool = False
     timeout: float = 10.0  # seconds without a byte
-    deadline: float = 60.0  # seconds for a whole response; every redirect begins anew
+    deadline: float = 60.0  # seconds from connecting to the last byte; redirects begin anew
     max_bytes: int = 30_000_000
     threads: int = 64
 
@@ -69,10 +84,12 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in NAT64:
+        if ip in NAT64 or int(ip) >> 32 & 0xFFFFFFFF in _ISATAP:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+    if any(ip in network for network in _SPECIAL):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
@@ -93,16 +110,20 @@ def ascii_address(url: str) -> str:
     return urlunsplit((parts.scheme, host, *rest))
 
 
-def _connect(host: str, port: int, timeout: float, options: FetchOptions) -> socket.socket:
-    """A connection to `host`, if all its addresses are public; to one that was checked."""
+def _connect(host: str, port: int, options: FetchOptions, end: float) -> socket.socket:
+    """A connection to `host`, if all its addresses are public; to one that was checked.
+
+    `end` is when the request has to be over, by the monotonic clock.
+    """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     if not options.allow_private_hosts and not all(is_public(str(entry[4][0])) for entry in found):
         raise RefusedError(PRIVATE)
     failure: OSError = RefusedError("host not found")
     for family, kind, protocol, _, address in found:
+        left = _left(end)
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(timeout)
+            connection.settimeout(min(options.timeout, left))
             connection.connect(address)
         except OSError as error:
             connection.close()
@@ -112,24 +133,31 @@ def _connect(host: str, port: int, timeout: float, options: FetchOptions) -> soc
     raise failure
 
 
+def _left(end: float) -> float:
+    """Seconds until then; RefusedError if there are none."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise RefusedError("response too slow")
+    return left
+
+
 class _Bounded(io.RawIOBase):
     """The bytes of a connection, until the deadline or the limit."""
 
-    def __init__(self, raw: io.RawIOBase, connection: Any, options: FetchOptions) -> None:
+    def __init__(
+        self, raw: io.RawIOBase, connection: Any, options: FetchOptions, end: float
+    ) -> None:
         self._raw = raw
         self._connection = connection
         self._timeout = options.timeout
-        self._end = time.monotonic() + options.deadline
+        self._end = end
         self._left = options.max_bytes + (1 << 16)  # headers come through here too
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        remaining = self._end - time.monotonic()
-        if remaining <= 0:
-            raise RefusedError("response too slow")
-        self._connection.settimeout(min(self._timeout, remaining))
+        self._connection.settimeout(min(self._timeout, _left(self._end)))
         try:
             count = self._raw.readinto(buffer)
         except TimeoutError:
@@ -147,11 +175,11 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-def _response_class(options: FetchOptions) -> type[http.client.HTTPResponse]:
+def _response_class(options: FetchOptions, end: float) -> type[http.client.HTTPResponse]:
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
             super().__init__(sock, *arguments, **named)
-            self.fp = io.BufferedReader(_Bounded(self.fp.detach(), sock, options))
+            self.fp = io.BufferedReader(_Bounded(self.fp.detach(), sock, options, end))
 
         def begin(self) -> None:
             super().begin()
@@ -179,13 +207,13 @@ class _Http(urllib.request.HTTPHandler):
         self._options = options
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        options = self._options
+        options, end = self._options, time.monotonic() + self._options.deadline
 
         class Connection(http.client.HTTPConnection):
-            response_class = _response_class(options)
+            response_class = _response_class(options, end)
 
             def connect(self) -> None:
-                self.sock = _connect(self.host, self.port, options.timeout, options)
+                self.sock = _connect(self.host, self.port, options, end)
 
         return self.do_open(Connection, req)
 
@@ -198,13 +226,15 @@ class _Https(urllib.request.HTTPSHandler):
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         options, tls = self._options, self._tls
+        end = time.monotonic() + options.deadline
 
         class Connection(http.client.HTTPSConnection):
-            response_class = _response_class(options)
+            response_class = _response_class(options, end)
 
             def connect(self) -> None:
-                plain = _connect(self.host, self.port, options.timeout, options)
+                plain = _connect(self.host, self.port, options, end)
                 try:
+                    plain.settimeout(min(options.timeout, _left(end)))
                     self.sock = tls.wrap_socket(plain, server_hostname=self.host)
                 except BaseException:
                     plain.close()

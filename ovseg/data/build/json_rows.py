@@ -3,16 +3,19 @@
 import json
 from collections.abc import Iterable, Iterator
 from itertools import product
+from math import prod
 from typing import Any
 
 import polars as pl
 
 from ovseg.data.build.columns import Layout, find_columns
-from ovseg.data.build.lines import TablePart, line_blocks, open_binary, read_head, stretch
+from ovseg.data.build.lines import TablePart, line_blocks, read_head, stretch
 from ovseg.data.dataset.plan import Tally
+from ovseg.data.streams import open_binary, read_whole
 
 _SCHEMA = {"locator": pl.String, "caption": pl.String}
 _MALFORMED = "not a JSON object with the named columns"
+_MOST_CAPTIONS = 1_000  # of one image
 _FAULTS = (ValueError, KeyError, TypeError, RecursionError)
 
 
@@ -61,9 +64,9 @@ def read_jsonl(
 
 def _whole(address: str) -> list[Any] | None:
     """The elements of an array; None where the file is none, but lines that begin like one."""
+    content = read_whole(address)
     try:
-        with open_binary(address) as stream:
-            values = json.loads(stream.read())
+        values = json.loads(content)
     except _FAULTS:
         return None
     return values if isinstance(values, list) and any(map(_is_object, values)) else None
@@ -89,7 +92,9 @@ def _rows(row: dict[str, Any], layout: Layout) -> list[tuple[str | None, str | N
     if not isinstance(locator, str | None):
         raise TypeError("a locator is text")
     columns = [_texts(row[str(name)]) for name in layout.captions]
-    return [(locator, _joined(texts)) for texts in product(*columns)]
+    if prod(map(len, columns)) > _MOST_CAPTIONS:
+        raise ValueError("lists of captions that cross")
+    return [(_sound(locator), _joined(texts)) for texts in product(*columns)]
 
 
 def _texts(value: Any) -> list[str | None]:
@@ -102,5 +107,11 @@ def _texts(value: Any) -> list[str | None]:
 
 def _joined(texts: Iterable[str | None]) -> str | None:
     present = [text for text in texts if text is not None]
-    # A lone surrogate from "\\ud800" is no text: what cannot be encoded counts as malformed.
-    return " ".join(present).encode("utf-8").decode("utf-8") if present else None
+    return _sound(" ".join(present)) if present else None
+
+
+def _sound(text: str | None) -> str | None:
+    """A text; ValueError where it has half a character, from "\\ud800": it counts as malformed."""
+    if text is not None and not text.isascii():
+        text.encode("utf-8")
+    return text

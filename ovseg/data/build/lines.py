@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-import fsspec
-
 from ovseg.data.dataset.plan import Tally
+from ovseg.data.streams import open_binary
 from ovseg.errors import DataError
 
 BLOCK = 16 << 20  # bytes read at a time: about 90,000 rows of CC12M
@@ -33,16 +32,6 @@ class TablePart:
 
 
 WHOLE = TablePart()
-
-
-def open_binary(address: str) -> BinaryIO:
-    """Open a file at any fsspec address; .gz, .bz2, .xz and .zst are unpacked on the way."""
-    try:
-        return fsspec.open(address, "rb", compression="infer").open()
-    except FileNotFoundError as error:
-        raise DataError(f"{address} does not exist: give the path of the captions file") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(f"{address} cannot be opened: {error}") from error
 
 
 def read_head(address: str, size: int = 1 << 20) -> bytes:

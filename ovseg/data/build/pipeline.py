@@ -117,7 +117,7 @@ def finish_if_complete(dataset: Dataset, progress: Progress = silent) -> Dataset
         progress("index, partners and report", 0, 1)
         dataset.finish()
         write_report(dataset, summary)
-        dataset.store.end()
+        dataset.remove_leftovers()
         progress("index, partners and report", 1, 1)
     if summary.complete and not summary.pairs:
         raise DataError(_why_no_pair(summary))

@@ -9,9 +9,11 @@ import polars as pl
 
 from ovseg.data.build import collections
 from ovseg.data.build.columns import Layout
-from ovseg.data.build.lines import WHOLE, TablePart, open_binary, read_head
+from ovseg.data.build.lines import WHOLE, TablePart, read_head
 from ovseg.data.build.tables import check_columns, read_table, table_parts
 from ovseg.data.dataset.plan import Tally
+from ovseg.data.streams import open_binary
+from ovseg.documents import digits
 from ovseg.download import Progress, fetch
 from ovseg.errors import UsageError
 from ovseg.files import cache_folder
@@ -207,6 +209,6 @@ def _override(layout: Layout, columns: Columns) -> Layout:
     locator: str | int = columns.locator or layout.locator
     captions: tuple[str | int, ...] = columns.captions or layout.captions
     given = (columns.locator, *columns.captions)
-    numbered = any(given) and all(name.isdigit() for name in given if name)
+    numbered = any(given) and all(digits(name) is not None for name in given if name)
     header = columns.header if columns.header is not None else (layout.header and not numbered)
     return Layout(columns.format or layout.format, locator, captions, header, layout.encoded)

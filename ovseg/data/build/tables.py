@@ -7,7 +7,6 @@ the rest. Quoted CSV goes to pyarrow directly.
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import BinaryIO
 from urllib.parse import unquote_plus
 
@@ -15,22 +14,23 @@ import fsspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
 
+from ovseg.data.build.bad_utf8 import mark, marked_stream, unmark
 from ovseg.data.build.captions import clean
-from ovseg.data.build.columns import Layout, find_columns
+from ovseg.data.build.columns import Layout, find_columns, pick
 from ovseg.data.build.json_rows import check_keys, is_array, read_jsonl
 from ovseg.data.build.lines import (
     BLOCK,
     WHOLE,
     TablePart,
     line_blocks,
-    open_binary,
     read_head,
     stretch,
 )
+from ovseg.data.build.parquet_rows import parquet_names, read_parquet, row_groups
 from ovseg.data.build.quotes import SwallowedRows
 from ovseg.data.dataset.plan import Tally
+from ovseg.data.streams import is_packed, open_binary
 from ovseg.errors import DataError, UsageError
 
 _LINES_LOOKED_AT = 200
@@ -39,12 +39,10 @@ PART = 64 << 20  # bytes that one worker reads at a time
 
 def table_parts(address: str, layout: Layout, size: int = PART) -> list[TablePart]:
     """The table in parts of about `size` bytes; one part where it cannot be entered midway."""
-    filesystem, path = fsspec.core.url_to_fs(address)
     if layout.format == "parquet":
-        with _open_parquet(address) as table:
-            return [TablePart(group, group + 1) for group in range(table.metadata.num_row_groups)]
-    packed = fsspec.utils.infer_compression(address) is not None
-    length = None if packed else filesystem.info(path).get("size")
+        return [TablePart(group, group + 1) for group in range(row_groups(address))]
+    filesystem, path = fsspec.core.url_to_fs(address)
+    length = None if is_packed(address) else filesystem.info(path).get("size")
     if layout.format not in ("tsv", "jsonl") or not length or is_array(address, layout):
         return [WHOLE]
     return [TablePart(start, min(start + size, length)) for start in range(0, length, size)]
@@ -54,7 +52,7 @@ def read_table(
     address: str, layout: Layout, tally: Tally, part: TablePart = WHOLE
 ) -> Iterator[pl.DataFrame]:
     """Chunks (see `captions.CHUNK_SCHEMA`) of a table; unusable rows are counted in `tally`."""
-    readers = {"tsv": _read_tsv, "csv": _read_csv, "jsonl": read_jsonl, "parquet": _read_parquet}
+    readers = {"tsv": _read_tsv, "csv": _read_csv, "jsonl": read_jsonl, "parquet": read_parquet}
     if layout.format not in readers:
         raise UsageError(f"unknown table format {layout.format!r}: one of {', '.join(readers)}")
     for frame in readers[layout.format](address, layout, tally, part):
@@ -69,8 +67,7 @@ def check_columns(address: str, layout: Layout) -> None:
         DataError: there is no row, or it is no such table.
     """
     if layout.format == "parquet":
-        with _open_parquet(address) as table:
-            find_columns(table.schema_arrow.names, layout, address)
+        find_columns(parquet_names(address), layout, address)
     elif layout.format == "jsonl":
         check_keys(address, layout)
     elif layout.format == "csv":
@@ -91,8 +88,9 @@ def _read_tsv(
         for number, block in enumerate(line_blocks(stretch(stream, part), tally)):
             if number == part.start == 0:
                 block = block.removeprefix(BOM_UTF8)
-            if table := _parse_tsv(_unquoted(block) if quoted else block, len(names), skip, tally):
-                yield _pick(table, columns)
+            lines = mark(_unquoted(block) if quoted else block)
+            if table := _parse_tsv(lines, len(names), skip, tally):
+                yield unmark(pick([table.column(place) for place in columns]))
             skip = 0
 
 
@@ -159,25 +157,6 @@ def _as_bytes(names: list[str]) -> pa_csv.ConvertOptions:
     )
 
 
-def _pick(table: pa.Table | pa.RecordBatch, columns: list[int]) -> pl.DataFrame:
-    """The two columns a chunk is made of, still as bytes where the source had bytes.
-
-    A list of captions gives a row for each.
-    """
-    series = [pl.Series(pl.from_arrow(table.column(place))) for place in columns]
-    frame = pl.DataFrame({str(number): values for number, values in enumerate(series)})
-    for name in frame.columns[1:]:
-        if isinstance(frame.schema[name], pl.List):
-            some = pl.col(name).list.len() > 0  # whether an empty list leaves a row is a version's
-            frame = frame.with_columns(pl.when(some).then(pl.col(name))).explode(name)
-    captions = [pl.col(name) for name in frame.columns[1:]]
-    joined = captions[0]
-    if len(captions) > 1:
-        parts = [part.cast(pl.String, strict=False) for part in captions]
-        joined = pl.concat_str(parts, separator=" ", ignore_nulls=True)
-    return frame.select(locator=pl.col("0"), caption=joined)
-
-
 def _decode_forms(frame: pl.DataFrame) -> pl.DataFrame:
     decoded = pl.col("locator", "caption").cast(pl.String, strict=False)
     return frame.with_columns(decoded.map_elements(unquote_plus, return_dtype=pl.String))
@@ -197,7 +176,8 @@ def _read_csv(
                 stream, layout, swallowed.reject, _as_bytes(_own_names(names, layout))
             )
             for batch in batches:
-                yield _pick(swallowed.without(batch), columns)
+                kept = swallowed.without(batch)
+                yield unmark(pick([kept.column(place) for place in columns]))
                 read += batch.num_rows
         except pa.ArrowInvalid as error:
             raise DataError(
@@ -212,7 +192,7 @@ def _open_csv(
     convert: pa_csv.ConvertOptions | None = None,
 ) -> pa_csv.CSVStreamingReader:
     return pa_csv.open_csv(
-        stream,
+        marked_stream(stream),
         read_options=pa_csv.ReadOptions(
             block_size=BLOCK, use_threads=False, autogenerate_column_names=not layout.header
         ),
@@ -241,37 +221,3 @@ def _csv_fault(error: pa.ArrowInvalid, read: int) -> str:
     if "straddl" in str(error) or "out of sync" in str(error):
         return f"after {read} rows a value runs over {BLOCK >> 20} MiB: is a quote left open there?"
     return str(error)
-
-
-def _read_parquet(
-    address: str, layout: Layout, tally: Tally, part: TablePart
-) -> Iterator[pl.DataFrame]:
-    del tally  # a parquet file is well-formed or refused as a whole
-    with _open_parquet(address) as table:
-        schema = table.schema_arrow
-        wanted = [schema.names[place] for place in find_columns(schema.names, layout, address)]
-        _require_text(schema, wanted, address)
-        end = table.metadata.num_row_groups if part.end is None else part.end
-        groups = list(range(part.start, end))
-        for batch in table.iter_batches(1 << 16, row_groups=groups, columns=wanted):
-            yield _pick(batch, [batch.schema.names.index(name) for name in wanted])
-
-
-def _require_text(schema: pa.Schema, wanted: list[str], address: str) -> None:
-    for place, name in enumerate(wanted):
-        kind = schema.field(name).type
-        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        inner = kind.value_type if place and listed else kind
-        if pa.types.is_nested(inner):
-            holds = "addresses or file names" if place == 0 else "text or lists of text"
-            raise UsageError(f"{address}: the column {name!r} must hold {holds}, it holds {kind}")
-
-
-@contextmanager
-def _open_parquet(address: str) -> Iterator[pa_parquet.ParquetFile]:
-    with open_binary(address) as stream:
-        try:
-            table = pa_parquet.ParquetFile(stream)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{address} is no parquet file: {error}") from error
-        yield table

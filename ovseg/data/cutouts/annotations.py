@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ovseg.data.cutouts.library import CutOut
 from ovseg.data.cutouts.split import Split
+from ovseg.documents import read_text
 from ovseg.files import write_text
 
 
@@ -79,8 +80,10 @@ def write_classes(path: Path, names: Iterable[str]) -> None:
 
 def write_names(path: Path, table: Path | None) -> None:
     """The name table that was used, for editing."""
-    source = files(__package__).joinpath("names.toml") if table is None else table
-    write_text(path, source.read_text(encoding="utf-8"))
+    if table is None:
+        write_text(path, files(__package__).joinpath("names.toml").read_text(encoding="utf-8"))
+    else:
+        write_text(path, read_text(table))
 
 
 def write_table(

@@ -33,8 +33,9 @@ from ovseg.data.cutouts.request import (
 from ovseg.data.cutouts.split import TEST, TRAIN, Split, split_backgrounds, split_cutouts
 from ovseg.data.cutouts.tasks import Piece, run_pieces
 from ovseg.data.workers import Progress
+from ovseg.documents import fit, read_object
 from ovseg.errors import DataError, UsageError
-from ovseg.files import write_text
+from ovseg.files import remove_leftovers, write_text
 
 _SCENES_PER_PIECE = 64
 _FILES_PER_PIECE = 32
@@ -46,6 +47,22 @@ class Library:
     """Usable cut-outs and photographs, and [file, reason, words] of the others."""
 
     cutouts: list[CutOut]
+    backgrounds: list[Background]
+    rejected: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _ReadCutouts:
+    """What `library.read_chunk` tells."""
+
+    cutouts: list[CutOut]
+    rejected: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _ReadBackgrounds:
+    """What `backgrounds.read_chunk` tells."""
+
     backgrounds: list[Background]
     rejected: list[list[str]]
 
@@ -124,9 +141,12 @@ def _open_out(request: CutoutsRequest, fingerprint: dict[str, Any]) -> CutoutsSu
     for path in (done, begun):
         if not path.exists():
             continue
-        document = json.loads(path.read_text(encoding="utf-8"))
-        _require_same(request.out, document["request"], fingerprint)
-        return CutoutsSummary(**document["summary"]) if path == done else None
+        document = read_object(path)
+        _require_same(request.out, document.get("request"), fingerprint)
+        if path == begun:
+            remove_leftovers(request.out / ".build", lambda _: True)
+            return None
+        return fit(CutoutsSummary, document.get("summary"), f"{path}: summary")
     if request.out.exists() and any(request.out.iterdir()):
         raise UsageError(
             f"{request.out} is not empty and not a set of scenes: choose another --out"
@@ -135,7 +155,9 @@ def _open_out(request: CutoutsRequest, fingerprint: dict[str, Any]) -> CutoutsSu
     return None
 
 
-def _require_same(out: Path, there: dict[str, Any], asked: dict[str, Any]) -> None:
+def _require_same(out: Path, there: Any, asked: dict[str, Any]) -> None:
+    if not isinstance(there, dict):
+        raise UsageError(f"{out} holds a set that ovseg did not begin: choose another --out")
     changed = [key for key in asked if there.get(key) != asked[key]]
     if changed:
         raise UsageError(
@@ -225,7 +247,7 @@ def _finish(
     summary: CutoutsSummary,
 ) -> None:
     """Write what describes the set as a whole, the summary last."""
-    fingerprint = json.loads((request.out / ".build" / "request.json").read_text("utf-8"))
+    fingerprint = read_object(request.out / ".build" / "request.json")
     above = {cutout.name: cutout.supercategory for cutout in reversed(found.cutouts)}
     for side in (TRAIN, TEST):
         if records[side]:
@@ -263,16 +285,18 @@ def read_library(
     ]
     read = run_pieces("reading cut-outs", pieces, library.read_chunk, workers, progress)
     photographs = _read_backgrounds(request, sources.backgrounds, workers, progress)
-    cutouts = [CutOut(**item) for result in read for item in result["cutouts"]]
-    kept, rare = _keep_frequent(cutouts, request.top_entities)
+    where = f"{work}: what was read before"
+    parts = [fit(_ReadCutouts, result, where) for result in read]
+    grounds = [fit(_ReadBackgrounds, result, where) for result in photographs]
+    kept, rare = _keep_frequent([c for part in parts for c in part.cutouts], request.top_entities)
     return Library(
         kept,
+        [background for part in grounds for background in part.backgrounds],
         [
-            Background(**{**item, "shows": tuple(item["shows"])})
-            for result in photographs
-            for item in result["backgrounds"]
+            *(item for part in parts for item in part.rejected),
+            *(item for part in grounds for item in part.rejected),
+            *rare,
         ],
-        [*(item for result in (*read, *photographs) for item in result["rejected"]), *rare],
     )
 
 

@@ -21,8 +21,10 @@ from ovseg.data.cutouts.backgrounds import Background
 from ovseg.data.cutouts.library import CutOut
 from ovseg.data.cutouts.naming import NameTable
 from ovseg.data.cutouts.split import TRAIN
+from ovseg.documents import Bounds, fit, read_object
 from ovseg.files import replacing, write_text
 
+_STOCK = Bounds(size=1 << 30)  # about a kilobyte a cut-out
 _QUALITY = 92
 _SCENE_TRIES = 5
 
@@ -88,12 +90,8 @@ def write_stock(path: Path, stock: Stock) -> None:
 
 def read_stock(path: Path) -> Stock:
     """A stock as `write_stock` kept it."""
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return Stock(
-        {name: [CutOut(**item) for item in items] for name, items in document["cutouts"].items()},
-        [Background(**{**item, "shows": tuple(item["shows"])}) for item in document["backgrounds"]],
-        document["category_of"],
-    )
+    where = f"{path} is damaged"
+    return fit(Stock, read_object(path, _STOCK), where)
 
 
 def make_chunk(chunk: SceneChunk) -> list[dict[str, Any]]:

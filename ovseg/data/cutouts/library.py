@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ovseg.data.cutouts import duplicates
 from ovseg.data.cutouts.naming import Description, NameTable, Rejected, name_of
 from ovseg.data.cutouts.renderer import Renderer
-from ovseg.data.images import DAMAGED, LARGE, UNKNOWN, UndecodableError, open_image
+from ovseg.data.images import DAMAGED, LARGE, UNKNOWN, UndecodableError, in_bands, open_image
+from ovseg.documents import TooLongError, read_stream
 from ovseg.files import replacing
 
 STORED_SIDE = 384
@@ -154,9 +155,10 @@ def _short(text: str) -> str:
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise Rejected("file too large")
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            return read_stream(stream, _MAX_FILE_BYTES)
+    except TooLongError as error:
+        raise Rejected("file too large") from error
     except OSError as error:
         raise Rejected("cannot be read") from error
 
@@ -185,7 +187,7 @@ def _decode(data: bytes) -> NDArray[np.uint8]:
     try:
         with open_image(data, ("PNG", "WEBP"), MAX_PIXELS) as image:
             if "A" in image.getbands() or "transparency" in image.info:
-                rgba = np.asarray(image.convert("RGBA"))
+                rgba = in_bands(image, lambda band: np.asarray(band.convert("RGBA")))
     except UndecodableError as error:
         reasons = {LARGE: "too many pixels", UNKNOWN: "not a picture", DAMAGED: "damaged picture"}
         raise Rejected(reasons[error.kind]) from error

@@ -6,19 +6,14 @@ phrase long.
 """
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ovseg.documents import parse_toml, read_toml
 from ovseg.errors import DataError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _ARTICLES = ("a", "an", "the", "some", "our")
 # A noun phrase ends where one of these begins to say something about it.
@@ -176,14 +171,12 @@ def noun_phrase(text: str, table: NameTable) -> tuple[list[str], bool, bool]:
 
 
 def _read_table(path: Path | None, source: str) -> dict[str, Any]:
+    if path is None:
+        return parse_toml(files(__package__).joinpath("names.toml").read_bytes(), source)
     try:
-        if path is None:
-            return tomllib.loads(files(__package__).joinpath("names.toml").read_text("utf-8"))
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the name table {source}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"the name table {source} is not valid TOML: {error}") from error
+        return read_toml(path)
+    except DataError as error:
+        raise DataError(f"the name table {error}") from error
 
 
 def _section(table: Mapping[str, Any], key: str, source: str) -> dict[str, Any]:

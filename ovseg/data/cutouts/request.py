@@ -7,7 +7,9 @@ from typing import Any
 
 from ovseg.data.cutouts import backgrounds, library
 from ovseg.data.cutouts.naming import NameTable
+from ovseg.documents import BOUNDS, read_bytes
 from ovseg.errors import DataError, UsageError
+from ovseg.files import local_path
 
 _BYTES_PER_SCENE = 190  # per pixel of the longer side: 73 kB at 384, measured with the Debian sets
 
@@ -92,6 +94,7 @@ def find_sources(request: CutoutsRequest) -> Sources:
         )
     if request.top_entities is not None and request.top_entities < 1:
         raise UsageError("--top-entities must be 1 or more")
+    local_path(request.out)
     for folder in (request.cutouts, request.backgrounds):
         if not folder.is_dir():
             raise DataError(f"no such folder: {folder}")
@@ -125,7 +128,7 @@ def make_fingerprint(request: CutoutsRequest, sources: Sources) -> dict[str, Any
         for path in paths:
             size = (folder / path).stat().st_size if (folder / path).is_file() else -1
             digest.update(f"{path}\0{size}\0".encode())
-    table = request.names.read_bytes() if request.names else b""
+    table = read_bytes(request.names, BOUNDS.size) if request.names else b""
     top = {} if request.top_entities is None else {"top_entities": request.top_entities}
     return top | {
         "count": request.count,

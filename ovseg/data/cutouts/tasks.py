@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ovseg.data.workers import Progress, map_in_processes
+from ovseg.documents import read_json
+from ovseg.errors import DataError
 from ovseg.files import write_text
 
 Arguments = TypeVar("Arguments")
@@ -68,7 +70,14 @@ def run_pieces(
         done_pieces = map_in_processes(run, waiting, min(workers, len(waiting)))
         for piece, _ in zip(waiting, done_pieces, strict=True):
             report(piece)
-    return [json.loads(piece.record.read_text(encoding="utf-8")) for piece in pieces]
+    return [_recorded(piece.record) for piece in pieces]
+
+
+def _recorded(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}: remove it and run again") from error
 
 
 def _run(function: Callable[[Arguments], Any], piece: Piece[Arguments]) -> None:

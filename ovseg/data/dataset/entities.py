@@ -1,7 +1,6 @@
 """The entities a data set is built around, and the file that lists them, `entities.toml`."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -9,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ovseg.data.dataset.forms import fold, surface_forms
+from ovseg.documents import Bounds, decode_text, parse_toml, read_bytes
 from ovseg.errors import DataError, UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ENTITIES = "entities.toml"
 PAPER = "paper100"
+_BOUNDS = Bounds(size=32 << 20)  # room for all entities that can be numbered
 
 
 @dataclass(frozen=True)
@@ -71,26 +67,25 @@ def load_entities(source: str) -> EntityList:
         text = files("ovseg.data.dataset").joinpath("paper100.toml").read_text(encoding="utf-8")
         return _parse_toml(text, source)
     try:
-        return parse_entities(Path(source).read_bytes(), source)
-    except OSError as error:
-        raise DataError(
-            f"cannot read the entities {source}: {error}; give a file or {PAPER}"
-        ) from error
+        content = read_bytes(Path(source), _BOUNDS.size)
+    except DataError as error:
+        raise DataError(f"the entities {error}; give a file or {PAPER}") from error
+    return parse_entities(content, source)
 
 
 def parse_entities(content: bytes, source: str) -> EntityList:
     """The entities of a file's bytes; `source` names the file, and tells TOML by its ending."""
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not UTF-8: {error}") from error
+    text = decode_text(content, source)
     return _parse_toml(text, source) if source.endswith(".toml") else _parse_lines(text, source)
 
 
-def kept_names(content: bytes) -> tuple[str, ...]:
+def kept_names(content: bytes, source: str) -> tuple[str, ...]:
     """The names that the entities' numbers stand for, from the bytes of an `entities.toml`."""
-    listed = tomllib.loads(content.decode("utf-8"))
-    return tuple(str(row["name"]) for row in listed["entity"] if row.get("kept", True))
+    listed = parse_toml(content, f"{source} is no list of entities", _BOUNDS)
+    try:
+        return tuple(str(row["name"]) for row in listed["entity"] if row.get("kept", True))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{source} is no list of entities: {error!r}") from error
 
 
 def _parse_lines(text: str, source: str) -> EntityList:
@@ -100,11 +95,11 @@ def _parse_lines(text: str, source: str) -> EntityList:
 
 
 def _parse_toml(text: str, source: str) -> EntityList:
+    content = parse_toml(text, f"{source} is no list of entities", _BOUNDS)
     try:
-        content = tomllib.loads(text)
         found = _checked([_from_row(row) for row in content.get("entity", [])], source)
         return replace(found, tagger=str(content.get("tagger", "")))
-    except (tomllib.TOMLDecodeError, TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
         raise DataError(f"{source} is no list of entities: {error}") from error
 
 

@@ -5,14 +5,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ovseg.data.dataset.entities import ENTITIES, EntityList, entities_toml, parse_entities
 from ovseg.data.dataset.index import FAILURES, INDEX, write_index
 from ovseg.data.dataset.partners import PARTNERS, SHARED_ENTITIES, EntityLists, write_partners
 from ovseg.data.dataset.plan import PLAN, PlanSummary, Tally, shard_count
-from ovseg.data.dataset.shards import ShardStats, read_stats
-from ovseg.data.store import Address, FolderStore, open_store
+from ovseg.data.dataset.shards import ShardStats, is_shard_file, read_stats
+from ovseg.data.store import MOST_BYTES, Address, FolderStore, open_store
+from ovseg.documents import Bounds, fit, parse_object
 from ovseg.errors import DataError, OvsegError, UsageError
 
 FORMAT = 1
@@ -21,6 +24,13 @@ REPORT, DATASET = "report.html", "dataset.json"
 _NEWER = {"all_captions": False}  # settings that older data sets do not name
 HEAD = (RECIPE, ENTITIES, PLAN, PLAN_SUMMARY)  # what is there before any shard
 CHECKED = (INDEX, FAILURES, ENTITIES, PARTNERS, SHARED_ENTITIES)
+SETTINGS = Bounds(size=MOST_BYTES)  # 65,535 entities are counted in some of these files
+_OURS = frozenset((*HEAD, *CHECKED, REPORT, DATASET))
+
+
+def is_ours(name: str) -> bool:
+    """Whether a data set has a file of this name."""
+    return name in _OURS or is_shard_file(name)
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,31 @@ class BuildSettings:
     tagger: str = ""  # spaCy's pipeline and version, if captions were or will be tagged
     all_captions: bool = False  # those that name no entity, too
     format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What of a recipe the partners are drawn by."""
+
+    partners: Annotated[int, Field(ge=1, le=10_000)]
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """`plan.json`."""
+
+    read: int
+    dropped: dict[str, int]
+    rows: int
+    captions: list[int]
+
+
+@dataclass(frozen=True)
+class _Joined:
+    """What `dataset.json` says of the other files."""
+
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
 
 
 @dataclass
@@ -85,10 +120,13 @@ class Dataset:
         """The block makes the plan of a data set with these settings.
 
         Where it fails before there is a plan, what was begun is removed, so that the corrected
-        command is not refused; a place that others may be building at is left as it is.
+        command is not refused; a place that others may be building at is left as it is. What
+        killed builders left is removed once it is known that the place is ours.
         """
         before = self.store.sizes(HEAD)
         self.claim(settings)
+        if isinstance(self.store, FolderStore):
+            self.remove_leftovers()
         try:
             yield
         except OvsegError:
@@ -126,13 +164,28 @@ class Dataset:
         """Say that shards are about to change, and what joins them will have to be made again."""
         self.store.remove(DATASET)
 
+    def remove_leftovers(self) -> None:
+        """Remove what killed builders left; the place must be known to be ours."""
+        self.store.remove_leftovers(is_ours)
+
     def recipe(self) -> dict[str, Any]:
         """The recipe as it was written."""
         return self._load_json(RECIPE)
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of the files that join all shards, by name; of a finished data set."""
-        return self._load_json(DATASET)["sha256"]
+        """SHA-256 of the files that join all shards, by name; of a finished data set.
+
+        Raises:
+            DataError: it names another file than those.
+        """
+        where = f"{self.store}/{DATASET}"
+        found = fit(_Joined, self._load_json(DATASET), where).sha256
+        if strange := sorted(found.keys() - set(CHECKED)):
+            raise DataError(
+                f"{where} names {strange[0][:100]!r}, which is no file of a data set: it was not "
+                "written by ovseg"
+            )
+        return found
 
     def entities(self) -> EntityList:
         """The entities of `entities.toml`."""
@@ -156,9 +209,10 @@ class Dataset:
         """What went into the plan; None where it is still to be made."""
         if not self.store.has(PLAN_SUMMARY, PLAN):
             return None
-        content = self._load_json(PLAN_SUMMARY)
-        tally = Tally(content["read"], Counter(content["dropped"]))
-        return PlanSummary(tally, content["rows"], Counter(dict(enumerate(content["captions"]))))
+        where = f"{self.store}/{PLAN_SUMMARY}"
+        content = fit(_Counted, self._load_json(PLAN_SUMMARY), where)
+        tally = Tally(content.read, Counter(content.dropped))
+        return PlanSummary(tally, content.rows, Counter(dict(enumerate(content.captions))))
 
     def complete_shards(self) -> list[ShardStats]:
         """The statistics of all shards that are complete."""
@@ -191,10 +245,11 @@ class Dataset:
     def finish(self) -> None:
         """Join the shards' tables into the index, draw the partners, sum everything up."""
         recipe = self.recipe()
+        drawing = fit(_Drawing, recipe, f"{self.store}/{RECIPE}")
         offsets, entities = write_index(self.store, range(shard_count(self.store)))
         if len(offsets) > 1:
             lists = EntityLists(offsets, entities, len(self.entities()))
-            write_partners(lists, self.store, recipe["partners"], recipe["seed"])
+            write_partners(lists, self.store, drawing.partners, drawing.seed)
         summary = asdict(self.summary()) | {"folder": "."}
         content = {
             "recipe": recipe,
@@ -205,11 +260,10 @@ class Dataset:
 
     def _load_json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads(self.store.read(name))
+            content = self.store.read(name)
         except FileNotFoundError as error:
             raise DataError(f"{self.store} is no data set: it has no {name}") from error
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.store}/{name} is damaged ({error})") from error
+        return parse_object(content, f"{self.store}/{name} is damaged", SETTINGS)
 
 
 def _differences(keys: list[str], mine: dict[str, Any], theirs: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ovseg.data.dataset.entities import ENTITIES, kept_names
 from ovseg.data.dataset.pairs import Mention, Pair
+from ovseg.data.dataset.parquet import damage_told, read_columns, require_entities
 from ovseg.data.dataset.partners import NOBODY, PARTNERS, read_partners
 from ovseg.data.dataset.shards import OK, TABLE_SCHEMA, ShardImages, read_shard_table
 from ovseg.data.store import Address, Store, open_store
@@ -26,8 +27,9 @@ from ovseg.errors import DataError
 
 INDEX, FAILURES = "index.parquet", "failures.parquet"
 INDEX_SCHEMA = pa.schema([field for field in TABLE_SCHEMA if field.name != "status"])
-_FAILURES_SCHEMA = pa.schema([TABLE_SCHEMA.field(name) for name in ("key", "locator", "status")])
+FAILURES_SCHEMA = pa.schema([TABLE_SCHEMA.field(name) for name in ("key", "locator", "status")])
 _COLUMNS = ("key", "shard", "offset", "size", "caption", "entities", "starts", "ends")
+_READ_SCHEMA = pa.schema([TABLE_SCHEMA.field(name) for name in _COLUMNS])
 
 Numbers = npt.NDArray[np.int64]
 
@@ -42,14 +44,14 @@ def write_index(store: Store, shards: Iterable[int]) -> tuple[Numbers, npt.NDArr
         store.writing(INDEX) as index_path,
         store.writing(FAILURES) as failures_path,
         pq.ParquetWriter(index_path, INDEX_SCHEMA, compression="zstd") as index,
-        pq.ParquetWriter(failures_path, _FAILURES_SCHEMA, compression="zstd") as failures,
+        pq.ParquetWriter(failures_path, FAILURES_SCHEMA, compression="zstd") as failures,
     ):
         for number in shards:
             table = read_shard_table(store, number)
             good = pa.compute.equal(table["status"], OK)
             pairs = table.filter(good).select(INDEX_SCHEMA.names).combine_chunks()
             index.write_table(pairs)
-            bad = table.filter(pa.compute.invert(good)).select(_FAILURES_SCHEMA.names)
+            bad = table.filter(pa.compute.invert(good)).select(FAILURES_SCHEMA.names)
             failures.write_table(bad)
             count, distinct = _distinct(pairs["entities"])
             lengths.append(count)
@@ -81,6 +83,9 @@ class Index:
     def __init__(self, address: Address) -> None:
         self.store = open_store(address)
         table = self._table()
+        self.entity_names = self._entity_names()
+        with damage_told(f"{self.store}/{INDEX}", "build it again"):
+            require_entities(table, len(self.entity_names))
         self.keys = table["key"]
         self.captions = table["caption"]
         self.shard: Numbers = table["shard"].to_numpy().astype(np.int64)
@@ -90,7 +95,6 @@ class Index:
         self.mentions = _flat(table["entities"])
         lengths = table["entities"].combine_chunks()
         self.offsets: Numbers = lengths.offsets.to_numpy().astype(np.int64)
-        self.entity_names = self._entity_names()
         self._images = ShardImages(self.store)
 
     def __len__(self) -> int:
@@ -116,7 +120,7 @@ class Index:
         """
         try:
             rows, shared = read_partners(self.store)
-        except (OSError, ValueError) as error:
+        except FileNotFoundError as error:
             raise DataError(
                 f"{self.store}/{PARTNERS} cannot be read ({error}): finish the data set with "
                 "ovseg build-dataset, or set data.partners to in-batch"
@@ -127,26 +131,29 @@ class Index:
 
     def locators(self) -> list[str]:
         """Where each pair's image was found: a file's name or an address, [M]."""
-        return self._table(("locator",))["locator"].to_pylist()
+        table = self._table(pa.schema([TABLE_SCHEMA.field("locator")]))
+        return table["locator"].to_pylist()
 
-    def _table(self, columns: tuple[str, ...] = _COLUMNS) -> Any:
+    def _table(self, schema: Any = _READ_SCHEMA) -> Any:
+        where = f"{self.store}/{INDEX}"
         try:
-            with self.store.open(INDEX) as stream:
-                return pq.read_table(stream, columns=list(columns))
+            with damage_told(where, "build it again"), self.store.open(INDEX) as stream:
+                table = read_columns(stream, schema)
+                if any(table[n].null_count for n in ("offset", "size") if n in schema.names):
+                    raise ValueError("a pair has no image")
         except FileNotFoundError as error:
             raise DataError(
-                f"{self.store}/{INDEX} does not exist: data.shards names folders that ovseg "
+                f"{where} does not exist: data.shards names folders that ovseg "
                 "build-dataset has finished, or .tar files"
             ) from error
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{self.store}/{INDEX} is damaged ({reason})") from error
+        return table
 
     def _entity_names(self) -> tuple[str, ...]:
+        where = f"{self.store}/{ENTITIES}"
         try:
-            return kept_names(self.store.read(ENTITIES))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{self.store}/{ENTITIES} cannot be read ({error})") from error
+            return kept_names(self.store.read(ENTITIES), where)
+        except FileNotFoundError as error:
+            raise DataError(f"{where} does not exist: build the data set again") from error
 
 
 @dataclass(frozen=True)
@@ -274,12 +281,15 @@ class PairIndex:
         place = self._place(row)
         rows, shared = self._partners[place.folder]
         slot %= rows.shape[1]
-        found = int(rows[place.row, slot])
+        found, entity = int(rows[place.row, slot]), int(shared[place.row, slot])
         if found == NOBODY:
             return None
-        entity = self._renumbered[place.folder][int(shared[place.row, slot])]
+        numbers = self._renumbered[place.folder]
+        if found >= len(rows) or entity >= len(numbers):
+            folder = self.folders[place.folder].store
+            raise DataError(f"{folder}/{PARTNERS} names pairs that are not there: build it again")
         own = self._own_row(found + int(self._begins[place.folder]))
-        return None if own is None else (own, int(entity))
+        return None if own is None else (own, int(numbers[entity]))
 
     def _own_row(self, row: int) -> int | None:
         """Where a row of the whole list is in this part; None if it is not in it."""

@@ -11,8 +11,6 @@ The draws are a hash of (seed, row, slot): the same on any machine, in any order
 of numpy.
 """
 
-import io
-
 import numpy as np
 import numpy.typing as npt
 
@@ -118,15 +116,26 @@ def write_partners(lists: EntityLists, address: Address, slots: int, seed: int) 
 def read_partners(store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Partners uint32 and shared entities uint16, both [M, P]; mapped where the files are here.
 
+    What they name is not checked: whoever follows it does.
+
     Raises:
-        OSError, ValueError: there are none, or they are damaged.
+        FileNotFoundError: there are none.
+        DataError: they are damaged.
     """
-    rows, shared = (_load(store, name) for name in (PARTNERS, SHARED_ENTITIES))
+    rows = _load(store, PARTNERS, np.uint32)
+    shared = _load(store, SHARED_ENTITIES, np.uint16)
+    if rows.shape != shared.shape or rows.ndim != 2 or not rows.shape[1]:
+        raise DataError(f"{store}/{PARTNERS} is damaged (shapes {rows.shape}, {shared.shape})")
     return rows, shared
 
 
-def _load(store: Store, name: str) -> np.ndarray:
-    if isinstance(store, FolderStore):
-        with store.local_path(name) as path:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.load(io.BytesIO(store.read(name)), allow_pickle=False)
+def _load(store: Store, name: str, kind: type[np.generic]) -> np.ndarray:
+    with store.local_path(name) as path:
+        try:
+            # Mapped, a file cannot claim more than it holds.
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # damaged headers fail in many ways
+            raise DataError(f"{store}/{name} is damaged ({error}): build it again") from error
+        if not isinstance(mapped, np.ndarray) or mapped.dtype != kind:
+            raise DataError(f"{store}/{name} is damaged: it holds something else; build it again")
+        return mapped if isinstance(store, FolderStore) else np.array(mapped)

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ovseg.data.dataset.parquet import checked, damage_told
 from ovseg.data.store import Store
 from ovseg.errors import DataError
 
@@ -116,15 +117,14 @@ def shard_count(store: Store) -> int:
 def read_shard_plan(store: Store, number: int) -> pa.Table:
     """The rows of one shard, as `SCHEMA` has them."""
     with _open(store) as plan:
-        return plan.read_row_group(number)
+        return checked(plan.read_row_group(number, columns=SCHEMA.names), SCHEMA)
 
 
 @contextmanager
 def _open(store: Store) -> Iterator[pq.ParquetFile]:
+    where = f"{store}/{PLAN}"
     try:
-        with store.open(PLAN) as stream:
+        with damage_told(where, "remove it and run again"), store.open(PLAN) as stream:
             yield pq.ParquetFile(stream)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{store}/{PLAN} cannot be read ({error}): remove it and run again"
-        ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{where} does not exist: run the build again") from error

@@ -3,7 +3,7 @@
     000000.tar         <key>.jpg <key>.txt <key>.json per image, in the order of the plan
     000000.parquet     every row of the shard, written or not, with status and byte range
     000000.tar.sha256  for `sha256sum --check`
-    000000_stats.json  counts; its presence says that the shard is complete
+    000000_stats.json  counts and checksums; its presence says that the shard is complete
 
 An image with several captions is stored once, under the key of its first pair; the `.json` member
 has all of them in `captions`, each with the key of its pair. Older data sets store it with each.
@@ -14,6 +14,7 @@ Nothing in them depends on the time or the machine: building a shard again gives
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,13 +24,18 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ovseg.data.dataset.parquet import damage_told, read_columns
 from ovseg.data.store import Address, FolderStore, Store, open_store
+from ovseg.documents import fit, parse_object
 from ovseg.errors import DataError
 
 OK = "ok"
 _FILES_KEPT_OPEN = 256
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for whoever might write into a pipe
 # What a shard consists of. The statistics are written last, so that they say: it is complete.
 SUFFIXES = (".tar", ".parquet", ".tar.sha256", "_stats.json")
+_FILE = re.compile("[0-9]{6,}(?:" + "|".join(map(re.escape, SUFFIXES)) + ")")
+_LARGEST = 1 << 30  # bytes of an image in a shard; a table may claim more
 TABLE_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -110,6 +116,11 @@ def sample_key(shard: int, position: int) -> str:
 def shard_files(number: int) -> tuple[str, ...]:
     """The names of a shard's files, in the order in which they are written."""
     return tuple(f"{shard_name(number)}{suffix}" for suffix in SUFFIXES)
+
+
+def is_shard_file(name: str) -> bool:
+    """Whether a file of some shard is called so."""
+    return _FILE.fullmatch(name) is not None
 
 
 def write_shard(
@@ -253,26 +264,35 @@ class _Tar:
 
 def read_shard_table(store: Store, number: int) -> pa.Table:
     """The table of a shard that is complete, as `TABLE_SCHEMA` has it."""
-    with store.open(f"{shard_name(number)}.parquet") as stream:
-        return pq.read_table(stream)
+    name = shard_name(number)
+    advice = f"remove {name}_stats.json to build the shard again"
+    with damage_told(f"{store}/{name}.parquet", advice), store.open(f"{name}.parquet") as stream:
+        return read_columns(stream, TABLE_SCHEMA)
 
 
 def read_images(store: Store, number: int) -> dict[int, PreparedImage]:
     """The images of a shard that is complete, by the row's place in the plan; else none."""
-    if not read_stats(store, [number]):
+    stats = read_stats(store, [number]).get(number)
+    if stats is None:
         return {}
     with store.open(f"{shard_name(number)}.tar") as stream:
         found: dict[int, PreparedImage] = {}
         seen: dict[int, PreparedImage] = {}
         for position, row in enumerate(read_shard_table(store, number).to_pylist()):
-            if row["status"] != OK:
-                continue
-            if row["offset"] not in seen:
-                stream.seek(row["offset"])
-                data = stream.read(row["size"])
-                seen[row["offset"]] = PreparedImage(data, row["width"], row["height"])
-            found[position] = seen[row["offset"]]
+            start, size = row["offset"] or 0, row["size"] or 0
+            if row["status"] != OK or not _lies_within(start, size, stats.tar_size):
+                continue  # and is fetched again
+            if start not in seen:
+                stream.seek(start)
+                data = stream.read(size)
+                seen[start] = PreparedImage(data, row["width"] or 0, row["height"] or 0)
+            found[position] = seen[start]
     return found
+
+
+def _lies_within(start: int, size: int, whole: int) -> bool:
+    """Whether so many bytes from `start` on are some, and part of so large a file."""
+    return start >= 0 and 0 < size <= min(_LARGEST, whole - start)
 
 
 def read_stats(store: Store, numbers: Sequence[int]) -> dict[int, ShardStats]:
@@ -283,19 +303,20 @@ def read_stats(store: Store, numbers: Sequence[int]) -> dict[int, ShardStats]:
     found = {}
     for number, name in begun.items():
         if name in contents:
-            stats = _parse_stats(contents[name], f"{store}/{name}")
+            stats = _parse_stats(contents[name], f"{store}/{name}", number)
             if sizes[f"{shard_name(number)}.tar"] == stats.tar_size:
                 found[number] = stats
     return found
 
 
-def _parse_stats(content: bytes, where: str) -> ShardStats:
+def _parse_stats(content: bytes, where: str, number: int) -> ShardStats:
     try:
-        return ShardStats(**json.loads(content))
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{where} is damaged ({error}): remove it to build the shard again"
-        ) from error
+        stats = fit(ShardStats, parse_object(content, where), where)
+    except DataError as error:
+        raise DataError(f"{error}: remove it to build the shard again") from error
+    if stats.shard != number:
+        raise DataError(f"{where} is of shard {stats.shard}: remove it to build the shard again")
+    return stats
 
 
 class UnreadableError(Exception):
@@ -331,10 +352,10 @@ class ShardImages:
         """
         path = f"{self._store}/{shard_name(shard)}.tar"
         try:
-            data = self._read(shard, start, size)
+            data = self._read(shard, start, size) if 0 < size <= _LARGEST and start >= 0 else b""
         except OSError as error:
             raise UnreadableError(f"{path}: {error.strerror or error}", fatal=True) from error
-        if len(data) != size:
+        if not data or len(data) != size:
             raise UnreadableError(f"{path} ends too soon", fatal=False)
         return data
 
@@ -346,6 +367,7 @@ class ShardImages:
         if handle is None:
             if len(self._open_files) >= _FILES_KEPT_OPEN:
                 os.close(self._open_files.pop(next(iter(self._open_files))))
-            handle = os.open(self._store.folder / name, os.O_RDONLY)
+            handle = os.open(self._store.path(name), os.O_RDONLY | _NO_WAIT)
             self._open_files[shard] = handle
+        size = min(size, max(os.fstat(handle).st_size - start, 0))
         return os.pread(handle, size, start)  # has no position, so processes can share the file

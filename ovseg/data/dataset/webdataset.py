@@ -4,17 +4,18 @@ Nothing in the archives is executed or unpickled: members are bytes, and only im
 `.json` are looked at.
 """
 
-import json
 import logging
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, BinaryIO
 
+from ovseg.data.archives import DamagedTarError, members, open_tar
 from ovseg.data.dataset.pairs import Mention, Pair, RawPair
 from ovseg.data.images import SUFFIXES
-from ovseg.errors import DataError, MissingDependencyError
+from ovseg.documents import Bounds, parse_object
+from ovseg.errors import DataError, MissingDependencyError, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -22,15 +23,29 @@ _log = logging.getLogger(__name__)
 _USUAL = ("jpg", "jpeg", "png", "webp")
 _IMAGES = (*_USUAL, *sorted({suffix[1:] for suffix in SUFFIXES} - set(_USUAL)))
 _MAX_IMAGE, _MAX_TEXT = 50_000_000, 1_000_000  # bytes; more is no photo and no caption
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MAX_MEMBER = 1 << 40  # bytes of what is passed over
+_DESCRIBED = Bounds(size=_MAX_TEXT, halves=True)
+_RANGE = re.compile(r"\{([0-9]{1,9})\.\.([0-9]{1,9})\}")
+_MOST_SHARDS = 1_000_000
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """Addresses with `{000..431}` written out."""
+    """Addresses with `{000..431}` written out.
+
+    Raises:
+        UsageError: they are more than a million.
+    """
     found = list(patterns)
     while any(_RANGE.search(pattern) for pattern in found):
+        if sum(map(_count_first, found)) > _MOST_SHARDS:
+            raise UsageError(f"{found[0]} and the like stand for over {_MOST_SHARDS:,} files")
         found = [address for pattern in found for address in _expand_first(pattern)]
     return found
+
+
+def _count_first(pattern: str) -> int:
+    match = _RANGE.search(pattern)
+    return 1 if match is None else max(int(match[2]) - int(match[1]) + 1, 0)
 
 
 def _expand_first(pattern: str) -> list[str]:
@@ -51,14 +66,12 @@ def read_shard(address: str) -> Iterator[RawPair]:
     """
     incomplete = 0
     try:
-        with _open(address) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
+        with _open(address) as stream, open_tar(stream, forwards=True) as archive:
             for group in _groups(archive):
                 pairs = group.pairs()
                 incomplete += not pairs
                 yield from pairs
-    except FileNotFoundError as error:
-        raise DataError(f"{address} does not exist") from error
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except DamagedTarError as error:
         raise DataError(f"{address} cannot be read as a tar file ({error})") from error
     if incomplete:
         _log.warning("%s: %d samples without an image or a caption", address, incomplete)
@@ -84,10 +97,16 @@ class _Group:
             entry = described if text is None else _with_text(described, text)
             entries = [entry | {"key": self.key}]
         return [
-            RawPair(Pair(str(entry.get("key", self.key)), caption, _mentions(entry)), image)
+            RawPair(Pair(_sound(str(entry.get("key", self.key))), caption, _mentions(entry)), image)
             for entry in entries
-            if isinstance(caption := entry.get("caption"), str) and caption.strip()
+            if isinstance(given := entry.get("caption"), str)
+            and (caption := _sound(given)).strip()
         ]
+
+
+def _sound(text: str) -> str:
+    """Text without half characters, which JSON and the names of members can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def listed_captions(described: dict[str, Any]) -> list[dict[str, Any]]:
@@ -113,7 +132,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def _groups(archive: tarfile.TarFile) -> Iterator[_Group]:
     group: _Group | None = None
-    for member in archive:
+    for member in members(archive, _MAX_MEMBER):
         key, kind = split_name(member.name)
         if not member.isreg() or not (kind in _IMAGES or kind in ("txt", "json")):
             continue
@@ -122,32 +141,49 @@ def _groups(archive: tarfile.TarFile) -> Iterator[_Group]:
                 yield group
             group = _Group(key)
         stream = archive.extractfile(member)
-        if stream is not None and member.size <= (_MAX_IMAGE if kind in _IMAGES else _MAX_TEXT):
-            group.members[kind] = stream.read()
+        most = _MAX_IMAGE if kind in _IMAGES else _MAX_TEXT
+        most -= sum(map(len, group.members.values()))  # many kinds of image are no sample
+        if stream is not None and member.size <= most:
+            group.members[kind] = _content(stream)
     if group is not None:
         yield group
 
 
+def _content(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read()
+    except (tarfile.TarError, OSError, ValueError) as error:  # the archive ends within it
+        raise DamagedTarError(str(error)) from error
+
+
 def _parsed(text: bytes | None) -> dict[str, Any]:
     try:
-        values = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
+        return parse_object(text, "a member", _DESCRIBED) if text else {}
+    except DataError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _mentions(described: dict[str, Any]) -> tuple[Mention, ...]:
     """Those that `ovseg build-dataset` writes down; none in other people's files."""
     try:
         entries = described.get("entities", [])
-        return tuple(Mention(str(e["name"]), int(e["start"]), int(e["end"])) for e in entries)
-    except (KeyError, TypeError, ValueError):
+        return tuple(
+            Mention(_sound(str(e["name"])), int(e["start"]), int(e["end"])) for e in entries
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
         return ()
 
 
-def _open(address: str) -> Any:
+def _open(address: str) -> BinaryIO:
+    """A tar file's bytes, unpacked if it is packed, whatever its name says."""
     try:
-        import fsspec
+        from ovseg.data.streams import open_binary, packed_as
     except ImportError as error:
         raise MissingDependencyError("fsspec", "train", "reading shards") from error
-    return fsspec.open(address, "rb").open()
+    stream = open_binary(address, None)
+    packed = packed_as(stream.read(8))
+    if packed is None:
+        stream.seek(0)
+        return stream
+    stream.close()
+    return open_binary(address, packed)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ovseg.documents import Bounds, parse_json, read_bytes
 from ovseg.errors import DataError
 
 Id = int | str
 """What images and categories are known by: `1`, `1.0` and `"1"` are the same one."""
 
 MAX_BYTES = 4 << 30  # ten times COCO's largest
+_BOUNDS = Bounds(size=MAX_BYTES, halves=True)  # an unused field may hold anything
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")  # as an integer would be written
 _SHOWN = 40  # characters of a value in a message
 
@@ -85,9 +87,7 @@ class Entry:
     def file_name(self, field: str = "file_name") -> str:
         """The path of a file below a folder; DataError if it leads out of that."""
         name = self.text(field)
-        windows = PureWindowsPath(name)
-        outside = windows.anchor or ".." in windows.parts or PurePosixPath(name).is_absolute()
-        if outside or "\0" in name:
+        if not is_below(name):
             raise self.fault(field, f"is {shown(name)}, not a path below the folder of the files")
         return name
 
@@ -116,17 +116,17 @@ def read_document(path: Path, kind: str) -> Entry:
         DataError: it is missing, too large, or not an object of JSON.
     """
     where = f"not a COCO {kind} file"
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: {where}: above {MAX_BYTES >> 30} GiB")
-        document: Any = json.loads(path.read_bytes())
-    except RecursionError as error:
-        raise DataError(f"{path}: {where}: nested too deeply") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {where} ({error})") from error
+    document = parse_json(read_bytes(path, MAX_BYTES), f"{path}: {where}", _BOUNDS)
     if not isinstance(document, dict):
         raise DataError(f"{path}: {where}: it holds {shown(document)}, not an object")
     return Entry(path, document, where)
+
+
+def is_below(name: str) -> bool:
+    """Whether a name is a path that cannot lead out of the folder it starts from."""
+    windows = PureWindowsPath(name)
+    outside = windows.anchor or ".." in windows.parts or PurePosixPath(name).is_absolute()
+    return not (outside or "\0" in name)
 
 
 def by_id(entries: Iterable[Entry]) -> dict[Id, Entry]:

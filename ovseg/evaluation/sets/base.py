@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ovseg.data.class_list import BACKGROUND, ClassList
+from ovseg.documents import read_text
 from ovseg.errors import DataError, UsageError
+from ovseg.evaluation.sets.annotations import is_below
 
 Labels = NDArray[np.unsignedinteger]
 """Labels 0..K-1 or `ignored_label(K)`, uint8 or, with many classes, uint16, [H, W]."""
 
 MOST_CLASSES = 65_000
+LONGEST_LIST = 64 << 20  # bytes of a text with a class or an image a line
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,9 @@ def read_lines(path: Path) -> list[str]:
         DataError: it cannot be read as UTF-8 text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list of images cannot be read ({error})") from error
+        lines = read_text(path, LONGEST_LIST).splitlines()
+    except DataError as error:
+        raise DataError(f"the list of images cannot be read: {error}") from error
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -148,9 +151,12 @@ def read_names(path: Path) -> list[str]:
     """The first word of every line that has one: image lists carry flags behind the name.
 
     Raises:
-        DataError: as `read_lines`.
+        DataError: as `read_lines`, or a name leads out of the set's folder.
     """
-    return [line.split()[0] for line in read_lines(path)]
+    names = [line.split()[0] for line in read_lines(path)]
+    if outside := next((name for name in names if not is_below(name)), None):
+        raise DataError(f"{path}: {outside[:100]!r} is not the name of an image of the set")
+    return names
 
 
 def check_files(layout: SetLayout, root: Path, paths: Iterable[Path]) -> None:

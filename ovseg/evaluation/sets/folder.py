@@ -16,9 +16,11 @@ import numpy as np
 
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import SUFFIXES
+from ovseg.documents import digits, read_text
 from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.overlap import IGNORED, ignored_label, label_type
 from ovseg.evaluation.sets.base import (
+    LONGEST_LIST,
     EvaluationSample,
     EvaluationSet,
     Labels,
@@ -27,6 +29,7 @@ from ovseg.evaluation.sets.base import (
     read_lines,
 )
 from ovseg.evaluation.sets.label_files import (
+    look_up,
     lookup_table,
     read_colour_png,
     read_index_png,
@@ -85,10 +88,7 @@ def read_class_file(path: Path) -> ClassFile:
     Raises:
         DataError: it cannot be read, is empty, or only some lines have colours.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the class file cannot be read ({error})") from error
+    lines = read_text(path, LONGEST_LIST).splitlines()
     parsed = [_parse_line(line) for line in lines if line.split("#")[0].strip()]
     if not parsed:
         raise DataError(f"{path}: the class file names no class")
@@ -101,9 +101,9 @@ def read_class_file(path: Path) -> ClassFile:
 def _parse_line(line: str) -> tuple[str, int | None]:
     """A class and its colour, packed as `read_colour_png` packs it."""
     words = line.split("#")[0].split()
-    if len(words) > 3 and all(word.isdigit() for word in words[:3]):
-        red, green, blue = (int(word) for word in words[:3])
-        return " ".join(words[3:]), red + 256 * green + 65536 * blue
+    colour = [number for word in words[:3] if (number := digits(word, 3)) is not None]
+    if len(words) > 3 and len(colour) == 3 and max(colour) < 256:
+        return " ".join(words[3:]), colour[0] + 256 * colour[1] + 65536 * colour[2]
     return " ".join(words), None
 
 
@@ -288,7 +288,9 @@ class _LabelReader:
         if self._by_colour:
             return self._from_colours(path)
         values = read_index_png(path)
-        strange = values[~self._stored[values]]
+        if values.size and not 0 <= int(values.min()) <= int(values.max()) < MOST:
+            raise DataError(f"{path}: label {int(values.max())} is no value of 16 bits")
+        strange = values[~look_up(self._stored, values)]
         if strange.size:
             raise DataError(
                 f"{path}: label {int(strange.max())} has no line in {self._path.name}, which "

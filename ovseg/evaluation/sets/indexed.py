@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ovseg.data.class_list import ClassList
+from ovseg.documents import digits
 from ovseg.errors import DataError
 from ovseg.evaluation.overlap import IGNORED
 from ovseg.evaluation.sets.base import (
@@ -30,6 +29,7 @@ from ovseg.evaluation.sets.base import (
     choose_split,
     find_root,
     paired_files,
+    read_lines,
     read_names,
 )
 from ovseg.evaluation.sets.label_files import lookup_table, read_index_png, read_mat, remap
@@ -151,7 +151,7 @@ def open_indexed(name: str, data: Path, split: str | None) -> EvaluationSet:
     def read_labels(sample: EvaluationSample) -> Labels:
         path = Path(sample.key)
         if path.suffix == ".mat":
-            return remap(read_mat(path, "LabelMap").astype(np.int64), table, path)
+            return remap(read_mat(path, "LabelMap"), table, path)
         return remap(read_index_png(path), table, path)
 
     return EvaluationSet(
@@ -231,12 +231,15 @@ def _released_order(path: Path) -> dict[int, int]:
     }
     ours["diningtable"] = ours["table"]
     mapping = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        number, _, name = line.partition(":")
-        if number.strip().isdigit() and _key(name) != "background":
+    for line in read_lines(path):
+        text, _, name = line.partition(":")
+        number = digits(text.strip(), 3)
+        if number is not None and _key(name) != "background":
             if _key(name) not in ours:
-                raise DataError(f"{path}: {name.strip()} is none of the 59 classes")
-            mapping[int(number)] = ours[_key(name)]
+                raise DataError(f"{path}: {name.strip()[:100]} is none of the 59 classes")
+            mapping[number] = ours[_key(name)]
+    if max(mapping, default=0) > 255:
+        raise DataError(f"{path}: {max(mapping)} is no value of a label file")
     if len(mapping) != 59:
         raise DataError(f"{path}: lists {len(mapping)} classes, not 59")
     return mapping

@@ -23,6 +23,7 @@ from ovseg.evaluation.sets.base import EvaluationSample, Labels
 
 Mask = NDArray[np.bool_]
 
+_LONGEST_SIDE = 1 << 17  # pixels
 _REACH = 4  # how far a corner may lie outside, in lengths of the image's longer side
 _LONGEST = 10_000_000  # pixels along an outline: painting takes memory in proportion
 
@@ -100,8 +101,8 @@ def plain_name(name: str) -> str:
 
 
 def _size(image: Entry) -> tuple[int, int]:
-    height = image.integer("height", 1, MAX_PIXELS)
-    return height, image.integer("width", 1, MAX_PIXELS // height)
+    height = image.integer("height", 1, _LONGEST_SIDE)
+    return height, image.integer("width", 1, min(_LONGEST_SIDE, MAX_PIXELS // height))
 
 
 def _crowd(entry: Entry) -> int:

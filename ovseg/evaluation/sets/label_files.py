@@ -1,6 +1,9 @@
 """Label files: indexed and greyscale PNG, panoptic PNG, MATLAB label maps, and remapping."""
 
-from collections.abc import Mapping
+import io
+import struct
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ovseg.data.images import UndecodableError, in_bands, open_image
+from ovseg.documents import read_bytes
 from ovseg.errors import DataError, MissingDependencyError
 from ovseg.evaluation.overlap import IGNORED
 from ovseg.evaluation.sets.base import Labels
+
+_LARGEST_MAT = 64 << 20  # bytes, packed and unpacked; PASCAL Context's have 0.3 MB unpacked
+_COMPRESSED = 15  # miCOMPRESSED
 
 
 def read_index_png(path: Path) -> NDArray[np.integer]:
     """Values of a palette or greyscale PNG as stored, integer [H, W]; palettes are not applied.
 
     Raises:
-        DataError: the file is missing, damaged, or a colour picture.
+        DataError: the file is missing, damaged, too large, or a colour picture.
     """
     values = _read_png(path)
     if values.ndim != 2:
         raise DataError(f"{path}: a label file has one channel, this one is a colour picture")
     if values.dtype == bool:  # of one bit a pixel
         return values.astype(np.uint8)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise DataError(f"{path}: a label file holds whole numbers, this one {values.dtype}")
     stretched = _stretched(path)
     return values // stretched if stretched > 1 else values
 
@@ -36,38 +46,64 @@ def _stretched(path: Path) -> int:
 
 
 def read_colour_png(path: Path) -> NDArray[np.integer]:
-    """Colours packed as `R + 256 G + 65536 B`, int64 [H, W]: panoptic ids and colour codes."""
-    values = _read_png(path, convert="RGB").astype(np.int64)
-    return values[..., 0] + 256 * values[..., 1] + 65536 * values[..., 2]
+    """Colours packed as `R + 256 G + 65536 B`, int32 [H, W]: panoptic ids and colour codes."""
+
+    def packed(band: Image.Image) -> NDArray[np.int32]:
+        values = np.asarray(band.convert("RGB"))
+        return (values * np.array([1, 256, 65536], np.int32)).sum(-1, dtype=np.int32)
+
+    return _read_png(path, packed)
 
 
-def _read_png(path: Path, convert: str | None = None) -> NDArray[Any]:
+def _read_png(path: Path, convert: Callable[[Image.Image], NDArray[Any]] = np.asarray) -> Any:
+    if not path.is_file():
+        raise DataError(f"{path}: no such label file")
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return np.asarray(image.convert(convert) if convert else image)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such label file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with open_image(path, ["PNG"]) as image:
+            return in_bands(image, convert)
+    except UndecodableError as error:
         raise DataError(f"{path}: not a readable PNG label file ({error})") from error
 
 
-def read_mat(path: Path, name: str) -> NDArray[Any]:
-    """The array called `name` of a MATLAB version 5 file.
+def read_mat(path: Path, name: str) -> NDArray[np.int64]:
+    """The label map called `name` of a MATLAB version 5 file, [H, W].
 
     Raises:
         MissingDependencyError: scipy is not installed.
-        DataError: the file is damaged or holds no such array.
+        DataError: the file is damaged, unpacks to too much, or holds no such map.
     """
     try:
         from scipy.io import loadmat
     except ImportError as error:
         raise MissingDependencyError("scipy", "eval", "reading .mat label files") from error
+    content = read_bytes(path, _LARGEST_MAT)
     try:
-        return np.asarray(loadmat(str(path), variable_names=[name])[name])
+        _require_small(content)
+        found = np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
     except KeyError as error:
         raise DataError(f"{path}: holds no array called {name}") from error
     except Exception as error:  # damaged files fail in many ways
         raise DataError(f"{path}: not a readable .mat file ({error})") from error
+    if found.ndim != 2 or found.dtype.kind not in "uif" or not np.isfinite(found).all():
+        raise DataError(f"{path}: {name} is no label map")
+    return found.astype(np.int64)
+
+
+def _require_small(content: bytes) -> None:
+    """ValueError where an element of a MATLAB file unpacks to more than one may.
+
+    A file is a header of 128 bytes and elements: a type, a size and so many bytes.
+    """
+    order = "<" if content[126:128] == b"IM" else ">"
+    place = 128
+    while place + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, place)
+        if kind == _COMPRESSED:
+            unpacking = zlib.decompressobj()
+            data = unpacking.decompress(content[place + 8 : place + 8 + size], _LARGEST_MAT)
+            if len(data) == _LARGEST_MAT:
+                raise ValueError(f"unpacks to {_LARGEST_MAT >> 20} MiB or more")
+        place += 8 + size
 
 
 def lookup_table(
@@ -89,6 +125,17 @@ def remap(values: NDArray[np.integer], table: Labels, path: Path | str) -> Label
     Raises:
         DataError: a value lies outside the table.
     """
-    if values.size and int(values.max()) >= len(table):
-        raise DataError(f"{path}: value {int(values.max())} is no label of this set")
-    return table[values]
+    if values.size:
+        least, most = int(values.min()), int(values.max())
+        if least < 0 or most >= len(table):
+            wrong = least if least < 0 else most
+            raise DataError(f"{path}: value {wrong} is no label of this set")
+    return look_up(table, values)
+
+
+def look_up(table: NDArray[Any], values: NDArray[np.integer]) -> NDArray[Any]:
+    """`table[values]`, row by row: numpy makes eight bytes of every index."""
+    found = np.empty(values.shape, table.dtype)
+    for row, numbers in zip(found, values, strict=True):
+        row[...] = table[numbers]
+    return found

@@ -32,7 +32,7 @@ from ovseg.evaluation.sets.base import (
     image_folder,
     paired_files,
 )
-from ovseg.evaluation.sets.label_files import read_colour_png
+from ovseg.evaluation.sets.label_files import look_up, read_colour_png
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class PanopticFile:
             table[0] = rest
             for segment, category in self.segments[number].items():
                 table[segment] = label_of_category.get(category, rest)
-            labels: Labels = table[colours]
+            labels: Labels = look_up(table, colours)
             if (labels == unknown).any():
                 stray = int(colours[labels == unknown][0])
                 raise DataError(f"{path}: segment {stray} is not in {self.path.name}")

@@ -14,6 +14,7 @@ from ovseg.errors import DataError
 from ovseg.training.feed.sampler import Draw, Share, sample_seed
 
 _BUFFER = 1_000  # pairs among which the next is drawn at random
+_BUFFER_BYTES = 1 << 30  # of their images: where they are huge, fewer pairs have to do
 
 
 class StreamSampler:
@@ -58,11 +59,15 @@ class StreamSampler:
         shards = random.permutation(len(self.addresses))[self.share.rank :: self.share.world_size]
         random = np.random.default_rng([self.seed, epoch, self.share.rank])
         buffer: list[RawPair] = []
+        held = 0
         for shard in shards:
             for raw in read_shard(self.addresses[shard]):
                 buffer.append(raw)
-                if len(buffer) >= _BUFFER:
-                    yield _take(buffer, random)
+                held += len(raw.image)
+                while len(buffer) >= _BUFFER or (held > _BUFFER_BYTES and len(buffer) > 1):
+                    taken = _take(buffer, random)
+                    held -= len(taken.image)
+                    yield taken
         while buffer:
             yield _take(buffer, random)
 

@@ -14,13 +14,8 @@ from ovseg.errors import DataError
 from tests.data.pictures import picture
 
 
-def _build(folder: Path, part: tuple[int, int]) -> Path:
-    photos = folder / "photos"
-    photos.mkdir(exist_ok=True)
-    for number in range(6):
-        (photos / f"{number}.jpg").write_bytes(picture(number))
-        (photos / f"{number}.txt").write_text("a dog")
-    options = BuildOptions(
+def options(part: tuple[int, int]) -> BuildOptions:
+    return BuildOptions(
         EntityOptions("paper100"),
         ImageOptions(32),
         engine=Engine(workers=1),
@@ -28,17 +23,27 @@ def _build(folder: Path, part: tuple[int, int]) -> Path:
         partners=2,
         part=part,
     )
-    build_from_source(resolve_source(str(photos), "", Columns(), None), folder / "data", options)
+
+
+def build(folder: Path, part: tuple[int, int]) -> Path:
+    """A part of the data set `data` in a folder, of six pictures in its `photos`."""
+    photos = folder / "photos"
+    photos.mkdir(exist_ok=True)
+    for number in range(6):
+        (photos / f"{number}.jpg").write_bytes(picture(number))
+        (photos / f"{number}.txt").write_text("a dog")
+    source = resolve_source(str(photos), "", Columns(), None)
+    build_from_source(source, folder / "data", options(part))
     return folder / "data"
 
 
 def test_shards_go_as_they_are_built_and_once(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     address = f"memory://{tmp_path.name}/data"
-    folder = _build(tmp_path, (1, 3))
+    folder = build(tmp_path, (1, 3))
     assert publish_dataset(folder, address) == 4 + 4
     assert not memory.exists(f"{address}/dataset.json")
-    _build(tmp_path, (1, 1))
+    build(tmp_path, (1, 1))
     assert publish_dataset(folder, address) == 2 * 4 + 7
     assert publish_dataset(folder, address) == 0
     names = {path.name for path in folder.iterdir()} - {".lock"}
@@ -48,7 +53,7 @@ def test_shards_go_as_they_are_built_and_once(tmp_path: Path) -> None:
 
 
 def test_where_nobody_can_write(tmp_path: Path) -> None:
-    folder = _build(tmp_path, (1, 1))
+    folder = build(tmp_path, (1, 1))
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write to"):
         publish_dataset(folder, str(tmp_path / "file" / "below"))

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -190,6 +191,16 @@ def test_the_guard_is_what_keeps_img2dataset_from_reading_files(tmp_path: Path) 
         ("64:ff9b::7f00:1", False),
         ("64:ff9b::808:808", True),
         ("nonsense", False),
+        ("fec0::1", False),
+        ("192.0.0.8", False),
+        ("192.88.99.1", False),
+        ("3fff::1", False),
+        ("5f00::1", False),
+        ("100:0:0:1::1", False),
+        ("64:ff9b:1::808:808", False),
+        ("2606:4700::5efe:10.0.0.1", False),
+        ("2606:4700::200:5efe:127.0.0.1", False),
+        ("2606:4700::5efe:8.8.8.8", True),
     ],
 )
 def test_public_addresses(address: str, public: bool) -> None:
@@ -203,7 +214,37 @@ def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPa
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
     with pytest.raises(guard.RefusedError, match="private address"):
-        guard._connect("rebind.example", 80, 1.0, FetchOptions())
+        guard._connect("rebind.example", 80, FetchOptions(), time.monotonic() + 1)
+
+
+def test_connecting_is_part_of_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six dead addresses of one name, each of which could take the whole time-out."""
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 80))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry] * 6)
+    now = [0.0]
+    waited: list[float] = []
+
+    class Dead:
+        def __init__(self, *_: object) -> None:
+            self._timeout = 0.0
+
+        def settimeout(self, seconds: float) -> None:
+            self._timeout = seconds
+
+        def connect(self, _: object) -> None:
+            waited.append(self._timeout)
+            now[0] += self._timeout
+            raise TimeoutError("timed out")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(socket, "socket", Dead)
+    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    options = FetchOptions(timeout=3.0, deadline=4.0)
+    with pytest.raises(OSError, match="response too slow"):
+        guard.build_opener(options).open("http://dead.example/a.jpg")
+    assert waited == [3.0, 1.0]
 
 
 def test_a_handshake_that_trickles_is_cut_off() -> None:

@@ -24,7 +24,7 @@ def index(scenes: Path) -> PairIndex:
     [
         ("index.parquet", None, "names folders that ovseg build-dataset has finished"),
         ("index.parquet", b"PAR1 nonsense", "is damaged"),
-        ("entities.toml", b"= 3", "cannot be read"),
+        ("entities.toml", b"= 3", "no list of entities"),
     ],
 )
 def test_damaged_folders_say_so(

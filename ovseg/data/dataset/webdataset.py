@@ -99,8 +99,7 @@ class _Group:
         return [
             RawPair(Pair(_sound(str(entry.get("key", self.key))), caption, _mentions(entry)), image)
             for entry in entries
-            if isinstance(given := entry.get("caption"), str)
-            and (caption := _sound(given)).strip()
+            if isinstance(given := entry.get("caption"), str) and (caption := _sound(given)).strip()
         ]
 
 

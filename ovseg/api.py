@@ -142,6 +142,8 @@ def evaluate(
     ignore_label: int | str | None = None,
     label_map: Mapping[int, int | None] | str | None = None,
     threshold: float | None = None,
+    background_rule: str | None = None,
+    background_words: str | Sequence[str] | None = None,
     refine: str | None = None,
     tta: Sequence[str] = (),
     distractors: str | Sequence[str] | None = None,
@@ -173,7 +175,9 @@ def evaluate(
         label_map: for `folder`, classes of other values, by their line in the class file from 0:
             `{255: 1}`, or as text `255=1`; None, in text `ignore`, for pixels that are not counted.
         threshold: of the background, instead of the protocol's.
-        refine: `pamr` or `none`, instead of the protocol's.
+        background_rule: `probability`, `constant` or `words`, instead of the protocol's.
+        background_words: phrases that stand for the background, as `segment` takes classes.
+        refine: `none`, or steps as `lposs,pamr`, instead of the protocol's.
         tta: views to average over: `flip`, `scales` or both.
         distractors: further classes to ask for at once, as `segment` takes them; a pixel that one
             of them wins counts as background.
@@ -197,7 +201,9 @@ def evaluate(
     from ovseg.evaluation.sets.catalogue import open_set
     from ovseg.evaluation.sets.stored_values import StoredValues
 
-    changes = protocol_changes(threshold, refine, tta, distractors)
+    changes = protocol_changes(
+        threshold, refine, tta, distractors, background_rule, background_words
+    )
     values = StoredValues.of(ignore_label, label_map)
     evaluated = open_set(name, Path(data), split, labels, values).first(limit)
     run = prepare(

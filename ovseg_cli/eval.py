@@ -102,8 +102,20 @@ def evaluate(
         float | None,
         typer.Option(help="Background threshold, 0 to 1; the protocol's by default."),
     ] = None,
+    background_rule: Annotated[
+        str | None,
+        typer.Option(help="probability, constant or words; the protocol's by default."),
+    ] = None,
+    background_words: Annotated[
+        str | None,
+        typer.Option(help="Phrases that stand for the background, as sky,road or @FILE."),
+    ] = None,
     refine: Annotated[
-        str | None, typer.Option(help="pamr or none; the protocol's by default.")
+        str | None,
+        typer.Option(
+            help="affinity, lposs, lposs+, pamr, guided, several as lposs,pamr, or none; the "
+            "protocol's by default."
+        ),
     ] = None,
     classes: Annotated[
         str | None,
@@ -149,7 +161,8 @@ def evaluate(
         raise UsageError(f"--sweep {sweep}: only threshold can be swept")
     views = [view.strip() for view in tta.split(",") if view.strip()]
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        _check((threshold, views), name, data, split, labels, (ignore_label, label_map))
+        changes = (threshold, refine, views, classes, background_rule, background_words)
+        _check(changes, name, data, split, labels, (ignore_label, label_map))
         raise typer.Exit(launch(num_processes, ["eval", *_arguments(context)]))
     first = processes().rank == 0
     with counted(f"{name}, images", shown=first) as on_progress:
@@ -164,6 +177,8 @@ def evaluate(
             ignore_label=ignore_label,
             label_map=label_map,
             threshold=threshold,
+            background_rule=background_rule,
+            background_words=background_words,
             refine=refine,
             tta=views,
             distractors=classes,
@@ -191,7 +206,7 @@ def evaluate(
 
 
 def _check(
-    changes: tuple[float | None, list[str]],
+    changes: "tuple[float | None, str | None, list[str], str | None, str | None, str | None]",
     name: str,
     data: Path,
     split: str | None,
@@ -203,8 +218,7 @@ def _check(
     from ovseg.evaluation.sets.catalogue import open_set
     from ovseg.evaluation.sets.stored_values import StoredValues
 
-    threshold, views = changes
-    protocol_changes(threshold, tta=views)
+    protocol_changes(*changes)
     open_set(name, data, split, labels, StoredValues.of(*values))
 
 

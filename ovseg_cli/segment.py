@@ -52,6 +52,18 @@ def segment(
         float | None,
         typer.Option(help="Background threshold, 0 to 1; the model's own by default."),
     ] = None,
+    background_rule: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a pixel background: probability (no class is likely enough), constant "
+            "(none scores enough) or words (sky, road and others are asked for); the model's own "
+            "by default."
+        ),
+    ] = None,
+    background_words: Annotated[
+        str | None,
+        typer.Option(help="Phrases that stand for the background, as sky,road or @FILE."),
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -83,7 +95,9 @@ def segment(
     refine: Annotated[
         str,
         typer.Option(
-            help="pamr: the labels of a dense CLIP follow the edges of the image; none by default."
+            help="Clean the masks. By what looks alike to the model, or to a DINO named behind "
+            "'=': affinity, lposs, lposs+ (by colours, too); by the image alone: pamr, guided. "
+            "Several as lposs=vit_base_patch16_224.dino,pamr; none by default."
         ),
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -129,6 +143,8 @@ def segment(
         batch_size=batch_size,
         background=background,
         threshold=threshold,
+        background_rule=background_rule,
+        background_words=background_words,
         templates=prompt,
         short_side=short_side,
         window=window,

@@ -13,7 +13,9 @@ from ovseg.evaluation.protocol import load_protocol, protocol_for_model
 from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import Progress, Run, evaluate
 from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.inference.background import asked_for, check_rule
 from ovseg.inference.protocol import Protocol, check_share, swept_thresholds
+from ovseg.inference.refine.chain import NONE, parse_chain
 from ovseg.inference.segmenter import as_class_list
 from ovseg.models.interface import SegmentationModel
 from ovseg.models.registry import load_model
@@ -34,25 +36,35 @@ def protocol_changes(
     refine: str | None = None,
     tta: Iterable[str] = (),
     distractors: str | Sequence[str] | None = None,
+    background_rule: str | None = None,
+    background_words: str | Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Values to use instead of a protocol's own, as `load_protocol` takes them.
 
     Args:
         threshold: of the background, 0..1; None leaves it.
-        refine: `pamr` or `none`; None leaves it.
+        refine: as `Protocol.refine`; None leaves it.
         tta: keys of AUGMENTATIONS.
         distractors: further classes to ask for, as `cat,dog`, `@FILE` or a list.
+        background_rule: a key of `ovseg.inference.background.RULES`; None leaves it.
+        background_words: phrases that stand for the background, as `distractors`; None leaves them.
 
     Raises:
-        UsageError: there is no such augmentation, the threshold is out of its range, or the classes
-            make no sense.
+        UsageError: there is no such augmentation, refinement or rule, the threshold is out of its
+            range, or the classes make no sense.
     """
     check_share("threshold", threshold)
     wanted = set(tta)
     if unknown := wanted - set(AUGMENTATIONS):
         raise UsageError(f"--tta {', '.join(sorted(unknown))}: choose flip, scales or both")
-    given = {"threshold": threshold, "refine": refine}
-    changes: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
+    check_rule(background_rule or "")
+    parse_chain(refine or NONE)
+    given: dict[str, Any] = {
+        "threshold": threshold, "refine": refine, "background_rule": background_rule
+    }  # fmt: skip
+    if background_words is not None:
+        given["background_words"] = as_class_list(background_words).phrases
+    changes = asked_for({k: value for k, value in given.items() if value is not None})
     for name in wanted:
         changes |= AUGMENTATIONS[name]
     if distractors is not None:

@@ -95,6 +95,8 @@ def _check_templates(protocol: Protocol, where: str) -> None:
 
 def _background(protocol: Protocol, evaluated: EvaluationSet) -> tuple[str, ...]:
     """Words of the background where the rule needs some and the set has one."""
-    if protocol.rule != "probability" or not evaluated.background:
+    if not evaluated.background:
         return ()
+    if protocol.rule != "probability" or protocol.background_rule:  # it knows its own words
+        return protocol.background_words
     return protocol.background_words or (BACKGROUND,)

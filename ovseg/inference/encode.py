@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from array_api_compat import device, is_torch_array
@@ -37,8 +37,16 @@ class EncodedView:
     view: View
 
 
+class PositionEncoder(Protocol):
+    """As much of a model as looking at windows takes."""
+
+    def from_numpy(self, values: np.ndarray) -> Array: ...
+
+    def encode_image(self, pixels: Array) -> GroupedImage: ...
+
+
 def encode_views(
-    model: SegmentationModel, views: Sequence[View], batch: int = CHUNK
+    model: PositionEncoder, views: Sequence[View], batch: int = CHUNK
 ) -> list[EncodedView]:
     """Encode all windows of all views, at most `batch` of one size at a time."""
     by_size: dict[tuple[int, int], list[tuple[int, Box]]] = defaultdict(list)

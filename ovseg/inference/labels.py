@@ -89,7 +89,7 @@ class PixelRule:
     Attributes:
         scale: what cosines are multiplied by before the softmax.
         area_threshold: share of all foreground pixels that a class must exceed, or its pixels go
-            to the next best class (SCLIP); None for no such rule.
+            to the next best class that does (SCLIP); None for no such rule.
     """
 
     scale: float = 40.0
@@ -134,27 +134,39 @@ def label_pixels(
     classes = np.asarray(phrase_classes, dtype=np.int64)
     best, winner, normaliser = _softmax(maps, rule.scale)
     labels = as_index(classes, winner)[winner]
-    dropped = small_classes(labels, rule.area_threshold)
-    if dropped:
-        best, winner = _strongest(maps, np.flatnonzero(~np.isin(classes, dropped)))
+    dropped = small_classes(labels, rule.area_threshold, phrase_classes)
+    left = np.flatnonzero(~np.isin(classes, dropped))
+    xp: Any = array_namespace(best)
+    if not len(left):  # every class has probability 0: the first, which is the background
+        return PixelLabels(xp.zeros_like(labels), xp.zeros_like(best), dropped)
+    if np.isin(to_numpy(xp.unique_values(labels)), dropped).any():
+        best, winner = _strongest(maps, left)
         best = best * rule.scale
         labels = as_index(classes, winner)[winner]
     for threshold in thresholds:
         if threshold > 0:
             normaliser = _exact_near(threshold, maps, best, normaliser, rule.scale)
-    xp: Any = array_namespace(best)
     return PixelLabels(labels, xp.exp(best - normaliser), dropped)
 
 
-def small_classes(labels: Array, area_threshold: float | None) -> tuple[int, ...]:
-    """Foreground classes of at most this share of the foreground, classes without pixels too."""
+def small_classes(
+    labels: Array, area_threshold: float | None, classes: Sequence[int]
+) -> tuple[int, ...]:
+    """Foreground classes of at most this share of the foreground, those without pixels too.
+
+    Args:
+        labels: integers [H, W].
+        area_threshold: the share, 0..1; None for no such rule.
+        classes: all that could have won, some of them perhaps more than once; 0 is the background.
+    """
     if area_threshold is None:
         return ()
     xp: Any = array_namespace(labels)
-    found, counts = (np.asarray(a.tolist()) for a in xp.unique_counts(labels))
-    foreground = found > 0
-    bar = area_threshold * counts[foreground].sum()
-    return tuple(int(c) for c in found[foreground & (counts <= bar)])
+    found, counts = (to_numpy(a) for a in xp.unique_counts(labels))
+    pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    foreground = sorted(set(classes) - {0})
+    bar = area_threshold * sum(pixels.get(each, 0) for each in foreground)
+    return tuple(each for each in foreground if pixels.get(each, 0) <= bar)
 
 
 def _softmax(maps: ScoreMaps, scale: float) -> tuple[Array, Array, Array]:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from ovseg.distributed import one_blas_thread
 from ovseg.inference.encode import EncodedView
-from ovseg.inference.refine import Affinity
 from ovseg.inference.resize import (
     Columns,
     as_array,
@@ -47,6 +46,24 @@ class ScoreMaps(Protocol):
 
     def piece(self, columns: Columns) -> Array:
         """Some of the maps, float [l, H, W]."""
+        ...
+
+
+class Refiner(Protocol):
+    """What cleans the maps of one image, each on its own."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns (H, W) of the maps it makes."""
+        ...
+
+    @property
+    def keeps_range(self) -> bool:
+        """Whether no value leaves the range of those in its map."""
+        ...
+
+    def refine(self, maps: Array) -> Array:
+        """Maps [l, h, w], cleaned: [l, H, W]."""
         ...
 
 
@@ -210,14 +227,14 @@ class WindowMaps:
 
     Attributes:
         grids: scores of the positions of every window, float [M, h, w, L].
-        affinities: of the M windows, without their padding.
+        refiners: the steps for each of the M windows, without their padding.
         view: the windows.
         shape: rows and columns (H, W) of the maps.
         align_corners: whether the outermost positions lie on a window's outermost pixels.
     """
 
     grids: Array
-    affinities: Sequence[Affinity]
+    refiners: Sequence[Sequence[Refiner]]
     view: View
     shape: tuple[int, int]
     align_corners: bool = False
@@ -228,18 +245,22 @@ class WindowMaps:
 
     def bounds(self) -> tuple[Array, Array]:
         xp: Any = array_namespace(self.grids)
-        return xp.min(self.grids, axis=(0, 1, 2)), xp.max(self.grids, axis=(0, 1, 2))
+        least, most = xp.min(self.grids, axis=(0, 1, 2)), xp.max(self.grids, axis=(0, 1, 2))
+        return kept(least, most, self.refiners[0])
 
     def piece(self, columns: Columns) -> Array:
         xp: Any = array_namespace(self.grids)
         chosen = xp.permute_dims(taken(self.grids, columns), (0, 3, 1, 2))  # [M, l, h, w]
         padding = self.view.padding
         windows = []
-        for maps, affinity, box in zip(chosen, self.affinities, self.view.boxes, strict=True):
+        for maps, refiners, box in zip(chosen, self.refiners, self.view.boxes, strict=True):
             whole = resize_bilinear(contiguous(maps), padding.shape, self.align_corners)
             rows = slice(padding.above, padding.above + box.height)
             across = slice(padding.before, padding.before + box.width)
-            windows.append(affinity.refine(whole[:, rows, across]))
+            inside = whole[:, rows, across]
+            for refiner in refiners:
+                inside = refiner.refine(inside)
+            windows.append(inside)
         mean = _mean_of_windows(windows, self.view.boxes, self.view.shape)
         return resize_bilinear(mean, self.shape)
 
@@ -302,60 +323,12 @@ class RegionMaps:
         return resize_bilinear(_mean_of_windows(windows, self.boxes, self.view_shape), self.shape)
 
 
-@dataclass(frozen=True)
-class MeanMaps:
-    """The mean of several views' maps; those of mirrored views are mirrored back."""
-
-    views: Sequence[ScoreMaps]
-    flipped: Sequence[bool]
-
-    @property
-    def count(self) -> int:
-        return self.views[0].count
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.views[0].shape
-
-    def bounds(self) -> tuple[Array, Array]:
-        least, largest = zip(*(view.bounds() for view in self.views), strict=True)
-        return sum(least) / len(least), sum(largest) / len(largest)
-
-    def piece(self, columns: Columns) -> Array:
-        total: Any = None
-        for maps, flipped in zip(self.views, self.flipped, strict=True):
-            piece = maps.piece(columns)
-            if flipped:
-                piece = array_namespace(piece).flip(piece, axis=-1)
-            total = piece if total is None else total + piece
-        return total / len(self.views)
-
-
-def mean_of(views: Sequence[ScoreMaps], flipped: Sequence[bool]) -> ScoreMaps:
-    """The views' mean, or the only view as it is."""
-    return views[0] if len(views) == 1 and not flipped[0] else MeanMaps(views, flipped)
-
-
-@dataclass(frozen=True)
-class RefinedMaps:
-    """Maps that follow the edges of the image."""
-
-    maps: ScoreMaps
-    affinity: Affinity
-
-    @property
-    def count(self) -> int:
-        return self.maps.count
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.affinity.shape
-
-    def bounds(self) -> tuple[Array, Array]:
-        return self.maps.bounds()
-
-    def piece(self, columns: Columns) -> Array:
-        return self.affinity.refine(self.maps.piece(columns))
+def kept(least: Array, most: Array, refiners: Sequence[Refiner]) -> tuple[Array, Array]:
+    """Bounds that hold behind some steps."""
+    if all(refiner.keeps_range for refiner in refiners):
+        return least, most
+    xp: Any = array_namespace(least)
+    return xp.full_like(least, -float("inf")), xp.full_like(most, float("inf"))
 
 
 def _multiply(down: Array, block: Array, across: Array) -> Array:

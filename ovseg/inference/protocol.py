@@ -13,12 +13,22 @@ from typing import Any, ClassVar, Literal
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import UsageError
-from ovseg.models.interface import DenseReading, SegmentationModel
+from ovseg.inference.background import (
+    BackgroundRule,
+    asked_for,
+    check_rule,
+    fields_of,
+    own_fields,
+    without_asked,
+)
+from ovseg.inference.refine.affinity import FeatureAffinity
+from ovseg.inference.refine.chain import parse_chain
+from ovseg.inference.refine.guided import GuidedFilter
+from ovseg.inference.refine.propagation import LabelPropagation
+from ovseg.models.interface import SegmentationModel, is_dense
 
 ONE_PASS = 1 << 30
 """Side of a window that no image fills: one pass over the whole image."""
-
-REFINEMENTS = ("none", "pamr")
 
 # Fields that are younger than published hashes: hashed where they have another value.
 _ADDED = {
@@ -27,6 +37,10 @@ _ADDED = {
     "align_corners": False,
     "refine_windows": False,
     "clean": True,
+    "background_rule": "",
+    "affinity": asdict(FeatureAffinity()),
+    "lposs": asdict(LabelPropagation()),
+    "guided": asdict(GuidedFilter()),
 }
 _UNHASHED = ("source", "background")  # changes no score; is the set's
 
@@ -60,16 +74,21 @@ class Protocol:
         scale: what cosines are multiplied by (`constant`, `probability`).
         bias: added to scaled cosines (`constant`).
         background: whether pixels may belong to none of the classes.
-        threshold: of the background, 0..1; None takes the model's own.
+        background_rule: `probability`, `constant` or `words` instead of `rule`, as
+            `ovseg.inference.background` has them; empty leaves `rule`.
+        threshold: of the background, 0..1; None takes the rule's or the model's own.
         area_threshold: share of the foreground a class must exceed to stay, 0..1 (`probability`).
-        background_words: phrases that stand for the background (`probability`).
+        background_words: phrases that stand for the background (`probability`, `constant`); beside
+            a model's own rule they mean `background_rule` `words`.
         words: one entry per class, synonyms after `;`; empty takes the set's.
         synonyms: further phrases of single classes, by the first phrase.
         distractors: further classes to ask for at once, as `words`; a pixel that one of them wins
             counts as background.
-        refine: `pamr` moves scores along the edges of the image, `none` does not.
-        refine_windows: move scores in each window, before windows are averaged, as Talk2DINO does.
+        refine: `none`, or steps separated by commas, each `affinity`, `lposs`, `lposs+`, `pamr` or
+            `guided`; see `ovseg.inference.refine.chain`.
+        refine_windows: clean pixels in each window, before windows are averaged, as Talk2DINO does.
         pamr_iterations, pamr_dilations: of PAMR.
+        affinity, lposs, guided: settings of these steps; `lposs` are those of `lposs+`, too.
         clean: whether what a model's attention heads look at may count against the background, if
             the model has such a rule (`model`).
         flip: average with the mirrored image.
@@ -90,17 +109,21 @@ class Protocol:
     scale: float = 1.0
     bias: float = 0.0
     background: bool = True
+    background_rule: BackgroundRule = ""
     threshold: float | None = None
     area_threshold: float | None = None
     background_words: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     synonyms: dict[str, str] = field(default_factory=dict)
     distractors: tuple[str, ...] = ()
-    refine: Literal["none", "pamr"] = "none"
+    refine: str = "none"
     refine_windows: bool = False
     clean: bool = True
     pamr_iterations: int = 10
     pamr_dilations: tuple[int, ...] = (8, 16)
+    affinity: FeatureAffinity = field(default_factory=FeatureAffinity)
+    lposs: LabelPropagation = field(default_factory=LabelPropagation)
+    guided: GuidedFilter = field(default_factory=GuidedFilter)
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     source: str = ""
@@ -117,10 +140,12 @@ class Protocol:
             raise UsageError("sizes are not negative, and scales has at least one entry")
         check_share("threshold", self.threshold)
         check_share("area_threshold", self.area_threshold)
-        if self.refine not in REFINEMENTS:
-            raise UsageError(f"unknown refinement '{self.refine}': choose {_listed(REFINEMENTS)}")
-        if self.refine_windows and self.rule == "probability":
-            raise UsageError("refine_windows goes with the rules model and constant")
+        check_rule(self.background_rule)
+        parse_chain(self.refine)
+        if self.refine_windows and (self.rule == "probability" or "lposs+" in self.refine):
+            raise UsageError(
+                "refine_windows goes with the rules model and constant, and not with lposs+"
+            )
 
     @property
     def hash(self) -> str:
@@ -160,30 +185,37 @@ class Protocol:
             background: whether there is a background class.
             classes: what will be asked for; by default the protocol's own words.
         """
-        rule = model.preprocessing
+        size = model.preprocessing
         filled = replace(self, background=self.background and background)
         if not self.short_side:
-            filled = replace(filled, short_side=rule.short_side, long_side=rule.long_side)
-        if not self.window and rule.window:
-            filled = replace(filled, window=rule.window, stride=rule.stride)
+            filled = replace(filled, short_side=size.short_side, long_side=size.long_side)
+        if not self.window and size.window:
+            filled = replace(filled, window=size.window, stride=size.stride)
         if not self.templates:
             filled = replace(filled, templates=tuple(model.templates))
-        if filled.background and self.threshold is None:
-            filled = replace(filled, threshold=model.threshold)
+        if self.name == OWN.name and is_dense(model):
+            filled = replace(filled, pad_to=model.reading.pad_to)
         if self.name == OWN.name:
             filled = replace(filled, align_corners=getattr(model, "align_corners", False))
-        reading: DenseReading | None = getattr(model, "reading", None)
-        if self.name != OWN.name or reading is None:
-            return filled
-        return replace(
-            filled,
-            rule="probability",
-            scale=reading.scale,
-            pad_to=reading.pad_to,
-            background_words=_others(reading.background, classes or self.class_list)
-            if filled.background
-            else (),
-        )
+        return filled._with_background(model, classes)
+
+    def _with_background(self, model: SegmentationModel, classes: ClassList | None) -> "Protocol":
+        """With the background's rule, threshold and words where they are left open."""
+        rule = self.background_rule
+        if self.rule == "model" and self.background_words and self.background:
+            rule = rule or "words"
+        as_read = self.name == OWN.name and is_dense(model)
+        fields = fields_of(rule, model) if rule else own_fields(model) if as_read else {}
+        if rule and self.rule == fields["rule"] and self.name != OWN.name:
+            fields |= {"scale": self.scale, "bias": self.bias}  # as published
+        if fields:
+            words = self.background_words or fields["background_words"]
+            asked = classes or self.class_list
+            fields["background_words"] = without_asked(words, asked) if self.background else ()
+        fields.setdefault("threshold", model.threshold)
+        if self.threshold is not None or not self.background:
+            fields["threshold"] = self.threshold
+        return replace(self, **fields, background_rule=rule)
 
 
 OWN = Protocol("own", "model", direct=True, source="the model's own settings")
@@ -200,8 +232,9 @@ def changed(protocol: Protocol, **changes: Any) -> Protocol:
 
     Args:
         protocol: what is changed.
-        changes: fields of `Protocol`. `window` is read by `parse_window` where it is text;
-            values of None and an empty `refine` leave what there is.
+        changes: fields of `Protocol`. `window` is read by `parse_window` where it is text, and
+            `background_words` as a class list; values of None and an empty `refine` leave what
+            there is. With another `background_rule`, threshold and words of the former go.
 
     Raises:
         UsageError: there is no such field, or its value makes no sense.
@@ -217,7 +250,9 @@ def changed(protocol: Protocol, **changes: Any) -> Protocol:
         del wanted["refine"]
     if "templates" in wanted:
         wanted["templates"] = check_templates(wanted["templates"])
-    return replace(protocol, **wanted)
+    if isinstance(wanted.get("background_words"), str):
+        wanted["background_words"] = ClassList.parse(wanted["background_words"]).phrases
+    return replace(protocol, **asked_for(wanted))
 
 
 def parse_window(text: str) -> dict[str, int]:
@@ -268,12 +303,6 @@ def swept_thresholds(threshold: float | None) -> tuple[float, ...]:
     if not threshold or threshold >= 0.05:
         return tuple(round(0.05 * step, 2) for step in range(1, 20))
     return tuple(float(f"{threshold * 2 ** (step / 2):.3g}") for step in range(-9, 10))
-
-
-def _others(words: Sequence[str], classes: ClassList) -> tuple[str, ...]:
-    """Words of the background, without those that are asked for as a class."""
-    asked = {phrase.casefold() for phrase in classes.phrases}
-    return tuple(word for word in words if word.casefold() not in asked)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ keeps to the array API, so that it serves both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Literal, Protocol, TypeGuard
 
 import array_api_compat
 import numpy as np
@@ -113,18 +113,23 @@ class DenseReading:
     """How a dense model's positions are compared with phrases, where it has its own way.
 
     Such models bring the cosine of each phrase to the size of the image first and compare phrases
-    there: softmax over all phrases of `scale` times the cosine, and background where nothing is
-    likely enough.
+    there. By the rule `probability` by a softmax over all phrases of `scale` times the cosine, with
+    background where nothing is likely enough; by `constant` by the sigmoid of `scale` times the
+    cosine and `bias`, with background where none exceeds the threshold.
 
     Attributes:
         scale: what cosines are multiplied by.
         pad_to: windows are padded with zeros to a multiple of this; 1 leaves them.
-        background: phrases that stand for whatever was not asked for.
+        background: phrases that stand for whatever was not asked for (`probability`).
+        rule: `probability` or `constant`.
+        bias: added to scaled cosines (`constant`).
     """
 
     scale: float
     pad_to: int = 1
     background: tuple[str, ...] = ("background",)
+    rule: Literal["probability", "constant"] = "probability"
+    bias: float = 0.0
 
 
 @dataclass(frozen=True)

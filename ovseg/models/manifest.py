@@ -112,6 +112,8 @@ class PositionRule(ManifestSection):
     scale: float
     pad_to: Annotated[int, Field(ge=1, le=4_096)]
     background: tuple[str, ...]
+    rule: Literal["probability", "constant"] = "probability"
+    bias: float = 0.0
 
     @property
     def dense_reading(self) -> DenseReading:

@@ -15,6 +15,14 @@ class Normalisation(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    @classmethod
+    def of_levels(
+        cls, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> "Normalisation":
+        """From units of 0..255."""
+        (r, g, b), (red, green, blue) = mean, std
+        return cls((r / 255, g / 255, b / 255), (red / 255, green / 255, blue / 255))
+
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PLUS_MINUS_ONE = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

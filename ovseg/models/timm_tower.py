@@ -95,16 +95,27 @@ class TimmTower(nn.Module):
         Args:
             attention: whether that of the class token is wanted.
         """
+        x, more = self._before_last(pixels)
+        last = self.backbone.blocks[-1]
+        logits = self._attention(last, x) if attention else None
+        x = self.backbone.norm(last(x, **more))  # [B, T, D]
+        return TowerTokens(x[:, : self.prefix], x[:, self.prefix :], logits)
+
+    def values(self, pixels: Tensor) -> Tensor:
+        """Values of the last block's attention at the patches, heads joined, [B, N, D]."""
+        x, _ = self._before_last(pixels)
+        last = self.backbone.blocks[-1]
+        return _projected(last.attn, last.norm1(x))[2][:, self.prefix :]
+
+    def _before_last(self, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Tokens before the last block, and what else a block takes."""
         grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
         x = self._tokens(pixels, grid)
         rotary = getattr(self.backbone, "rope", None)
         more = {} if rotary is None else {"rope": rotary.get_embed(shape=grid).to(x.dtype)}
         for block in self.backbone.blocks[:-1]:
             x = block(x, **more)
-        last = self.backbone.blocks[-1]
-        logits = self._attention(last, x) if attention else None
-        x = self.backbone.norm(last(x, **more))  # [B, T, D]
-        return TowerTokens(x[:, : self.prefix], x[:, self.prefix :], logits)
+        return x, more
 
     def _tokens(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patches, and what stands in front of them, with their positions: [B, T, D]."""
@@ -154,15 +165,20 @@ def _rule_of(backbone: Any) -> PositionRule:
 
 def _query_and_key(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys of normed tokens [B, T, D], split over the heads: [B, A, T, d] each."""
-    if getattr(attention, "qkv", None) is None:
-        q, k = attention.q_proj(x), attention.k_proj(x)
-    else:
-        bias = attention.qkv.bias
-        if getattr(attention, "q_bias", None) is not None:
-            bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
-        q, k, _ = functional.linear(x, attention.qkv.weight, bias).chunk(3, dim=-1)
+    q, k, _ = _projected(attention, x)
     q, k = (each.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for each in (q, k))
     return attention.q_norm(q), attention.k_norm(k)
+
+
+def _projected(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of normed tokens, heads joined, [B, T, D] each."""
+    if getattr(attention, "qkv", None) is None:
+        return attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    bias = attention.qkv.bias
+    if getattr(attention, "q_bias", None) is not None:
+        bias = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
+    q, k, v = functional.linear(x, attention.qkv.weight, bias).chunk(3, dim=-1)
+    return q, k, v
 
 
 def load_timm(named: str, option: str) -> Any:

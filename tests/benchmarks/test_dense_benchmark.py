@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from ovseg.inference.derived_maps import RefinedMaps
 from ovseg.inference.labels import PixelRule, label_pixels
-from ovseg.inference.maps import PositionMaps, RefinedMaps
+from ovseg.inference.maps import PositionMaps
 from ovseg.inference.protocol import own
-from ovseg.inference.refine import Pamr
+from ovseg.inference.refine.pamr import Pamr
 from ovseg.models.clip.model import DenseImageEncoder
 from ovseg.models.clip.tower import image_tower
 from ovseg.models.interface import GroupedImage
@@ -163,7 +164,7 @@ def test_share_of_pamr(benchmark: BenchmarkFixture, naclip: Network) -> None:
     def segment(refine: bool) -> Work:
         def work() -> object:
             maps = cosine_maps(naclip, pixels, text, windows, shape)
-            chosen = RefinedMaps(maps, Pamr().affinity(image)) if refine else maps
+            chosen = RefinedMaps(maps, Pamr().guided_by(image)) if refine else maps
             return label_pixels(chosen, range(PHRASES), RULE, [THRESHOLD])
 
         return work

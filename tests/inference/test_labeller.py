@@ -100,7 +100,7 @@ def test_refinement_is_of_the_photo(segmenter: Segmenter) -> None:
     plain = segmenter.segment(photo(), "cat,dog")
     refined = segmenter.segment(photo(), "cat,dog", refine="pamr")
     assert (plain.labels != refined.labels).any() or not np.allclose(plain.scores, refined.scores)
-    with pytest.raises(UsageError, match="choose none, pamr"):
+    with pytest.raises(UsageError, match="choose none, affinity"):
         segmenter.segment(photo(), "cat,dog", refine="crf")
 
 

@@ -95,11 +95,34 @@ def test_large_scales_do_not_overflow() -> None:
 
 def test_small_classes_counts_foreground_alone() -> None:
     labels = np.array([[0, 0, 0, 0, 0, 1, 2, 2, 2, 2]])
-    assert small_classes(labels, None) == ()
-    assert small_classes(labels, 0.19) == ()
-    assert small_classes(labels, 0.2) == (1,)
-    assert small_classes(labels, 0.8) == (1, 2)
-    assert small_classes(torch.from_numpy(labels), 0.2) == (1,)
+    assert small_classes(labels, None, CLASSES) == ()
+    assert small_classes(labels, 0.19, (0, 1, 2)) == ()
+    assert small_classes(labels, 0.2, (0, 1, 2)) == (1,)
+    assert small_classes(labels, 0.8, (0, 1, 2)) == (1, 2)
+    assert small_classes(torch.from_numpy(labels), 0.2, (0, 1, 2)) == (1,)
+
+
+def test_classes_without_pixels_are_small_too() -> None:
+    labels = np.array([[0, 0, 1, 2, 2, 2]])
+    assert small_classes(labels, 0.1, CLASSES) == (3,)
+    assert small_classes(labels, 0.3, CLASSES) == (1, 3)
+    assert small_classes(np.zeros((2, 2), int), 0.0, CLASSES) == (1, 2, 3)
+
+
+def test_pixels_of_a_small_class_do_not_fall_to_one_that_won_nowhere() -> None:
+    """Class 1 wins one pixel of five; 3 is second there and first nowhere."""
+    maps = np.zeros((4, 1, 5))
+    maps[2, 0, :4] = 1.0
+    maps[:, 0, 4] = (0.0, 1.0, 0.5, 0.9)
+    found = label_pixels(WholeMaps(maps), (0, 1, 2, 3), PixelRule(10, area_threshold=0.25))
+    assert found.dropped == (1, 3)
+    assert found.best.tolist() == [[2, 2, 2, 2, 2]]
+
+
+def test_nothing_is_left_where_every_class_is_small() -> None:
+    maps = WholeMaps(np.stack([np.ones((2, 2)), np.zeros((2, 2))]))
+    found = label_pixels(maps, (1, 2), PixelRule(10, area_threshold=1.0))
+    assert (found.best == 0).all() and (found.probability == 0).all()
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.15, 0.3, 0.6])

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ovseg.inference.derived_maps import mean_of
 from ovseg.inference.encode import EncodedView
 from ovseg.inference.groups import group_map, nearest_position, regions
 from ovseg.inference.labels import strongest
-from ovseg.inference.maps import PositionMaps, RegionMaps, ScoreMaps, mean_of
+from ovseg.inference.maps import PositionMaps, RegionMaps, ScoreMaps
 from ovseg.inference.maxima import can_win
 from ovseg.inference.protocol import own
 from ovseg.inference.resize import resize_bilinear

@@ -24,7 +24,7 @@ from ovseg.models.aligned.vision import TimmVision
 from ovseg.models.interface import ModelCard
 from ovseg.models.normalisation import IMAGENET, Normalisation, Renormalisation
 from ovseg.models.timm_tower import TimmTower, random_timm
-from tests.parity.check import Row
+from tests.parity.rows import Row
 
 LABELS = 5  # pixels
 

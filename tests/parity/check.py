@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from typing import Any
 # Set for this command alone: whoever merely imports this file starts children of his own.
 if __name__ == "__main__":
     os.environ.setdefault("ATEN_CPU_CAPABILITY", "default")
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # the clone, of which `tests` is a package
 
 import numpy as np
 import torch
@@ -55,25 +56,12 @@ from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages, Questions
 from ovseg.training.step import LossWeights, StepResult, TrainingStep
+from tests.parity.rows import Row, run_check
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 FEATURE, LOSS, GRADIENT = 1e-5, 1e-4, 1e-3  # shares of a tensor's maximum, in float32
 SCORE_STEP = 8  # scores are stored at every 8th pixel
 PROTOCOL = (448, 2048)  # shorter side, and at most the longer one
-
-
-@dataclass(frozen=True)
-class Row:
-    """One quantity compared; `covers` is what it is called in the fixture."""
-
-    covers: str
-    precision: str
-    difference: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        return self.difference <= self.tolerance  # False for NaN
 
 
 @dataclass(frozen=True)
@@ -320,26 +308,7 @@ def _resized(fixture: Fixture) -> Row:
 
 def main(arguments: list[str]) -> int:
     """Print the rows of one fixture; 0 if all pass, 1 if one does not, 2 if called wrongly."""
-    as_json = "--json" in arguments
-    prefixes = [each for each in arguments if each != "--json"]
-    if len(prefixes) != 1:
-        print(__doc__, file=sys.stderr)
-        return 2
-    rows = list(compare(Path(prefixes[0])))
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
-    else:
-        show(rows)
-    return 0 if all(row.passed for row in rows) else 1
-
-
-def show(rows: list[Row]) -> None:
-    """Print rows as a table."""
-    print(f"{'quantity':32} {'precision':10} {'difference':>11} {'tolerance':>11}  pass")
-    for row in rows:
-        verdict = "yes" if row.passed else "NO"
-        measured = f"{row.difference:11.2e} {row.tolerance:11.2e}"
-        print(f"{row.covers:32} {row.precision:10} {measured}  {verdict}")
+    return run_check(arguments, __doc__, compare)
 
 
 if __name__ == "__main__":

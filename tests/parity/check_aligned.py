@@ -41,7 +41,7 @@ from ovseg.losses.pooling import chosen_heads
 from ovseg.models.aligned.projection import Projection
 from ovseg.models.timm_tower import head_vectors
 from tests.parity.aligned_fixture import AlignedFixture, Read
-from tests.parity.check import Row, show
+from tests.parity.rows import Row, show
 
 TOKENS, DERIVED, REFINED, GRADIENT, STEPPED = 3e-5, 1e-5, 2e-5, 1e-3, 2e-6
 LEAST_GRADIENT = 1e-7

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("timm")
 
 from tests.parity.aligned_fixture import AlignedFixture
-from tests.parity.check import Row
 from tests.parity.check_aligned import _inference, compare, main
+from tests.parity.rows import Row
 
 DATA = Path(__file__).parent / "data"
 FIXTURES = ("talk2dino-a", "talk2dino-c")

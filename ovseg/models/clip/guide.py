@@ -1,12 +1,16 @@
-"""The vision model whose features guide ProxyCLIP: any timm DINO, DINOv2 or DINOv3 backbone.
+"""The vision model whose features guide ProxyCLIP and refinements: a timm DINO, DINOv2 or DINOv3.
 
 Letters: B image, N patch, C' feature width, h' w' grid of the backbone.
 """
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from ovseg.models.interface import GroupedImage
 from ovseg.models.normalisation import IMAGENET, Normalisation, Renormalisation
 from ovseg.models.timm_tower import TimmTower, load_timm
 
@@ -35,9 +39,44 @@ class GuideNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Patch features of images normalised for the CLIP tower: [B, C', h', w']."""
+        return self._as_map(self.tower(self.renormalise(pixels)).patches, pixels)
+
+    def values(self, pixels: Tensor) -> Tensor:
+        """Values of the last block's attention, heads joined, of the same: [B, C', h', w']."""
+        return self._as_map(self.tower.values(self.renormalise(pixels)), pixels)
+
+    def _as_map(self, patches: Tensor, pixels: Tensor) -> Tensor:
         grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
-        patches = self.tower(self.renormalise(pixels)).patches  # [B, N, C']
         return patches.transpose(1, 2).reshape(*patches.shape[::2], *grid)
+
+
+class GuideModel:
+    """A guide as what looks at the windows of an image.
+
+    Args:
+        network: the guide.
+        values: whether the values of its last block are wanted, not its output.
+        device: as torch names it.
+    """
+
+    def __init__(self, network: GuideNetwork, values: bool, device: Any = "cpu") -> None:
+        self.network = network.to(device)
+        self.values = values
+        self.device = device
+
+    def from_numpy(self, values: np.ndarray) -> Tensor:
+        """A float32 tensor on the guide's device."""
+        return torch.from_numpy(values).to(self.device)
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> GroupedImage:
+        """Features of windows [B, 3, H, W], stretched where they are no multiple of a patch."""
+        patch = self.network.patch
+        size = [max(round(side / patch), 1) * patch for side in pixels.shape[2:]]
+        if tuple(size) != tuple(pixels.shape[2:]):
+            pixels = functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
+        found = self.network.values(pixels) if self.values else self.network(pixels)
+        return GroupedImage(found.flatten(2).transpose(1, 2), (found.shape[2], found.shape[3]))
 
 
 def load_guide(backbone: str, normalisation: Normalisation) -> GuideNetwork:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovseg.models.background_words import STUFF_WORDS
 from ovseg.models.clip.tower import ImageTower
 
 
@@ -113,13 +114,13 @@ def naclip(block: LastBlock, sigma: float = 5.0, residual: bool = False) -> Tens
     return block.output(values, residual)
 
 
-def naclip_neighbour_only(block: LastBlock) -> Tensor:
+def naclip_neighbour_only(block: LastBlock, sigma: float = 5.0) -> Tensor:
     """NACLIP's ablation without similarity: the neighbourhood alone, at the scale of the logits."""
     q, k, v = block.project()
     # The mean over all pairs of |q_i| |k_j| is the product of the two means; heads are pooled.
     strength = (q.norm(dim=-1).mean(dim=-1) * k.norm(dim=-1).mean(dim=-1)).mean(dim=1)  # [B]
     scale = strength * q.shape[-1] ** -0.5
-    logits = scale[:, None, None, None] * neighbourhood(block.grid, 5.0, block.tower.prefix, k)
+    logits = scale[:, None, None, None] * neighbourhood(block.grid, sigma, block.tower.prefix, k)
     return block.output(logits.softmax(dim=-1) @ v, residual=False)
 
 
@@ -192,13 +193,6 @@ def _values_on(values: Tensor, grid: tuple[int, int], guide: Guide) -> Tensor:
     maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     return maps.reshape(batch, heads, width, -1).transpose(2, 3)
 
-
-STUFF_WORDS = (
-    "sky", "wall", "tree", "wood", "grass", "road", "sea", "river", "mountain", "sands", "desk",
-    "bed", "building", "cloud", "lamp", "door", "window", "wardrobe", "ceiling", "shelf", "curtain",
-    "stair", "floor", "hill", "rail", "fence",
-)  # fmt: skip
-"""What stands for background in SCLIP, NACLIP and ProxyCLIP."""
 
 TRAINED_AT = 224
 

@@ -31,13 +31,13 @@ class Pamr:
     iterations: int = 10
     dilations: tuple[int, ...] = (8, 16)
 
-    def affinity(self, image: Array) -> "Affinity":
+    def guided_by(self, image: Array) -> "PixelShares":
         """How much each pixel of a normalised image [C, H, W] takes from which neighbour."""
-        return Affinity(_affinity(image, self.dilations), self)
+        return PixelShares(_shares(image, self.dilations), self)
 
 
 @dataclass(frozen=True)
-class Affinity:
+class PixelShares:
     """The weights of one image, computed once and used for all its maps.
 
     Attributes:
@@ -48,6 +48,8 @@ class Affinity:
 
     weights: Array
     settings: Pamr
+
+    keeps_range = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,7 +70,7 @@ class Affinity:
         return maps
 
 
-def _affinity(image: Array, dilations: tuple[int, ...]) -> Array:
+def _shares(image: Array, dilations: tuple[int, ...]) -> Array:
     xp: Any = array_namespace(image)
     unit = _TINY + _SHARPNESS * _local_deviation(image, dilations)  # [C, H, W]
     likeness = [

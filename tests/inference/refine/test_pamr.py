@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.inference.refine import Pamr
+from ovseg.inference.refine.pamr import Pamr
 
 
 def by_hand(image: np.ndarray, maps: np.ndarray, pamr: Pamr) -> np.ndarray:
@@ -41,15 +41,15 @@ def by_hand(image: np.ndarray, maps: np.ndarray, pamr: Pamr) -> np.ndarray:
 def test_agrees_with_loops(pamr: Pamr) -> None:
     draw = np.random.default_rng(0)
     image, maps = draw.normal(size=(3, 6, 8)), draw.normal(size=(4, 6, 8))
-    found = pamr.affinity(image).refine(maps)
+    found = pamr.guided_by(image).refine(maps)
     np.testing.assert_allclose(found, by_hand(image, maps, pamr))
 
 
 def test_torch_and_numpy_agree() -> None:
     draw = np.random.default_rng(0)
     image, maps = draw.normal(size=(3, 20, 30)), draw.normal(size=(4, 5, 7))
-    found = Pamr().affinity(torch.from_numpy(image)).refine(torch.from_numpy(maps))
-    np.testing.assert_allclose(Pamr().affinity(image).refine(maps), found.numpy())
+    found = Pamr().guided_by(torch.from_numpy(image)).refine(torch.from_numpy(maps))
+    np.testing.assert_allclose(Pamr().guided_by(image).refine(maps), found.numpy())
 
 
 def test_scores_stay_on_their_side_of_an_edge() -> None:
@@ -57,11 +57,11 @@ def test_scores_stay_on_their_side_of_an_edge() -> None:
     image[:, :, 12:] = 1.0
     noisy = np.random.default_rng(0).normal(size=(1, 24, 24)) * 0.1
     noisy[0, :, 12:] += 1.0
-    refined = Pamr(10, (1, 2)).affinity(image).refine(noisy)
+    refined = Pamr(10, (1, 2)).guided_by(image).refine(noisy)
     assert refined[0, :, :12].max() < 0.3
     assert refined[0, :, 12:].min() > 0.7
 
 
 def test_a_flat_image_gives_finite_weights() -> None:
-    affinity = Pamr().affinity(np.full((3, 10, 10), 0.5))
+    affinity = Pamr().guided_by(np.full((3, 10, 10), 0.5))
     np.testing.assert_allclose(affinity.weights, 1 / 16)

@@ -33,7 +33,7 @@ from ovseg.data.class_list import ClassList
 from ovseg.inference.encode import encode_views
 from ovseg.inference.labeller import Labeller, _Picture
 from ovseg.inference.protocol import Protocol
-from ovseg.inference.refine import Pamr
+from ovseg.inference.refine.pamr import Pamr
 from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.views import lay_windows
 from ovseg.losses.contrastive import contrastive_loss
@@ -136,7 +136,7 @@ def _masks(
             refined = what.endswith("pamr")
             if refined:
                 guide = image.permute(2, 0, 1).float()
-                maps = _pamr(f).affinity(guide).refine(maps)
+                maps = _pamr(f).guided_by(guide).refine(maps)
             yield f.row(name, maps, REFINED if refined else DERIVED)
 
 
@@ -172,7 +172,7 @@ def _slide(f: AlignedFixture, tag: str, words: Tensor) -> Iterator[Row]:
     rows, columns = f.values["in.image.ori"].shape[:2]
     picture = _Picture(labeller, views, (rows, columns))
     threshold = labeller.threshold
-    maps = labeller._score_maps(picture, labeller._scores_of(views, threshold))
+    maps = picture.maps(labeller._scores_of(picture.views, threshold))
     scores = maps.piece(slice(0 if background else 1, None))
     (labels,) = labeller.labels_at(views, (rows, columns), [threshold])
     found = {

@@ -337,7 +337,7 @@ def pretrain(
         observer: told what happens; every method is called in the first process only.
 
     Returns:
-        Steps done, the signal that asked to stop, if one did, and the best mIoU, 0..1.
+        Steps done, the signal that asked to stop, if one did, and the best score, 0..1.
 
     Raises:
         RecipeError: the recipe is wrong, with one problem per mistake, or is not the checkpoint's.
@@ -352,7 +352,7 @@ def pretrain(
     loaded = _recipe_of(recipe, overrides)
     if output is None:
         output = Path("runs") / (Path(recipe).stem if isinstance(recipe, str | Path) else "recipe")
-    evaluate = epoch_evaluation(loaded.train.evaluate_on, _path(data_root))
+    evaluate = epoch_evaluation(loaded, _path(data_root))
     return train(loaded, Path(output), resume=resume, evaluate=evaluate, observer=observer)
 
 
@@ -392,7 +392,7 @@ def check_pretraining(
     from ovseg.training.feed.source import open_source, share_of
 
     loaded = _recipe_of(recipe, overrides)
-    epoch_evaluation(loaded.train.evaluate_on, _path(data_root))
+    epoch_evaluation(loaded, _path(data_root))
     open_source(loaded).steps_per_epoch(loaded, share_of(loaded, 0, processes))
 
 

@@ -70,7 +70,7 @@ def pretrain(
     with TrainingView() as view:
         result = api.pretrain(recipe, folder, changes, resume, data_root, view)
     if int(os.environ.get("RANK", "0")) == 0:
-        _show_result(result, as_json)
+        _show_result(result, view.measure, as_json)
     if result.signal:
         raise typer.Exit(leave(STOPPED, agreed=True))
 
@@ -107,6 +107,11 @@ def _show_plan(plan: "Plan", as_json: bool) -> None:
         ("memory", f"about {plan.memory / 2**30:.1f} GiB on each device"),
         ("time", f"about {_duration(plan.seconds)} at {plan.rate_from}"),
     ]
+    if plan.cache is not None:
+        cache = plan.cache
+        total, missing = f"{cache.total / 1e9:.2f} GB", f"{cache.missing / 1e9:.2f} GB"
+        made = f"{missing} still to be made, {cache.photos:,} views of photos"
+        lines.append(("disk", f"{total} of features in {cache.folder}, {made}"))
     for name, text in lines:
         stdout().print(f"{name:14} {text}", soft_wrap=True)
 
@@ -124,7 +129,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _show_result(result: "TrainingResult", as_json: bool) -> None:
+def _show_result(result: "TrainingResult", measure: str, as_json: bool) -> None:
     if as_json:
         values = {**result.__dict__, "output": str(result.output)}
         say_json(values, indent=2)
@@ -133,5 +138,5 @@ def _show_result(result: "TrainingResult", as_json: bool) -> None:
         text = f"stopped by signal {result.signal} after step {result.steps}; --resume auto goes on"
         stderr().print(text)
         return
-    best = "" if result.best is None else f", best mIoU {result.best:.1%}"
+    best = "" if result.best is None else f", best {measure} {result.best:.1%}"
     stdout().print(f"{result.steps} steps{best}: {result.output}/last.safetensors", soft_wrap=True)

@@ -5,11 +5,13 @@ ViT-B/16 with DINO start weights and BERT-base on CC4M. A recipe writes down onl
 All of it is frozen: a run cannot change its own recipe.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ovseg.config.aligned import TEXT_ENCODER, AlignedConfig
+from ovseg.config.losses import LossConfig
 from ovseg.config.section import (
     Count,
     Depth,
@@ -161,55 +163,6 @@ class ModelConfig(Section):
         return self
 
 
-class ContrastiveLossConfig(Section):
-    """`[loss.contrastive]`: image-caption contrast (equation 4 of the paper)."""
-
-    enabled: bool = True
-    weight: NonNegative = 1.0
-    initial_temperature: Positive = 0.07
-    max_scale: Positive = 100.0
-    """Upper bound of the learned scale, after its exponential."""
-
-
-class EntityLossConfig(Section):
-    """`[loss.entity]`: masked entity completion."""
-
-    enabled: bool = True
-    weight: NonNegative = 1.0
-
-
-class MaskLossConfig(Section):
-    """`[loss.mask]`: cross-image mask consistency, of the second stage."""
-
-    enabled: bool = False
-    weight: NonNegative = 0.1
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """A target pixel is on above this share of its mask's maximum."""
-    trained_groups: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the groups, those nearest to the shared entity, that receive a gradient."""
-    smoothing: Positive = 1.0
-    """Added to numerator and denominator of the Dice loss."""
-    resolution: Annotated[int, Field(ge=1, le=2_048)] = 224
-    """Side in pixels at which masks are matched and compared."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Share of its old weights that the momentum encoder keeps per step."""
-
-
-class LossConfig(Section):
-    """`[loss]`: which losses train the model, and their weights in the sum."""
-
-    contrastive: ContrastiveLossConfig = ContrastiveLossConfig()
-    entity: EntityLossConfig = EntityLossConfig()
-    mask: MaskLossConfig = MaskLossConfig()
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> "LossConfig":
-        parts = (self.contrastive, self.entity, self.mask)
-        if not any(part.enabled and part.weight > 0 for part in parts):
-            raise ValueError("no loss is enabled with a weight above 0")
-        return self
-
-
 class OptimizerConfig(Section):
     """`[optimizer]`: AdamW. Biases and one-dimensional tensors are not decayed."""
 
@@ -266,6 +219,19 @@ class DataConfig(Section):
     """Where cross images come from: the index's sampled partners, or the same batch."""
     max_bad_samples: Count = 100
     """Unreadable samples in a row that stop the run."""
+    held_out: Annotated[int, Field(ge=0)] = 0
+    """Photos kept out of training, the first by the hashes of their names."""
+    photos: Annotated[int, Field(ge=0)] = 0
+    """Photos to train on, the next by their hashes; 0 takes all."""
+    captions: Literal["pairs", "one", "all"] = "pairs"
+    """What a step draws, with an aligned model: pairs of a photo and a caption; photos, with one
+    caption drawn; or photos with all their captions."""
+    views: Annotated[int, Field(ge=1, le=256)] = 1
+    """Of each photo, with an aligned model: its middle, and augmented ones beside it."""
+    view_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the augmented views, which several runs share."""
+    cache: str = ""
+    """Folder of the features of frozen towers; "" is in ovseg's own cache."""
 
 
 class AugmentationConfig(Section):
@@ -283,6 +249,8 @@ class AugmentationConfig(Section):
     erasing: Share = 0.25
     """Probability that a rectangle is replaced."""
     erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
+    text_noise: NonNegative = 0.0
+    """With an aligned model: noise on the features of texts, as a share of their length."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "AugmentationConfig":
@@ -312,7 +280,10 @@ class TrainConfig(Section):
     """Steps between overlays of a few fixed images; 0 draws none."""
     tracker: Literal["none", "tensorboard", "wandb"] = "tensorboard"
     evaluate_on: str = ""
-    """Data set of `ovseg eval` scored after each epoch, such as "voc"; "" is none."""
+    """Data set of `ovseg eval` scored after each epoch, such as "voc"; "retrieval" among the
+    photos that are held out, with an aligned model; "" is none."""
+    evaluate_every: Count = 1
+    """Epochs between these scores; the last one is always scored."""
     max_skipped: Annotated[int, Field(ge=1)] = 20
     """Steps in a row with a loss or gradient that is not finite, before the run stops."""
 
@@ -328,10 +299,76 @@ class Recipe(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     train: TrainConfig = TrainConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_aligned(cls, values: Any) -> Any:
+        """The paper's entity loss and pictures of groups: off with aligned models unless asked."""
+        if not isinstance(values, dict) or not _is_aligned(values.get("model")):
+            return values
+        off: dict[tuple[str, ...], Any] = {
+            ("loss", "entity", "enabled"): False,
+            ("train", "overlays_every"): 0,
+        }
+        return _with_defaults(values, off)
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         if self.loss.mask.enabled and self.data.partners == "none":
             raise ValueError(
                 'loss.mask needs cross images: set data.partners to "exact" or "in-batch"'
             )
+        for wrong, problem in _of_the_kind(self):
+            if wrong:
+                raise ValueError(problem)
         return self
+
+
+def _is_aligned(model: Any) -> bool:
+    section = model.get("aligned") if isinstance(model, dict) else getattr(model, "aligned", None)
+    return section is not None
+
+
+def _with_defaults(values: dict[str, Any], off: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+    """The values with others where their sections, as far as they are tables, say nothing."""
+    for path, value in off.items():
+        head, *rest = path
+        inner = values.get(head, {} if rest else value)
+        if rest and isinstance(inner, dict):
+            inner = _with_defaults(inner, {tuple(rest): value})
+        values = {**values, head: inner}
+    return values
+
+
+def _of_the_kind(recipe: Recipe) -> Iterator[tuple[bool, str]]:
+    """What does not go with the kind of model, each with whether it is so."""
+    loss, data, aligned = recipe.loss, recipe.data, recipe.model.aligned
+    if aligned is None:
+        only = "is for aligned models: give [model.aligned]"
+        yield loss.words.enabled, f"loss.words {only}"
+        yield loss.structure.enabled, f"loss.structure {only}"
+        yield loss.contrastive.form != "softmax", f"loss.contrastive.form {only}"
+        yield loss.contrastive.score != "mean", f"loss.contrastive.score {only}"
+        yield data.captions != "pairs", f"data.captions {only}"
+        yield data.views > 1, f"data.views {only}"
+        yield recipe.augmentation.text_noise > 0, f"augmentation.text_noise {only}"
+        return
+    grouped = loss.entity.enabled or loss.mask.enabled
+    yield (
+        grouped and not aligned.grouping,
+        "loss.entity and loss.mask need groups: set model.aligned.grouping = true, or switch both "
+        "off",
+    )
+    yield (
+        loss.mask.enabled and (data.partners != "in-batch" or data.captions != "pairs"),
+        'loss.mask needs data.partners = "in-batch" and data.captions = "pairs" in aligned models',
+    )
+    yield data.accumulation > 1, "data.accumulation is for the paper's model: set it to 1"
+    yield (
+        recipe.train.overlays_every > 0,
+        "train.overlays_every is for the paper's model: set it to 0",
+    )
+    yield recipe.train.compile, "train.compile is for the paper's model: set it to false"
+    yield (
+        loss.structure.enabled and loss.contrastive.score == "heads",
+        'loss.structure needs the mean of the positions, not loss.contrastive.score = "heads"',
+    )

@@ -221,16 +221,27 @@ def retrieve(
     """Find texts by image and images by text; a hit is any of the right ones among the first."""
     images = _unit(embed_images(model, data.paths, on_progress))  # [I, C]
     texts = _unit(_embed_texts(model, data.texts))  # [T, C]
-    similarity = images @ texts.T  # [I, T]
-    image_of_text = np.array(data.image_of_text)
+    return recalls(images @ texts.T, np.array(data.image_of_text), model.card.name)
+
+
+def recalls(
+    similarity: NDArray[np.floating], image_of_text: NDArray[np.integer], model: str
+) -> Retrieval:
+    """Recall at 1, 5 and 10 both ways.
+
+    Args:
+        similarity: how well each text fits each image, [I, T].
+        image_of_text: the image each text belongs to, [T]; every image has one at least.
+        model: its name.
+    """
     of_text = _rank(similarity.T, image_of_text)  # [T]
     by_rank = np.argsort(-similarity, axis=1, kind="stable")
-    right = image_of_text[by_rank] == np.arange(len(images))[:, None]
+    right = image_of_text[by_rank] == np.arange(len(similarity))[:, None]
     of_image = right.argmax(axis=1)  # rank of the first right text, [I]
     return Retrieval(
-        model=model.card.name,
-        images=len(images),
-        texts=len(texts),
+        model=model,
+        images=similarity.shape[0],
+        texts=similarity.shape[1],
         image_to_text={k: _share(of_image < k) for k in (1, 5, 10)},
         text_to_image={k: _share(of_text < k) for k in (1, 5, 10)},
     )

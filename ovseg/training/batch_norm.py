@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.distributed import sum_over_processes
-from ovseg.models.ovsegmentor.network import OVSegmentor, Projector
+from ovseg.models.ovsegmentor.network import Projector
 
 
 class SynchronisedBatchNorm(nn.SyncBatchNorm):
@@ -38,7 +38,7 @@ class SynchronisedBatchNorm(nn.SyncBatchNorm):
                 running.data.lerp_(found.to(running.dtype), self.momentum)
 
 
-def synchronise_batch_norm(model: OVSegmentor) -> None:
+def synchronise_batch_norm(model: nn.Module) -> None:
     """Let every projector normalise with the rows of all processes, its weights unchanged.
 
     The reference leaves the bridge projector out; with it in, a batch has the same losses however

@@ -38,6 +38,7 @@ _NAME = re.compile(r"step-(\d{8})")
 
 FREE = frozenset(
     {
+        "data.cache",
         "data.workers",
         "data.max_bad_samples",
         "train.compile",
@@ -47,6 +48,7 @@ FREE = frozenset(
         "train.overlays_every",
         "train.tracker",
         "train.evaluate_on",
+        "train.evaluate_every",
         "train.max_skipped",
     }
 )

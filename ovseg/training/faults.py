@@ -5,12 +5,13 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ovseg.errors import DataError, OvsegError
-from ovseg.training.batch import Batch, Problem
+from ovseg.training.batch import Problem
 
 _log = logging.getLogger(__name__)
 _MOST_PENDING = 64
@@ -47,7 +48,7 @@ class Faults:
         self.unreadable_in_a_row = 0
         self._pending: list[_Step] = []
 
-    def read(self, parts: list[Batch]) -> None:
+    def read(self, parts: list[Any]) -> None:
         """Note what could not be read.
 
         Raises:
@@ -71,7 +72,7 @@ class Faults:
         self.unreadable[problem.reason] += 1
         _append(self.unreadable_file, {"key": problem.key, "reason": problem.reason})
 
-    def stepped(self, number: int, norm: Tensor, parts: list[Batch]) -> None:
+    def stepped(self, number: int, norm: Tensor, parts: list[Any]) -> None:
         """Note a step's gradient norm, still on the device."""
         keys = tuple(key for part in parts for key in part.keys)
         self._pending.append(_Step(number, norm, keys))

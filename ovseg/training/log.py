@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ovseg.errors import DataError, MissingDependencyError
-from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.training.step import StepResult
 
 
@@ -27,7 +26,8 @@ class LogLine:
 
     Attributes:
         step, epoch: after this many optimizer steps; epochs as a fraction.
-        loss, contrastive, entity, mask: mean over steps and processes; those not finite left out.
+        loss, contrastive, entity, mask, words, structure: mean over steps and processes; those not
+            finite left out.
         scale: what cosines are multiplied by.
         gradient_norm: mean, before clipping.
         learning_rate: of the last step.
@@ -35,8 +35,9 @@ class LogLine:
         stall: share of the time in which this process waited for data, 0..1.
         mfu: share of the device's dense bf16 peak; None where that is not known.
         memory: most bytes in use on the device, or of the process without one.
-        assignment_entropy: of patches over groups, 0 (each is one group's) to 1 (none is).
-        groups_used: mean number of groups of an image that win a patch.
+        assignment_entropy: of patches over groups, 0 (each is one group's) to 1 (none is); None for
+            models without groups.
+        groups_used: mean number of groups of an image that win a patch, likewise.
         skipped: steps so far that were not finite.
         unreadable: samples so far that could not be read.
     """
@@ -54,10 +55,12 @@ class LogLine:
     stall: float
     mfu: float | None
     memory: int
-    assignment_entropy: float
-    groups_used: float
+    assignment_entropy: float | None
+    groups_used: float | None
     skipped: int = 0
     unreadable: int = 0
+    words: float | None = None
+    structure: float | None = None
 
 
 class JsonLines:
@@ -163,12 +166,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-Evaluate = Callable[[Predictor], float]
-"""Zero-shot mIoU of a model, 0..1; called in every process."""
+Evaluate = Callable[[Any], Mapping[str, float]]
+"""Scores of a model by their names, 0..1, the one that decides first; called in every process."""
 
 
 class Observer:
     """Who wants to know how a run goes; every method is called in the first process only."""
+
+    def preparing(self, what: str, done: int, total: int | None) -> None:
+        """Something is made before the training; so much of it is done."""
 
     def started(self, first: int, last: int) -> None:
         """Training begins after step `first` and goes to step `last`."""
@@ -183,7 +189,10 @@ class Observer:
         """A checkpoint is complete."""
 
     def evaluated(self, step: int, score: float) -> None:
-        """The model was evaluated: its mIoU, 0..1."""
+        """The model was evaluated: the score that decides, 0..1, such as mIoU."""
+
+    def scored(self, step: int, scores: Mapping[str, float]) -> None:
+        """All scores of that evaluation, by name."""
 
 
 @dataclass
@@ -191,7 +200,7 @@ class Meter:
     """Sums since the last line.
 
     Attributes:
-        rows: losses and gradient norm of each step, float [5], still on the device.
+        rows: losses and gradient norm of each step, float [7], still on the device.
         assignment: of patches to groups in the newest step, float [B, G, N].
         pairs, flops: of this process.
         waited: seconds in which nothing was done for want of data.
@@ -206,7 +215,8 @@ class Meter:
 
     def add(self, result: StepResult, norm: Tensor) -> None:
         """Note a step."""
-        values = (result.total, result.contrastive, result.entity, result.mask, norm)
+        losses = (result.total, result.contrastive, result.entity, result.mask)
+        values = (*losses, result.words, result.structure, norm)
         self.rows.append(torch.stack([value.detach().float() for value in values]))
         self.assignment = result.assignment
 
@@ -216,8 +226,8 @@ class Meter:
         return max(time.perf_counter() - self.started, 1e-6)
 
     def means(self) -> Tensor:
-        """Mean of each column over its finite values, float [5]; NaN where there is none."""
-        table = torch.stack(self.rows).double()  # [steps, 5]
+        """Mean of each column over its finite values, float [7]; NaN where there is none."""
+        table = torch.stack(self.rows).double()  # [steps, 7]
         return table.masked_fill(~table.isfinite(), math.nan).nanmean(dim=0)
 
 

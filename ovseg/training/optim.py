@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ovseg.config.schema import OptimizerConfig, ScheduleConfig
 from ovseg.distributed import average_gradients
 from ovseg.errors import DataError
-from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
 
 _TOWER = "image_encoder.tower."  # what `model.image.init` starts from
 _PARTS = ("exp_avg", "exp_avg_sq", "step")  # of an optimizer's state
@@ -221,8 +221,8 @@ class MomentumEncoder:
         momentum: share of its own weights that the copy keeps per step.
     """
 
-    def __init__(self, online: ImageEncoder, momentum: float) -> None:
-        self.encoder = copy.deepcopy(online).requires_grad_(False).train()
+    def __init__(self, online: nn.Module, momentum: float) -> None:
+        self.encoder: Any = copy.deepcopy(online).requires_grad_(False).train()
         self._update = get_ema_multi_avg_fn(momentum)
         self._own: list[Tensor] = list(self.encoder.parameters())
         self._followed: list[Tensor] = list(online.parameters())

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from ovseg.config.schema import Recipe
-from ovseg.training.feed.source import open_source, share_of
+from ovseg.training.aligned.features import CacheNeed
+from ovseg.training.aligned.forecast import forecast
+from ovseg.training.feed.source import PairSource, open_source, share_of
 from ovseg.training.flops import Cost, pair_cost, peak_flops, text_sizes
 from ovseg.training.optim import Schedule, schedule_of
-from ovseg.training.state import PRECISIONS
+from ovseg.training.step import PRECISIONS
 
 TYPICAL_LENGTHS = (28, 28, 14)
 """Tokens of captions, masked captions and prompts at the padding of a batch of web captions."""
@@ -28,6 +30,7 @@ class Plan:
     memory: bytes of a device, an estimate.
     seconds: of the whole run, an estimate.
     rate_from: what the estimate of time rests on.
+    cache: space for the features of frozen towers; None where none are kept.
     """
 
     pairs: int | None
@@ -43,6 +46,7 @@ class Plan:
     rate_from: str
     schedule: Schedule
     cost: Cost
+    cache: CacheNeed | None = None
 
 
 def plan_run(recipe: Recipe, world_size: int) -> Plan:
@@ -58,6 +62,8 @@ def plan_run(recipe: Recipe, world_size: int) -> Plan:
     share = share_of(recipe, 0, world_size)
     epoch_steps = source.steps_per_epoch(recipe, share)
     schedule = schedule_of(recipe.schedule, epoch_steps, share.total)
+    if recipe.model.aligned is not None:
+        return _plan_aligned(recipe, source, epoch_steps, schedule, share.total)
     total, trained = count_parameters(recipe)
     longest = recipe.model.text.max_tokens
     lengths = [min(length, longest) for length in TYPICAL_LENGTHS]
@@ -86,6 +92,31 @@ def plan_run(recipe: Recipe, world_size: int) -> Plan:
         rate_from=origin,
         schedule=schedule,
         cost=cost,
+    )
+
+
+def _plan_aligned(
+    recipe: Recipe, source: PairSource, epoch_steps: int, schedule: Schedule, batch: int
+) -> Plan:
+    expected = forecast(recipe)
+    samples = schedule.steps * batch
+    flops = expected.head_flops * samples + expected.tower_flops
+    rate, origin = _rate(PRECISIONS[recipe.train.precision])
+    return Plan(
+        pairs=None if source.index is None else len(source.index),
+        steps=schedule.steps,
+        epoch_steps=epoch_steps,
+        global_batch=batch,
+        samples=samples,
+        parameters=expected.parameters,
+        trained=expected.trained,
+        flops=flops,
+        memory=expected.memory,
+        seconds=flops / rate,
+        rate_from=origin,
+        schedule=schedule,
+        cost=Cost(image=0.0, text=0.0, momentum=0.0, heads=expected.head_flops),
+        cache=expected.cache,
     )
 
 

@@ -13,9 +13,7 @@ import torch
 from ovseg.config.schema import Recipe
 from ovseg.distributed import HostChannel, Processes, leave_processes, processes
 from ovseg.errors import DataError, OvsegError
-from ovseg.training.batch import Batch
 from ovseg.training.faults import Faults
-from ovseg.training.feed.collate import load_batches
 from ovseg.training.log import Evaluate, Observer
 from ovseg.training.monitor import Monitor
 from ovseg.training.saver import Saver
@@ -32,7 +30,7 @@ class TrainingResult:
     Attributes:
         steps: optimizer steps done in all.
         signal: what asked it to stop early; 0 if nothing did.
-        best: highest mIoU, if it was evaluated.
+        best: highest score, such as mIoU, if it was evaluated.
         skipped, unreadable: steps that were not finite, samples that could not be read.
         output: the run's folder.
     """
@@ -95,8 +93,9 @@ def train(
     """
     group = processes()
     try:
+        # A signal before the first step just ends the process: what it has made so far is kept.
+        run = Run(recipe, output, group, resume, evaluate, observer or Observer())
         with StopRequest() as stop:
-            run = Run(recipe, output, group, resume, evaluate, observer or Observer())
             return run.loop(stop)
     finally:
         if group.size > 1:
@@ -125,6 +124,8 @@ class Run:
         self.score = evaluate
         self.channel = HostChannel(group.size)
         self.state = self.channel.together(lambda: TrainState(recipe, group))
+        self.channel.together(lambda: self.state.prepare(self._told))
+        self.channel.together(self.state.begin)
         self.faults = Faults(
             output, group.rank, recipe.train.max_skipped, recipe.data.max_bad_samples
         )
@@ -135,11 +136,16 @@ class Run:
         )
         self.problem: OvsegError | None = None
 
+    def _told(self, what: str, done: int, total: int | None) -> None:
+        """What is made before the first step, for whoever watches."""
+        if self.group.rank == 0:
+            self.observer.preparing(what, done, total)
+
     def loop(self, stop: StopRequest) -> TrainingResult:
         """Train until the schedule's end or until asked to stop."""
         steps = self.state.schedule.steps
         self._begin(steps)
-        batches = self._batches(steps)
+        batches = self.state.trainee.batches(self.first, steps)
         done, signal = self.first, 0
         while done < steps:
             parts = self._next(batches)
@@ -166,7 +172,8 @@ class Run:
             self._noting(lambda: self.monitor.write(line))
         if recipe.overlays_every and done % recipe.overlays_every == 0:
             self._noting(lambda: self.monitor.draw(done))
-        if ends_epoch and self.score is not None:
+        scored = is_last or done // self.state.epoch_steps % recipe.evaluate_every == 0
+        if ends_epoch and scored and self.score is not None:
             self.saver.keep_best(done, self.monitor.evaluate(self.score, done))
         if ends_epoch or (recipe.save_every and done % recipe.save_every == 0):
             self._save(done)
@@ -175,10 +182,10 @@ class Run:
         self.channel.together(self.faults.settle)
         self.saver.save(done)
 
-    def _next(self, batches: Iterator[Batch]) -> list[Batch]:
+    def _next(self, batches: Iterator[Any]) -> list[Any]:
         """The parts of the next step; none if they cannot be had."""
         started = time.perf_counter()
-        parts: list[Batch] = []
+        parts: list[Any] = []
 
         def read() -> None:
             parts.extend(next(batches) for _ in range(self.state.share.parts))
@@ -214,7 +221,7 @@ class Run:
             self.channel.agree(self.problem)
         return code
 
-    def _train_step(self, number: int, parts: list[Batch]) -> None:
+    def _train_step(self, number: int, parts: list[Any]) -> None:
         state = self.state
         state.updater.begin()
         result = state.step([part.to(state.device) for part in parts], state.scaler.scale)
@@ -245,9 +252,3 @@ class Run:
             unreadable=sum(self.faults.unreadable.values()),
             output=self.output,
         )
-
-    def _batches(self, steps: int) -> Iterator[Batch]:
-        state = self.state
-        sampler = state.source.sampler(state.recipe, state.share, self.first, steps)
-        workers = state.recipe.data.workers
-        return load_batches(state.collator, sampler, workers, state.device)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from ovseg.config.dump import to_values
 from ovseg.distributed import HostChannel
 from ovseg.errors import DataError, ModelError, OvsegError, UsageError
-from ovseg.models.checkpoint import load_state, write_checkpoint
+from ovseg.models.checkpoint import load_state
 from ovseg.training.checkpoint import (
     CheckpointFolder,
     CheckpointMeta,
@@ -111,14 +111,7 @@ class Saver:
 
     def _write_model(self, path: Path) -> None:
         """Write the model as a checkpoint that `ovseg segment` takes."""
-        state = self.state
-        write_checkpoint(
-            path,
-            state.model.state_dict(),
-            state.recipe,
-            tokenizer=state.texts.files,
-            description="OVSegmentor, trained by ovseg pretrain",
-        )
+        self.state.trainee.write(path)
 
     def restore_rng(self) -> None:
         """Let random numbers go on where the checkpoint left them."""
@@ -192,7 +185,7 @@ class Saver:
         state = self.state
         meta = read_meta(path)
         check_same_run(meta, state.recipe, state.share.total, state.source.fingerprint, str(path))
-        load_state(state.model, read_tensors(path / "model.safetensors"), str(path))
+        state.trainee.load(read_tensors(path / "model.safetensors"), str(path))
         moments = path / "optimizer.safetensors"
         load_optimizer(state.model, state.updater.optimizer, read_tensors(moments), str(moments))
         if state.momentum is not None:

@@ -12,14 +12,16 @@ F width of the entity decoder, C embedding width.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ovseg.config.losses import LossConfig
 from ovseg.distributed import mean_over_processes
 from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.mask import mask_consistency_loss, relevance_of
+from ovseg.models.ovsegmentor.binding import Binding
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage, ImageEncoder
 from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.ovsegmentor.predictor import IMAGENET_MEAN, IMAGENET_STD
@@ -27,6 +29,8 @@ from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.tokenizer import Tokens
 from ovseg.training.batch import Batch, CrossImages
 from ovseg.training.rng import rng_state, set_rng_state
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Scale = Callable[[Tensor], Tensor]
 """What multiplies a loss before its gradients are computed, such as `GradScaler.scale`."""
@@ -58,16 +62,25 @@ class StepResult:
     """What a step computed, without gradients.
 
     Attributes:
-        total, contrastive, entity, mask: losses, float []; the mean over processes is the batch's.
-            Those that are switched off are 0.
-        assignment: soft assignment of patches to groups, of the last part, float [B, G, N].
+        total, contrastive, entity, mask, words, structure: losses, float []; the mean over
+            processes is the batch's. Those that are switched off are 0.
+        assignment: soft assignment of patches to groups, of the last part, float [B, G, N]; None
+            for models without groups.
     """
 
     total: Tensor
     contrastive: Tensor
     entity: Tensor
     mask: Tensor
-    assignment: Tensor
+    words: Tensor
+    structure: Tensor
+    assignment: Tensor | None
+
+
+def step_result(losses: Sequence[Tensor], assignment: Tensor | None) -> StepResult:
+    """Losses in the order of the attributes, without their gradients."""
+    total, contrastive, entity, mask, words, structure = (loss.detach() for loss in losses)
+    return StepResult(total, contrastive, entity, mask, words, structure, assignment)
 
 
 @dataclass(frozen=True)
@@ -272,22 +285,19 @@ class TrainingStep:
         if relevance is None or cross is None or self.momentum is None:
             return encoded.features.groups.new_zeros(())
         seen = self._cross_images(self.momentum, part, cross)
-        summed = mask_consistency_loss(
+        return groups_mask_loss(
             encoded.image.binding.query,
-            seen.binding.query[cross.partner],
-            seen.binding.key[cross.partner],
+            replace(
+                seen.binding,
+                query=seen.binding.query[cross.partner],
+                key=seen.binding.key[cross.partner],
+            ),
             relevance,
             seen.grid,
-            size=(weights.resolution, weights.resolution),
-            threshold=weights.threshold,
-            trained_groups=weights.trained_groups,
-            smoothing=weights.smoothing,
-            valid=_with_cross_image(part),
+            weights,
+            _with_cross_image(part),
+            torch.cat([_with_cross_image(each) for each in parts]),
         )
-        # The mean over the batch of all processes, as gradients are averaged over them afterwards.
-        count = torch.cat([_with_cross_image(each) for each in parts]).float().sum()
-        count = mean_over_processes(count).clamp_min(1e-6)
-        return summed * weights.mask_images / count
 
     @torch.no_grad()
     def _cross_images(
@@ -304,14 +314,60 @@ class TrainingStep:
         return torch.autocast(part.images.device.type, dtype=self.precision)
 
     def _result(self, losses: _PairLosses, mask: Tensor, last: EncodedPart) -> StepResult:
-        found = (
-            losses.total + self.weights.mask * mask,
-            losses.contrastive,
-            losses.entity,
-            mask,
-            last.image.binding.soft,
-        )
-        return StepResult(*(tensor.detach() for tensor in found))
+        total, none = losses.total + self.weights.mask * mask, mask.new_zeros(())
+        found = (total, losses.contrastive, losses.entity, mask, none, none)
+        soft = last.image.binding.soft.detach()
+        return step_result(found, soft)
+
+
+def groups_mask_loss(
+    query: Tensor,
+    cross: Binding,
+    relevance: Tensor,
+    grid: tuple[int, int],
+    weights: LossWeights,
+    present: Tensor,
+    of_batch: Tensor,
+) -> Tensor:
+    """A part's share of the mask loss, whose sum over the parts is the batch's, float [].
+
+    Args:
+        query: assignment queries of the images, float [B, G, D].
+        cross: of each image's cross image, by the momentum encoder.
+        relevance: of the groups to the shared entity, float [B, G].
+        grid: rows and columns of the cross images' patches.
+        weights: of the losses.
+        present: images that have a cross image, bool [B].
+        of_batch: the same of all parts, bool [A].
+    """
+    summed = mask_consistency_loss(
+        query,
+        cross.query,
+        cross.key,
+        relevance,
+        grid,
+        size=(weights.resolution, weights.resolution),
+        threshold=weights.threshold,
+        trained_groups=weights.trained_groups,
+        smoothing=weights.smoothing,
+        valid=present,
+    )
+    # The mean over the batch of all processes, as gradients are averaged over them afterwards.
+    count = mean_over_processes(of_batch.float().sum()).clamp_min(1e-6)
+    return summed * weights.mask_images / count
+
+
+def loss_weights_of(loss: LossConfig) -> LossWeights:
+    """The weights of the losses that are on."""
+    return LossWeights(
+        contrastive=loss.contrastive.weight if loss.contrastive.enabled else 0.0,
+        entity=loss.entity.weight if loss.entity.enabled else 0.0,
+        mask=loss.mask.weight if loss.mask.enabled else 0.0,
+        threshold=loss.mask.threshold,
+        trained_groups=loss.mask.trained_groups,
+        smoothing=loss.mask.smoothing,
+        resolution=loss.mask.resolution,
+    )
 
 
 def _with_cross_image(part: Batch) -> Tensor:

@@ -53,11 +53,11 @@ def test_the_best_of_the_epochs_is_kept(scenes: Path, tmp_path: Path) -> None:
         def evaluated(self, step: int, score: float) -> None:
             seen.append((step, score))
 
-    def evaluate(model: Predictor) -> float:
+    def evaluate(model: Predictor) -> dict[str, float]:
         assert not model.model.training
         torch.rand(7)  # whatever it draws must not change the training
         weights.append(model.model.image_encoder.position.detach().clone())
-        return next(scores)
+        return {"mIoU": next(scores)}
 
     target = recipe(scenes, "data.batch_size=16", "schedule.max_steps=12")
     outcome = train(target, tmp_path / "a", evaluate=evaluate, observer=Watch())

@@ -80,7 +80,7 @@ class AlignedPredictor:
         self, model: AlignedModel, config: ModelConfig, tokenizer: Tokenizer, card: ModelCard
     ) -> None:
         assert config.aligned is not None
-        self.model = model.eval().requires_grad_(False)
+        self.model = model.eval()
         self.config = config
         self.settings = config.aligned.reading
         self.image_size = config.aligned.vision.image_size
@@ -199,10 +199,8 @@ def read_aligned(path: Path) -> AlignedPredictor:
     model = AlignedModel(
         vision_tower, text_tower, build_head(config, vision_tower, text_tower.width)
     )
-    for part, state in ((model.vision, vision), (model.text, text)):
-        if state:
-            load_state(part, state, str(path))
-    load_state(model.head, _part(tensors, "head."), str(path))
+    load_aligned_state(model, tensors, str(path))
+    model.requires_grad_(False)
     card = ModelCard(
         name=str(path),
         kind="aligned",
@@ -212,6 +210,19 @@ def read_aligned(path: Path) -> AlignedPredictor:
     )
     tokenizer = tokenizer_of(path, info, located(config.text))
     return AlignedPredictor(model, config, tokenizer, card)
+
+
+def load_aligned_state(model: AlignedModel, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put back what `write_aligned` wrote; a tower that is not in it stays as it is.
+
+    Raises:
+        ModelError: as `load_state`.
+    """
+    for part, prefix in ((model.vision, "vision."), (model.text, "text.")):
+        state = _part(tensors, prefix)
+        if state:
+            load_state(part, state, where)
+    load_state(model.head, _part(tensors, "head."), where)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

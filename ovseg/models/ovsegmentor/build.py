@@ -4,12 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ovseg.config.schema import (
-    ContrastiveLossConfig,
-    ImageEncoderConfig,
-    ModelConfig,
-    TextEncoderConfig,
-)
+from ovseg.config.losses import ContrastiveLossConfig
+from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
 from ovseg.errors import RecipeError
 from ovseg.models.ovsegmentor.backbone import backbone_weights, load_backbone
 from ovseg.models.ovsegmentor.binding import ReleasedBinding, SlotBinding

@@ -220,9 +220,9 @@ def _seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def checked_augmentation(recipe: Recipe) -> Augmentation:
+def checked_augmentation(recipe: Recipe, size: int) -> Augmentation:
     """The recipe's augmentation, without operations that crash with the libraries installed."""
-    augmentation = augmentation_of(recipe.augmentation, recipe.model.image.image_size)
+    augmentation = augmentation_of(recipe.augmentation, size)
     problems = self_check(augmentation)
     for problem in problems:
         _log.warning("left out of augmentation.rand_augment: %s", problem)

@@ -204,7 +204,8 @@ def build_collator(recipe: Recipe, source: PairSource, texts: MaskingTokenizer) 
         mask=texts.mask,
         templates=imagenet_templates() if recipe.loss.entity.enabled else (),
     )
-    return Collator(source.index, checked_augmentation(recipe), texts.tokenizer, wanted)
+    augmentation = checked_augmentation(recipe, recipe.model.image.image_size)
+    return Collator(source.index, augmentation, texts.tokenizer, wanted)
 
 
 PLAIN_PROMPT = "a photo of {}"

@@ -152,6 +152,7 @@ class IndexSampler:
 
     Args:
         paired: whether neighbours in a batch should share an entity.
+        units: rows to draw from where that is not all of them, such as one a photo.
 
     Raises:
         DataError: there are fewer pairs than a step takes.
@@ -165,14 +166,16 @@ class IndexSampler:
         paired: bool,
         first_step: int = 0,
         last_step: int = 1 << 62,
+        units: Numbers | None = None,
     ) -> None:
         self.index = index
+        self.units = units
         self.share = share
         self.seed = seed
         self.paired = paired
         self.first_step = first_step
         self.last_step = last_step
-        self.steps_per_epoch = steps_per_epoch(len(index), share)
+        self.steps_per_epoch = steps_per_epoch(len(index if units is None else units), share)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order, epoch = None, -1
@@ -186,7 +189,10 @@ class IndexSampler:
     def _order(self, epoch: int) -> Order:
         if self.paired:
             return paired_order(self.index, epoch, self.seed)
-        return shuffled_order(len(self.index), epoch, self.seed)
+        if self.units is None:
+            return shuffled_order(len(self.index), epoch, self.seed)
+        order = shuffled_order(len(self.units), epoch, self.seed)
+        return Order(self.units[order.rows], order.shared)
 
     def _parts(self, order: Order, epoch: int, step: int) -> Iterator[list[Draw]]:
         share = self.share

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ovseg.config.schema import Recipe
-from ovseg.data.dataset.index import PairIndex, open_index
+from ovseg.data.dataset.index import Numbers, PairIndex, open_index
+from ovseg.data.dataset.photos import PhotoOrder, photo_order, split_photos
 from ovseg.data.dataset.webdataset import expand
 from ovseg.errors import RecipeError
 from ovseg.training.feed.sampler import Draw, IndexSampler, Share, steps_per_epoch
@@ -16,19 +17,24 @@ class PairSource:
     """Where pairs come from: an index, or shards to be read as a stream.
 
     Attributes:
-        index: None for a stream.
+        index: the pairs that are trained on; None for a stream.
         addresses: of the stream's shards.
         fingerprint: changes when the pairs do.
+        photos: all pairs, photo by photo, where photos are held out or numbered.
+        units: rows of the index that an epoch draws, one a photo; None for all pairs.
     """
 
     index: PairIndex | None
     addresses: tuple[str, ...]
     fingerprint: str
+    photos: PhotoOrder | None = None
+    units: Numbers | None = None
 
     def steps_per_epoch(self, recipe: Recipe, share: Share) -> int:
         """Optimizer steps in an epoch; a stream, whose length nobody knows, has one for the run."""
         if self.index is not None:
-            return steps_per_epoch(len(self.index), share)
+            count = len(self.index) if self.units is None else len(self.units)
+            return steps_per_epoch(count, share)
         if recipe.schedule.max_steps == 0:
             raise RecipeError(
                 "data.shards are read as a stream, whose length is not known: set "
@@ -44,7 +50,9 @@ class PairSource:
             seed = recipe.train.seed
             return StreamSampler(self.addresses, share, seed, first_step, last_step)
         paired = recipe.loss.mask.enabled and recipe.data.partners == "in-batch"
-        return IndexSampler(self.index, share, recipe.train.seed, paired, first_step, last_step)
+        return IndexSampler(
+            self.index, share, recipe.train.seed, paired, first_step, last_step, self.units
+        )
 
 
 def open_source(recipe: Recipe) -> PairSource:
@@ -69,7 +77,19 @@ def open_source(recipe: Recipe) -> PairSource:
     index.check_shards()
     if recipe.data.partners == "exact" and recipe.loss.mask.enabled:
         index.load_partners()
-    return PairSource(index, (), index.fingerprint())
+    if recipe.model.aligned is None and not recipe.data.held_out and not recipe.data.photos:
+        return PairSource(index, (), index.fingerprint())
+    return _photos(recipe, index)
+
+
+def _photos(recipe: Recipe, index: PairIndex) -> PairSource:
+    """The photos that are trained on, of all."""
+    photos = photo_order(index)
+    split = split_photos(photos, recipe.data.held_out, recipe.data.photos)
+    part = photos.index.take(photos.between(split.first, split.last))
+    begins = photos.begins[split.first : split.last] - photos.begins[split.first]
+    units = None if recipe.data.captions == "pairs" else begins
+    return PairSource(part, (), part.fingerprint(), photos, units)
 
 
 def _stream(recipe: Recipe, addresses: tuple[str, ...]) -> PairSource:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ovseg.config.schema import Recipe
 from ovseg.errors import MissingDependencyError, RecipeError
+from ovseg.models.aligned.assembly import located
 from ovseg.models.checkpoint import read_info
 from ovseg.models.tokenizer import (
     CLIP_PREFIX,
@@ -85,7 +86,7 @@ def build_tokenizer(recipe: Recipe, source: PairSource) -> MaskingTokenizer:
         ModelError: the named one is neither here nor reachable.
         RecipeError: there is nothing to learn one from.
     """
-    text = recipe.model.text
+    text = located(recipe.model.text)
     if text.encoder.startswith(CLIP_PREFIX):
         # CLIP has no mask token; its vocabulary spells this one out.
         tokenizer = load_tokenizer(text.encoder, text.revision, text.max_tokens)

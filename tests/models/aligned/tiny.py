@@ -62,8 +62,10 @@ def tiny_aligned(config: ModelConfig | None = None, seed: int = 0) -> AlignedMod
     return build_aligned(config or small_aligned(), pretrained=True).eval()
 
 
-def write_tiny(path: Path, config: ModelConfig | None = None, seed: int = 0) -> Path:
-    """A checkpoint of one."""
+def write_tiny(
+    path: Path, config: ModelConfig | None = None, seed: int = 0, tokenizer: str = "bytes"
+) -> Path:
+    """A checkpoint of one, with a tokenizer unless its name is empty."""
     config = config or small_aligned()
     model = tiny_aligned(config, seed)
     write_aligned(
@@ -72,6 +74,6 @@ def write_tiny(path: Path, config: ModelConfig | None = None, seed: int = 0) -> 
         Recipe(model=config),
         vision=model.vision,
         text=model.text,
-        tokenizer=fetch_tokenizer_files("bytes"),
+        tokenizer=fetch_tokenizer_files(tokenizer) if tokenizer else None,
     )
     return path

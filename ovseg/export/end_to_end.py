@@ -12,7 +12,7 @@ from typing import Any
 
 from ovseg.export.writers import save_checked
 from ovseg.models.interface import Preprocessing
-from ovseg.models.manifest import Kind
+from ovseg.models.manifest import AlignedRule, Kind
 
 OUTPUTS = ("photo_labels", "photo_groups", "photo_scores")
 
@@ -201,7 +201,12 @@ _CLASSES = """
 
 
 def write_end_to_end(
-    image_graph: Path, path: Path, rule: Preprocessing, kind: Kind, cell: int
+    image_graph: Path,
+    path: Path,
+    rule: Preprocessing,
+    kind: Kind,
+    cell: int,
+    aligned: AlignedRule | None = None,
 ) -> None:
     """Write the graph from `image` (uint8 [H, W, 3]) to `labels` and `groups` [H, W] and `scores`.
 
@@ -211,6 +216,7 @@ def write_end_to_end(
         rule: how images reach the image graph.
         kind: family of the model.
         cell: pixels from one position of its grid to the next.
+        aligned: how an aligned model's maps are made.
     """
     import onnx
 
@@ -218,7 +224,7 @@ def write_end_to_end(
     opset = next(one.version for one in inner.opset_import if one.domain in ("", "ai.onnx"))
     values = {"ir": inner.ir_version, "opset": opset, "cell": cell, **_constants(rule)}
     before = onnx.parser.parse_model(_BEFORE.format(**values))
-    after = onnx.parser.parse_model(_after(kind).format(**values))
+    after = onnx.parser.parse_model(_after(kind, aligned).format(**values))
     save_checked(_joined(before, inner, after), path)
 
 
@@ -266,10 +272,12 @@ def _joined(before: Any, inner: Any, after: Any) -> Any:
     return whole
 
 
-def _after(kind: Kind) -> str:
-    if kind == "ovsegmentor":
+def _after(kind: Kind, aligned: AlignedRule | None) -> str:
+    if kind == "ovsegmentor" or (aligned is not None and aligned.groups):
         return _GROUPS
     chosen = _CLASSES if kind == "dense-clip" else _LARGEST_SCORE
+    if aligned is not None and aligned.align_corners:
+        chosen = chosen.replace("half_pixel", "align_corners")
     more = _CLASS_CONSTANTS if kind == "dense-clip" else ""
     return _POSITIONS.replace("{rule}", chosen).replace("{more}", more)
 

@@ -171,6 +171,7 @@ def describe(
             pad_id=text.pad_id,
         ),
         reading=None if reading is None else PositionRule(**asdict(reading)),
+        aligned=source.aligned,
         opset=OPSET if format.startswith("onnx") else None,
         versions=installed_versions(),
         files=found,
@@ -225,6 +226,7 @@ class _Exporting:
                 self.source.model.preprocessing,
                 self.source.kind,
                 self.source.cell,
+                self.source.aligned,
             )
         return quantisation
 
@@ -240,7 +242,7 @@ class _Exporting:
             return
         self.on_step("writing the text graph")
         quantise = partial(quantise_text, weights_alone=weights_alone)
-        self._write(text_spec(text.graph), self.folder / self.layout.text, quantise)
+        self._write(text_spec(self.source), self.folder / self.layout.text, quantise)
         for name, content in text.files.items():
             (self.folder / name).write_text(content, encoding="utf-8")
 

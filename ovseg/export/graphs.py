@@ -18,9 +18,18 @@ from torch.nn import functional
 
 from ovseg.errors import ModelError
 from ovseg.export.any_size import ProductEncoder, with_fixed_padding, with_positions_for_all_sizes
+from ovseg.models.aligned.aligned_model import AlignedModel
+from ovseg.models.aligned.aligner import ImageReader
 from ovseg.models.clip.model import DenseImageEncoder
+from ovseg.models.interface import GroupedImage
 from ovseg.models.ovsegmentor.network import OVSegmentor
-from ovseg.models.scoring import dense_clip_scores, ovsegmentor_scores, starter_scores
+from ovseg.models.scoring import (
+    Cleaning,
+    aligned_scores,
+    dense_clip_scores,
+    ovsegmentor_scores,
+    starter_scores,
+)
 from ovseg.models.starter.reader import PositionReader
 
 NO_BACKGROUND = float("-inf")
@@ -47,6 +56,24 @@ class Found(NamedTuple):
     scores: Tensor
     groups: Tensor
     labels: Tensor
+
+
+class FoundHeads(NamedTuple):
+    """`Found`, and what an aligned model's attention heads see.
+
+    Attributes:
+        heads: embeddings of what they see, float [B, A, C].
+        attention: logits of where they look, float [B, A, h*w].
+    """
+
+    embedding: Tensor
+    image_embedding: Tensor
+    assignment: Tensor
+    scores: Tensor
+    groups: Tensor
+    labels: Tensor
+    heads: Tensor
+    attention: Tensor
 
 
 class GroupingGraph(nn.Module):
@@ -144,6 +171,63 @@ class DenseClipGraph(PositionGraph):
         return torch.where(probability < threshold, 0, best + 1)
 
 
+class AlignedGraph(nn.Module):
+    """An aligned model's image path, its scores and its maps.
+
+    Args:
+        reader: from pixels to what words are compared with.
+        scale, bias, clean: of the scores.
+        align_corners: how maps are resized.
+    """
+
+    def __init__(
+        self, reader: ImageReader, scale: float, bias: float, clean: float, align_corners: bool
+    ) -> None:
+        super().__init__()
+        self.reader = reader
+        self.scale, self.bias, self.clean = scale, bias, clean
+        self.align_corners = align_corners
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return FoundHeads._fields if self.reader.cleans else Found._fields
+
+    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found | FoundHeads:
+        read: GroupedImage = self.reader(pixels)
+        clean = None if read.heads is None else Cleaning(read.heads, read.attention, self.clean)
+        scores = aligned_scores(read.embedding, classes, self.scale, self.bias, threshold, clean)
+        shares, groups, labels = self._maps(read, scores, pixels)
+        found = Found(read.embedding, read.image_embedding, shares, scores, groups, labels)
+        return found if clean is None else FoundHeads(*found, clean.heads, clean.attention)
+
+    def _maps(
+        self, read: GroupedImage, scores: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shares, groups and labels, as `Found` has them."""
+        if read.assignment is None:
+            maps = scores.clamp_min(LOWEST).mT.unflatten(2, read.grid)
+            labels = _upsample(maps, pixels, self.align_corners).argmax(dim=1)
+            return scores.new_zeros(*scores.shape[:2], 0), _nearest(read.grid, pixels), labels
+        groups = _upsample(read.assignment.unflatten(2, read.grid), pixels).argmax(dim=1)
+        labels = scores.argmax(dim=2).gather(1, groups.flatten(1)).view_as(groups)
+        return read.assignment, groups, labels
+
+
+class MeanTextGraph(nn.Module):
+    """Prompts to embeddings of phrases, of unit length, by the mean of their features."""
+
+    def __init__(self, model: AlignedModel) -> None:
+        super().__init__()
+        self.encoder = model.text
+        self.projection = model.head.text_projection
+
+    def forward(self, ids: Tensor, mask: Tensor, shares: Tensor) -> Tensor:
+        """Token ids and mask, int64 [T, L], and shares of prompts, float [Q, T], to [Q, C]."""
+        features = shares @ self.encoder(ids, mask).sentence  # [Q, E]
+        return functional.normalize(self.projection(features), dim=-1)
+
+
 class TextGraph(nn.Module):
     """Prompts to embeddings of unit length."""
 
@@ -193,10 +277,10 @@ class ClipTextGraph(nn.Module):
         return functional.normalize(projected, dim=-1)
 
 
-def _upsample(maps: Tensor, pixels: Tensor) -> Tensor:
+def _upsample(maps: Tensor, pixels: Tensor, align_corners: bool = False) -> Tensor:
     """Maps [B, M, h, w] bilinearly to the size of the pixels, [B, M, H, W]."""
     size = (pixels.shape[-2], pixels.shape[-1])
-    return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+    return functional.interpolate(maps, size, mode="bilinear", align_corners=align_corners)
 
 
 def _nearest(grid: tuple[int, int], pixels: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -10,16 +11,21 @@ from torch import nn
 
 from ovseg.data.class_list import ClassList
 from ovseg.errors import ModelError
+from ovseg.export.any_size import with_fixed_padding
 from ovseg.export.graphs import (
+    AlignedGraph,
     ClipTextGraph,
     DenseClipGraph,
     GroupingGraph,
+    MeanTextGraph,
     StarterGraph,
     TextGraph,
 )
+from ovseg.models.aligned.aligner import AlignedPredictor
+from ovseg.models.aligned.vision import StarterVision
 from ovseg.models.clip.model import DenseClip
 from ovseg.models.interface import SegmentationModel
-from ovseg.models.manifest import TOKENIZER, Kind
+from ovseg.models.manifest import TOKENIZER, AlignedRule, Kind
 from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import CELL
@@ -50,6 +56,7 @@ class ExportSource:
         image: the image graph.
         text: the text graph; None for a closed vocabulary.
         tables: word tables of a closed vocabulary, by file name.
+        aligned: what an aligned model's manifest says beside.
         embedding_width: C of class embeddings.
         cell: pixels from one position to the next.
         side_step: what the exporter must be told that sides are multiples of; 1 for nothing.
@@ -65,6 +72,7 @@ class ExportSource:
     side_step: int = 1
     scale: float = 1.0
     tables: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    aligned: AlignedRule | None = None
 
 
 def source_of(model: SegmentationModel) -> ExportSource:
@@ -79,6 +87,8 @@ def source_of(model: SegmentationModel) -> ExportSource:
         return _ovsegmentor(model)
     if isinstance(model, DenseClip):
         return _dense_clip(model)
+    if isinstance(model, AlignedPredictor):
+        return _aligned(model)
     raise ModelError(f"{model.card.name}: a {model.card.kind} model cannot be exported again")
 
 
@@ -123,6 +133,31 @@ def _dense_clip(model: DenseClip) -> ExportSource:
         cell=side // network.grid(side, side)[0],
         side_step=model.preprocessing.multiple_of if guided else 1,
         scale=model.reading.scale,
+    )
+
+
+def _aligned(model: AlignedPredictor) -> ExportSource:
+    vision = model.model.vision
+    reader = deepcopy(model.reader)
+    if isinstance(reader.vision, StarterVision):
+        reader.vision.network = with_fixed_padding(reader.vision.network)
+    rule = AlignedRule(
+        bias=model.bias,
+        clean=model.settings.clean if reader.cleans else 0.0,
+        groups=reader.groups,
+        align_corners=model.align_corners and not reader.groups,
+    )
+    graph = AlignedGraph(reader, model.scale, rule.bias, rule.clean, rule.align_corners)
+    return ExportSource(
+        model=model,
+        kind="aligned",
+        image=graph.eval(),
+        text=_text_of(model.tokenizer, MeanTextGraph(model.model).eval()),
+        embedding_width=model.config.embedding_width,
+        cell=vision.patch,
+        side_step=vision.multiple_of,
+        scale=model.scale,
+        aligned=rule,
     )
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.errors import MissingDependencyError, ModelError
-from ovseg.export.graphs import Found
+from ovseg.export.graphs import AlignedGraph, Found
 from ovseg.export.source import ExportSource
 from ovseg.models.manifest import Format
 from ovseg.models.runtimes import open_graph
@@ -68,15 +68,23 @@ def image_spec(source: ExportSource) -> GraphSpec:
         (pixels, torch.ones(7, source.embedding_width), torch.tensor(0.5)),
         ({0: free, 2: height, 3: width}, {0: free}, None),
         IMAGE_INPUTS,
-        Found._fields,
+        source.image.outputs if isinstance(source.image, AlignedGraph) else Found._fields,
     )
 
 
-def text_spec(graph: nn.Module) -> GraphSpec:
-    """A text graph: ids and mask to embeddings."""
+def text_spec(source: ExportSource) -> GraphSpec:
+    """The text graph of a model: ids and mask, of aligned models also shares, to embeddings."""
+    assert source.text is not None
+    graph = source.text.graph
     ids, free = torch.arange(27).reshape(3, 9) % 5 + 3, torch.export.Dim.DYNAMIC
     sizes = {0: free, 1: free}
-    return GraphSpec(graph, (ids, torch.ones_like(ids)), (sizes, sizes), TEXT_INPUTS, TEXT_OUTPUTS)
+    example, shapes = (ids, torch.ones_like(ids)), (sizes, sizes)
+    if source.aligned is None:
+        return GraphSpec(graph, example, shapes, TEXT_INPUTS, TEXT_OUTPUTS)
+    shares = torch.full((2, 3), 1 / 3)
+    return GraphSpec(
+        graph, (*example, shares), (*shapes, sizes), (*TEXT_INPUTS, "shares"), TEXT_OUTPUTS
+    )
 
 
 def write_graph(spec: GraphSpec, format: Format, path: Path) -> None:
@@ -212,7 +220,8 @@ class TorchProgram:
 
     @torch.inference_mode()
     def __call__(self, inputs: Inputs) -> Found:
-        return Found(*self._module(*(torch.from_numpy(inputs[name]) for name in IMAGE_INPUTS)))
+        found = self._module(*(torch.from_numpy(inputs[name]) for name in IMAGE_INPUTS))
+        return Found(*found[: len(Found._fields)])
 
 
 def open_program(path: Path) -> Program:
@@ -238,7 +247,7 @@ class PlainOutputs(nn.Module):
 
 def _plain(spec: GraphSpec) -> nn.Module:
     """The module, with a plain tuple for named outputs."""
-    return PlainOutputs(spec.module) if spec.outputs == Found._fields else spec.module
+    return PlainOutputs(spec.module) if spec.outputs != TEXT_OUTPUTS else spec.module
 
 
 def _forget_where_it_was_made(proto: Any) -> None:

@@ -25,7 +25,13 @@ from ovseg.models.interface import (
 )
 from ovseg.models.manifest import WORDS_FOLDER, Manifest, TextRule, read_manifest
 from ovseg.models.runtimes import open_graph
-from ovseg.models.scoring import dense_clip_scores, ovsegmentor_scores, starter_scores
+from ovseg.models.scoring import (
+    Cleaning,
+    aligned_scores,
+    dense_clip_scores,
+    ovsegmentor_scores,
+    starter_scores,
+)
 from ovseg.models.starter.words import WordTable
 
 Floats = npt.NDArray[np.floating]
@@ -111,18 +117,31 @@ class ExportedModel:
             )
         # No class is asked for yet: a placeholder stands in for the inputs that classes have.
         nothing = np.zeros((1, self.manifest.embedding_width), np.float32)
-        grouping = self.manifest.kind == "ovsegmentor"
-        embedding, *more = self._image.run(
-            ("embedding", "assignment", "image_embedding") if grouping else ("embedding",),
+        wanted = self._outputs()
+        found = self._image.run(
+            wanted,
             {"pixels": pixels, "class_embeddings": nothing, "threshold": np.zeros((), np.float32)},
         )
-        return GroupedImage(embedding, (rows // rule.cell, columns // rule.cell), *more)
+        grid = (rows // rule.cell, columns // rule.cell)
+        return GroupedImage(grid=grid, **dict(zip(wanted, found, strict=True)))
+
+    def _outputs(self) -> list[str]:
+        """Outputs of the image graph that a `GroupedImage` consists of."""
+        aligned = self.manifest.aligned
+        names = ["embedding"]
+        if self.manifest.kind == "ovsegmentor" or (aligned is not None and aligned.groups):
+            names += ["assignment", "image_embedding"]
+        if aligned is not None and aligned.clean:
+            names += ["heads", "attention"]
+        return names
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Floats:
         """Class embedding of each phrase, averaged over the templates, float32 [Q, C]."""
         if self._text is None:
             return np.stack([self._words.weights(phrase) for phrase in phrases])
         prompts = [template.format(phrase) for phrase in phrases for template in templates]
+        if self.manifest.aligned is not None:
+            return self._text.of_means(prompts, len(templates))
         each = self._text(prompts).reshape(len(phrases), len(templates), -1)
         mean = each.mean(axis=1)
         return mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(1e-12))
@@ -151,7 +170,17 @@ class ExportedModel:
             return starter_scores(groups, classes, threshold)
         if self.manifest.kind == "dense-clip":
             return dense_clip_scores(groups, classes, scale, threshold)
+        if self.manifest.aligned is not None:
+            rule = self.manifest.aligned
+            seen = (grouped.heads, grouped.attention, rule.clean)
+            clean = None if grouped.heads is None else Cleaning(*seen)
+            return aligned_scores(groups, classes, scale, rule.bias, threshold, clean)
         return ovsegmentor_scores(groups, grouped.image_embedding, classes, scale, threshold)
+
+    @property
+    def align_corners(self) -> bool:
+        """Whether the outermost positions lie on a window's outermost pixels."""
+        return self.manifest.aligned is not None and self.manifest.aligned.align_corners
 
     def known_words(self) -> list[str] | None:
         """The words of a closed vocabulary; None for an open one."""
@@ -218,11 +247,26 @@ class TextEmbedder:
         ]
         return np.concatenate(batches)
 
-    def _embed(self, prompts: Sequence[str]) -> Floats:
+    def of_means(self, prompts: Sequence[str], count: int) -> Floats:
+        """Embeddings of phrases with `count` prompts each, whose mean the graph takes, [Q, C]."""
+        together = max(PROMPTS_PER_BATCH // count, 1) * count
+        batches = [
+            self._embed(prompts[start : start + together], count)
+            for start in range(0, len(prompts), together)
+        ]
+        return np.concatenate(batches)
+
+    def _embed(self, prompts: Sequence[str], count: int = 0) -> Floats:
+        """Prompts, or with a `count` the means of so many that follow each other."""
         encoded = self._tokenizer.encode_batch(list(prompts))
-        ids = np.array([one.ids for one in encoded], dtype=np.int64)  # [T, L]
-        mask = np.array([one.attention_mask for one in encoded], dtype=np.int64)
-        return self._graph.run(("text_embedding",), {"ids": ids, "mask": mask})[0]
+        inputs: dict[str, npt.NDArray] = {
+            "ids": np.array([one.ids for one in encoded], dtype=np.int64),  # [T, L]
+            "mask": np.array([one.attention_mask for one in encoded], dtype=np.int64),
+        }
+        if count:
+            phrases = np.eye(len(prompts) // count, dtype=np.float32)
+            inputs["shares"] = np.repeat(phrases, count, axis=1) / np.float32(count)  # [Q, T]
+        return self._graph.run(("text_embedding",), inputs)[0]
 
     @cached_property
     def _tokenizer(self) -> Any:

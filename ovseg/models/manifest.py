@@ -27,7 +27,7 @@ PACKAGES = ("ovseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "
 """Those whose versions are written down where they are installed."""
 
 Format = Literal["onnx", "onnx-int8", "torchscript", "torch-export", "openvino"]
-Kind = Literal["starter", "ovsegmentor", "dense-clip"]
+Kind = Literal["starter", "ovsegmentor", "dense-clip", "aligned"]
 Triple = tuple[float, float, float]
 
 SUFFIXES: dict[Format, str] = {
@@ -121,6 +121,18 @@ class PositionRule(ManifestSection):
         return DenseReading(**self.model_dump())
 
 
+class AlignedRule(ManifestSection):
+    """How an aligned model's graphs are read; see `ReadingConfig`."""
+
+    bias: float
+    """Added to scaled cosines in front of the sigmoid."""
+    clean: Annotated[float, Field(ge=0)]
+    """Weight of what attention heads look at; 0 where the graph has none."""
+    groups: bool
+    """Whether words are compared with groups, not with positions."""
+    align_corners: bool
+
+
 class TextRule(ManifestSection):
     """How phrases become class embeddings: a graph behind a tokenizer."""
 
@@ -147,6 +159,7 @@ class Manifest(ManifestSection):
         embedding_width: C of class embeddings [K, C].
         image_graph, end_to_end_graph: files, by their name in the folder.
         text: None for a closed vocabulary, whose words lie in `words/`.
+        aligned: what aligned models need beside; None for the others.
         opset: of ONNX graphs; None for other formats.
         versions: of the packages that wrote the files.
         gate: what was measured when the files were read back; not read here.
@@ -165,6 +178,7 @@ class Manifest(ManifestSection):
     end_to_end_graph: str | None = None
     text: TextRule | None = None
     reading: PositionRule | None = None
+    aligned: AlignedRule | None = None
     opset: int | None = None
     quantisation: str = ""
     versions: dict[str, str] = {}
@@ -211,6 +225,8 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `export.json`."""
     values = manifest.model_dump(mode="json")
+    if manifest.aligned is None:  # a key that is younger than the format
+        del values["aligned"]
     write_text(folder / MANIFEST, json.dumps(values, indent=2, ensure_ascii=False))
 
 

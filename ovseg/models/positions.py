@@ -44,7 +44,7 @@ def resize_positions(
     Returns:
         float [prefix + h*w, D]; `table` itself where nothing has to change.
     """
-    side = round((table.shape[0] - prefix) ** 0.5)
+    side = _side(table, prefix)
     rows, columns = grid
     if (rows == side and columns == side) or (by_count and rows * columns == side * side):
         return table
@@ -62,7 +62,7 @@ def resize_at_any_size(
 
     There the enlargement of the resize is 0, and a bicubic resize to the same size changes nothing.
     """
-    side = round((table.shape[0] - prefix) ** 0.5)
+    side = _side(table, prefix)
     patches = table[prefix:].reshape(side, side, -1).to(torch.float32)  # [g, g, D]
     rows, columns = (torch.scalar_tensor(n, dtype=torch.float32, device=table.device) for n in grid)
     native = ((rows == side) & (columns == side)).to(torch.float32)
@@ -71,6 +71,11 @@ def resize_at_any_size(
     over_columns = bicubic_matrix(grid[1], side, (columns + more) / side, patches)
     resized = torch.einsum("ia,jb,abd->ijd", over_rows, over_columns, patches)
     return torch.cat([table[:prefix], resized.flatten(0, 1).to(table.dtype)])
+
+
+def _side(table: Tensor, prefix: int) -> int:
+    """g. A tracer of programs takes sizes for tensors, hence the conversion."""
+    return round((int(table.shape[0]) - prefix) ** 0.5)
 
 
 def bicubic_matrix(n_out: int, n_in: int, factor: float | Tensor, like: Tensor) -> Tensor:
@@ -102,7 +107,7 @@ def resize_antialiased(
     Returns:
         float [prefix + h*w, D]. The learned grid comes back as it is, but for rounding.
     """
-    side = round((table.shape[0] - prefix) ** 0.5)
+    side = _side(table, prefix)
     patches = table[prefix:].reshape(side, side, -1).to(torch.float32)  # [g, g, D]
     over_rows = antialiased_matrix(grid[0], side, kernel, patches)  # [h, g]
     over_columns = antialiased_matrix(grid[1], side, kernel, patches)

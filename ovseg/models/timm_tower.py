@@ -123,7 +123,7 @@ class TimmTower(nn.Module):
         pixels = pixels[..., : grid[0] * self.patch, : grid[1] * self.patch]
         patches = vit.patch_embed.norm(vit.patch_embed.proj(pixels).flatten(2).transpose(1, 2))
         extra = (vit.cls_token, vit.reg_token)
-        front = [token.expand(len(patches), -1, -1) for token in extra if token is not None]
+        front = [token.expand(patches.shape[0], -1, -1) for token in extra if token is not None]
         if vit.pos_embed is None:
             return vit.norm_pre(torch.cat([*front, patches], dim=1))
         prefix = 0 if vit.no_embed_class else self.prefix

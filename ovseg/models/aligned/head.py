@@ -18,6 +18,7 @@ from ovseg.models.ovsegmentor.entity_decoder import EntityDecoder
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage, ImageEncoder
 from ovseg.models.ovsegmentor.network import Projector
 from ovseg.models.ovsegmentor.text_encoder import EncodedText
+from ovseg.models.positions import resize_at_any_size
 
 
 class FeatureGroupEncoder(ImageEncoder):
@@ -34,6 +35,10 @@ class FeatureGroupEncoder(ImageEncoder):
         super().__init__(binding, **encoder)
         del self.patch_embed
         self.adapt = nn.Linear(features, self.group_tokens.shape[1])
+
+    def position_at(self, grid: tuple[int, int]) -> Tensor:
+        """As the base's, as products: no line of them asks for a size, which graphs need."""
+        return resize_at_any_size(self.position, grid, prefix=0, enlargement=0.0)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> EncodedImage:  # type: ignore[override]
         """Group features of positions, float [B, N, D], of a grid of (h, w)."""
@@ -138,24 +143,23 @@ class AlignedHead(nn.Module):
         Raises:
             ModelError: the model has no grouping, as for the methods below.
         """
-        encoded: EncodedImage = self._grouping.encoder(tokens, grid)
+        encoded: EncodedImage = self._grouped().encoder(tokens, grid)
         return encoded
 
     def embed_groups(self, groups: Tensor) -> Tensor:
         """Embeddings of group features [B, G, W], float [B, G, C], not normalised."""
-        return self._grouping.projector(groups)
+        return self._grouped().projector(groups)
 
     def complete_entities(self, masked: EncodedText, image: EncodedImage) -> Tensor:
         """What the groups say about a caption's masked words, float [B, F]; see `embed_answer`."""
-        answer: Tensor = self._grouping.entity_decoder(masked.tokens, masked.mask, image.groups)
+        answer: Tensor = self._grouped().entity_decoder(masked.tokens, masked.mask, image.groups)
         return answer
 
     def embed_answer(self, answer: Tensor) -> Tensor:
         """Embedding of what `complete_entities` found, float [B, C], not normalised."""
-        return self._grouping.bridge_projector(answer)
+        return self._grouped().bridge_projector(answer)
 
-    @property
-    def _grouping(self) -> GroupingHead:
+    def _grouped(self) -> GroupingHead:
         if self.grouping is None:
             raise ModelError("this aligned model has no grouping: set model.aligned.grouping")
         return self.grouping

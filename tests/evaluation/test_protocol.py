@@ -102,7 +102,7 @@ def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(UsageError, match="choose own, groupvit, tcl, sclip"):
+    with pytest.raises(UsageError, match="choose own, groupvit, tcl, sclip, talk2dino"):
         load_protocol("groupvip", a_set())
 
 
@@ -122,3 +122,19 @@ def test_a_small_threshold_is_swept_about() -> None:
     assert len(found) == 19 and found[9] == 0.004
     assert found[7] == pytest.approx(0.002) and found[11] == pytest.approx(0.008)
     assert list(found) == sorted(found)
+
+
+def test_talk2dinos_protocol_cleans_where_its_authors_do() -> None:
+    for name, vocabulary, cleans in (("voc", "voc", True), ("context", "context", False)):
+        protocol = load_protocol("talk2dino", a_set(name, vocabulary))
+        assert (protocol.threshold, protocol.clean) == (0.55, cleans)
+        assert (protocol.refine, protocol.refine_windows, protocol.align_corners) == (
+            "pamr", True, True,
+        )  # fmt: skip
+    assert protocol.pamr_dilations == (1, 2, 4, 8, 12, 24)
+    assert protocol_for_model("aligned") == "own"
+
+
+def test_probabilities_are_not_refined_in_windows() -> None:
+    with pytest.raises(RecipeError, match="refine_windows goes with"):
+        load_protocol("sclip", a_set(), {"refine_windows": True})

@@ -11,6 +11,8 @@ import torch
 from ovseg.models.scoring import (
     CAUTION,
     LEAST_SHARE,
+    Cleaning,
+    aligned_scores,
     dense_clip_scores,
     ovsegmentor_scores,
     starter_scores,
@@ -173,3 +175,44 @@ def test_a_traced_rule_takes_any_number_of_classes_and_any_threshold(rule: Calla
             bound = torch.tensor(-math.inf if threshold is None else threshold)
             found = graph.module()(groups[:1], words, bound)
             torch.testing.assert_close(found, rule(groups[:1], words, threshold))
+
+
+def test_an_aligned_score_is_a_sigmoid_with_a_constant_background() -> None:
+    positions = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])
+    scores = aligned_scores(positions, torch.eye(2), 10.0, -5.0, 0.4)
+    expected = [[0.4, 5.0, -5.0], [0.4, 1.0, 3.0]]
+    for row, wanted in zip(scores[0], expected, strict=True):
+        logits = [wanted[0], *(1 / (1 + math.exp(-logit)) for logit in wanted[1:])]
+        assert row.tolist() == pytest.approx(logits)
+    assert (aligned_scores(positions, torch.eye(2), 10.0, -5.0, None)[..., 0] == -math.inf).all()
+
+
+def cleaned_by_hand(scores, heads, attention, classes, weight):
+    """Talk2DINO's rule for one image, in loops: [P, K]."""
+    shares = torch.zeros_like(scores)
+    for k, word in enumerate(classes):
+        alike = (heads @ word).softmax(0)  # [A]
+        shares[:, k] = (alike @ attention).softmax(0)
+    shares = (shares - shares.min()) / shares.max()
+    shares = shares * (scores.max() - scores.min()) + scores.min()
+    return (scores + weight * shares) / (1 + weight)
+
+
+@KINDS
+def test_cleaning_equals_the_rule_written_out(kind: Callable) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+    positions, classes, heads = drawn(2, 5, 4), drawn(3, 4), drawn(2, 6, 4)
+    attention = torch.randn(2, 6, 5, generator=generator)
+    clean = Cleaning(kind(heads.numpy()), kind(attention.numpy()), 0.3)
+    given = kind(positions.numpy()), kind(classes.numpy()), 2.0, 0.1
+    found = torch.as_tensor(aligned_scores(*given, 0.5, clean))
+    plain = torch.as_tensor(aligned_scores(*given, None, clean))
+    for index in range(2):
+        scores = (2 * positions[index] @ classes.T + 0.1).sigmoid()
+        torch.testing.assert_close(plain[index, :, 1:], scores)
+        wanted = cleaned_by_hand(scores, heads[index], attention[index], classes, 0.3)
+        torch.testing.assert_close(found[index, :, 1:], wanted)

@@ -198,6 +198,7 @@ class AlignedGraph(nn.Module):
         clean = None if read.heads is None else Cleaning(read.heads, read.attention, self.clean)
         scores = aligned_scores(read.embedding, classes, self.scale, self.bias, threshold, clean)
         shares, groups, labels = self._maps(read, scores, pixels)
+        assert read.image_embedding is not None
         found = Found(read.embedding, read.image_embedding, shares, scores, groups, labels)
         return found if clean is None else FoundHeads(*found, clean.heads, clean.attention)
 

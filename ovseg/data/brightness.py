@@ -46,10 +46,15 @@ def to_eight_bits(
     if guessed:
         _warn(values, found, where)
     brightness = np.empty(values.shape, np.uint8)
+    every = _scaled(np.arange(1 << 16), found) if values.dtype == np.uint16 else None
     for source, target in zip(_bands(values), _bands(brightness), strict=True):
-        scaled = np.clip(source.astype(np.float64) * (255 / found) + 0.5, 0, 255)
-        target[...] = np.nan_to_num(scaled)
+        target[...] = _scaled(source, found) if every is None else every[source]
     return brightness
+
+
+def _scaled(values: Numbers, white: float) -> npt.NDArray[np.uint8]:
+    scaled = np.clip(values.astype(np.float64) * (255 / white) + 0.5, 0, 255)
+    return np.nan_to_num(scaled).astype(np.uint8)
 
 
 def _bands(values: Numbers) -> list[Numbers]:

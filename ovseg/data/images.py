@@ -34,6 +34,8 @@ SUFFIXES = frozenset(
     )
 )
 MAX_PIXELS = 100_000_000
+COSTLY_PIXELS = 50_000_000  # whose decoder, or whose numbers, take several times the memory
+_COSTLY = ("AVIF", "JPEG2000", "WEBP")
 _BAND = 1 << 22  # pixels
 LARGE, UNKNOWN, DAMAGED = "large", "unknown", "damaged"  # why an image is not decoded
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -45,12 +47,20 @@ class UndecodableError(Exception):
     Attributes:
         kind: `LARGE`, `UNKNOWN` or `DAMAGED`.
         size: width and height in pixels, where they are why.
+        limit: how many pixels there could have been, where they are why.
     """
 
-    def __init__(self, reason: str, kind: str, size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        kind: str,
+        size: tuple[int, int] | None = None,
+        limit: int = MAX_PIXELS,
+    ) -> None:
         super().__init__(reason)
         self.kind = kind
         self.size = size
+        self.limit = limit
 
 
 @contextmanager
@@ -68,8 +78,9 @@ def open_image(
             # matters raises.
             warnings.simplefilter("ignore")
             with _open(source, formats) as image:
-                if image.width * image.height > max_pixels:
-                    raise UndecodableError("too many pixels", LARGE, image.size)
+                limit = min(max_pixels, COSTLY_PIXELS) if _is_costly(image) else max_pixels
+                if image.width * image.height > limit:
+                    raise UndecodableError("too many pixels", LARGE, image.size, limit)
                 yield image
     except UndecodableError:
         raise
@@ -80,6 +91,10 @@ def open_image(
     except Exception as error:  # decoders fail in many ways on damaged files
         reason = str(error).splitlines()[0] if str(error) else "damaged"
         raise UndecodableError(reason, DAMAGED) from error
+
+
+def _is_costly(image: Image.Image) -> bool:
+    return image.format in _COSTLY or image.mode in ("F", "I") or _has_sixteen_bits(image)
 
 
 def _open(source: Path | bytes, formats: Sequence[str]) -> Image.Image:
@@ -104,7 +119,8 @@ def read_image(path: Path | str) -> Pixels:
     warning in the log, by the values; CMYK becomes RGB and transparency white.
 
     Raises:
-        DataError: the file is missing, empty, damaged, no image, or has over 100 megapixels.
+        DataError: the file is missing, empty, damaged, no image, or has over 100 megapixels (50 in
+            formats that take much memory to decode, and of 16 bits a colour).
     """
     path = Path(path)
     if not path.is_file():
@@ -139,7 +155,7 @@ def _why(error: UndecodableError) -> str:
     if error.kind == DAMAGED:
         return f"damaged image ({error})"
     pixels = f"{error.size[0]}×{error.size[1]} pixels; " if error.size else ""
-    bound = MAX_PIXELS // 1_000_000
+    bound = error.limit // 1_000_000
     return f"{pixels}images over {bound} megapixels are refused: scale it down first"
 
 
@@ -170,16 +186,21 @@ def to_rgb(image: Image.Image, where: str = "", source: Path | bytes | None = No
         source: its file; colour of 16 bits that is dark in eight is read from there again.
     """
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _grey(image, where)
+        grey = _grey(image, where, source)
         return np.repeat(grey[..., None], 3, axis=2)
     if _has_sixteen_bits(image) and source is not None:
         image = _brightened(image, where, source)
-    return in_bands(_upright(image), lambda band: np.asarray(flatten(band)))
+    return in_bands(_upright(image, source), lambda band: np.asarray(flatten(band)))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turned = image.getexif().get(0x0112, 1) != 1
-    return ImageOps.exif_transpose(image) if turned else image
+def _upright(image: Image.Image, source: Path | bytes | None) -> Image.Image:
+    """The image by its EXIF orientation; turned in place where it is from a file of its own."""
+    if image.getexif().get(0x0112, 1) == 1:
+        return image
+    if source is None:
+        return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def in_bands(
@@ -206,11 +227,11 @@ def in_bands(
     return found
 
 
-def _grey(image: Image.Image, where: str) -> npt.NDArray[np.uint8]:
+def _grey(image: Image.Image, where: str, source: Path | bytes | None) -> npt.NDArray[np.uint8]:
     """Brightness of an image of one channel and more than eight bits, upright, uint8 [H, W]."""
     white = declared_white(image)
     kind, negative = stored_type(image), white_is_zero(image)
-    values = in_bands(_upright(image))
+    values = in_bands(_upright(image, source))
     grey = to_eight_bits(values.astype(kind) if kind else values, where, white)
     return 255 - grey if negative else grey
 

@@ -1,11 +1,14 @@
 """Reading images: colour modes, orientation, damage, hostile sizes; finding files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from ovseg.data import images
 from ovseg.data.images import (
     UndecodableError,
     decode,
@@ -184,3 +187,57 @@ def test_bytes_are_decoded_or_refused() -> None:
     for damaged in (b"", b"<html>", picture(1, (400, 300))[:3000]):
         with pytest.raises(UndecodableError):
             decode(damaged)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_bands_are_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, orientation: int
+) -> None:
+    """A large image is converted a few rows at a time, and looks as it did at once."""
+    monkeypatch.setattr(images, "_BAND", 7 * 60)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = gradient().convert(mode)
+    image.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as stored:
+        wanted = np.asarray(images.flatten(ImageOps.exif_transpose(stored)))
+    assert np.array_equal(read_image(tmp_path / "a.png"), wanted)
+
+
+def test_a_given_image_is_not_turned_itself() -> None:
+    image = gradient()
+    image.getexif()[0x0112] = 6
+    assert images.to_rgb(image).shape == (60, 40, 3)
+    assert image.size == (60, 40)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA"])
+def test_a_small_file_with_many_pixels_takes_bounded_memory(tmp_path: Path, mode: str) -> None:
+    """9,999 squared pixels in kilobytes; its RGB alone has 300 MB."""
+    Image.new(mode, (9_999, 9_999)).save(tmp_path / "a.png", compress_level=1)
+    code = (
+        "import resource, sys; from ovseg.data.images import read_image\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert read_image(sys.argv[1]).nbytes == 3 * 9_999**2\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 900e6
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("F", "tiff"), ("I", "tiff"), ("RGB", "webp"), ("RGB", "jp2")]
+)
+def test_what_takes_much_memory_to_decode_has_fewer_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new(mode, (60, 40)).save(path)
+    monkeypatch.setattr(images, "COSTLY_PIXELS", 60 * 40)
+    assert read_image(path).shape == (40, 60, 3)
+    monkeypatch.setattr(images, "COSTLY_PIXELS", 60 * 40 - 1)
+    with pytest.raises(DataError, match="60×40 pixels; images over 0 megapixels are refused"):
+        read_image(path)

@@ -6,7 +6,7 @@ therefore read as a dictionary, in which it stands once, and cut before it is re
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 import pyarrow as pa
@@ -22,18 +22,19 @@ from ovseg.data.streams import is_packed, open_binary
 from ovseg.errors import DataError, UsageError
 
 _ROWS = 1 << 14  # in memory at a time
+_FEW_ROWS = 1 << 10  # of text that cannot be had as a dictionary
 _CUT = LONGEST_CAPTION + 1  # bytes of a value; so long, it is counted as too long
 
 
 def parquet_names(address: str) -> list[str]:
     """The names of the columns."""
-    with _opened(address) as table:
+    with _opened(address) as (_, table):
         return list(table.schema_arrow.names)
 
 
 def row_groups(address: str) -> int:
     """How many parts of it can be read apart."""
-    with _opened(address) as table:
+    with _opened(address) as (_, table):
         return table.metadata.num_row_groups
 
 
@@ -42,7 +43,7 @@ def read_parquet(
 ) -> Iterator[pl.DataFrame]:
     """Locators and captions; where a caption is a list of texts, a row for each."""
     del tally  # a parquet file is well-formed or refused as a whole
-    with _opened(address) as table:
+    with _opened(address) as (stream, table):
         schema = table.schema_arrow
         places = find_columns(schema.names, layout, address)
         _require_text(schema, places, address)
@@ -51,15 +52,18 @@ def read_parquet(
         nth = [schema.names[:place].count(schema.names[place]) for place in places]
         end = table.metadata.num_row_groups if part.end is None else part.end
         groups = list(range(part.start, end))
-        for batch in table.iter_batches(_ROWS, row_groups=groups, columns=names):
+        text, others = _text_columns(table, names, groups)
+        table = pq.ParquetFile(stream, metadata=table.metadata, read_dictionary=text)
+        rows = _FEW_ROWS if others else _ROWS
+        for batch in table.iter_batches(rows, row_groups=groups, columns=names):
             found = [batch.schema.get_all_field_indices(name) for name in names]
             columns = [batch.column(found[i][n]) for i, n in enumerate(nth)]
             yield pick([_as_bytes(column) for column in columns])
 
 
 @contextmanager
-def _opened(address: str) -> Iterator[pq.ParquetFile]:
-    """The table, its text as dictionaries.
+def _opened(address: str) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
+    """The file, and the table in it.
 
     Raises:
         UsageError: it is packed as a whole, so that nothing in it can be reached by itself.
@@ -69,15 +73,35 @@ def _opened(address: str) -> Iterator[pq.ParquetFile]:
         raise UsageError(f"{address}: parquet is packed by itself: unpack the file first")
     with damage_told(address, "fetch it again"), open_binary(address) as stream:
         try:
-            first = pq.ParquetFile(stream)
+            table = pq.ParquetFile(stream)
         except FAULTS as error:
             raise DataError(f"{address} is no parquet file: {error}") from error
-        text = [
-            first.schema.column(number).path
-            for number in range(len(first.schema))
-            if first.schema.column(number).physical_type == "BYTE_ARRAY"
-        ]
-        yield pq.ParquetFile(stream, metadata=first.metadata, read_dictionary=text)
+        yield stream, table
+
+
+def _text_columns(
+    table: pq.ParquetFile, names: list[str], groups: list[int]
+) -> tuple[list[str], list[str]]:
+    """The leaves of these columns that are text: those to be had as dictionaries, and the others.
+
+    The others are stored as differences, which Arrow reads in one way only.
+    """
+    leaves = [table.schema.column(number) for number in range(len(table.schema))]
+    as_dictionary: list[str] = []
+    others: list[str] = []
+    for number, leaf in enumerate(leaves):
+        if leaf.physical_type != "BYTE_ARRAY" or not _belongs(leaf.path, names):
+            continue
+        found = (table.metadata.row_group(group).column(number) for group in groups)
+        encodings = {encoding for column in found for encoding in column.encodings}
+        differences = any(encoding.startswith("DELTA") for encoding in encodings)
+        (others if differences else as_dictionary).append(leaf.path)
+    return as_dictionary, others
+
+
+def _belongs(path: str, names: list[str]) -> bool:
+    """Whether a leaf is one of these columns, or in one."""
+    return any(path == name or path.startswith(f"{name}.") for name in names)
 
 
 def _require_text(schema: pa.Schema, places: list[int], address: str) -> None:

@@ -3,11 +3,12 @@
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ovseg.data.cutouts.naming import NameTable
 from ovseg.data.images import SUFFIXES, read_image
@@ -30,7 +31,7 @@ class Background:
     """
 
     source: str
-    pixels: str
+    pixels: Annotated[str, Field(pattern=r"^[0-9]+\.jpg$")]
     shows: tuple[str, ...]
 
 
@@ -74,8 +75,15 @@ def read_chunk(chunk: BackgroundChunk) -> dict[str, Any]:
 
 
 def load_pixels(path: Path) -> NDArray[np.uint8]:
-    """A stored background, RGB uint8 [H, W, 3]."""
-    return np.asarray(cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+    """A stored background, RGB uint8 [H, W, 3].
+
+    Raises:
+        DataError: it is damaged.
+    """
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise DataError(f"{path} is damaged: remove {path.parent.parent.parent} and run again")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def _mentioned(source: str, table: NameTable) -> list[str]:

@@ -68,6 +68,31 @@ class _ReadBackgrounds:
 
 
 @dataclass(frozen=True)
+class _Segment:
+    id: int
+    category_id: int
+
+
+@dataclass(frozen=True)
+class _Scene:
+    number: int
+    height: int
+    width: int
+    caption: str
+    names: list[str]
+    segments: list[_Segment]
+    redrawn: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """What `compose.make_chunk` tells."""
+
+    scenes: list[_Scene]
+
+
+@dataclass(frozen=True)
 class CutoutsSummary:
     """What was built.
 
@@ -121,6 +146,8 @@ def build_cutouts(
             write_stock(work / f"stock-{side}.json", stocks[side])
             pieces += _scene_pieces(request, side, count)
     results = run_pieces("composing scenes", pieces, make_chunk, workers, progress)
+    for result in results:
+        fit(_Composed, {"scenes": result}, f"{work}: what was composed before")
     records = {
         side: [
             record

@@ -7,17 +7,19 @@ used is cropped to what is visible and kept as PNG, at most `STORED_SIDE` pixels
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ovseg.data.cutouts import duplicates
 from ovseg.data.cutouts.naming import Description, NameTable, Rejected, name_of
 from ovseg.data.cutouts.renderer import Renderer
 from ovseg.data.images import DAMAGED, LARGE, UNKNOWN, UndecodableError, in_bands, open_image
 from ovseg.documents import TooLongError, read_stream
+from ovseg.errors import DataError
 from ovseg.files import replacing
 
 STORED_SIDE = 384
@@ -51,8 +53,8 @@ class CutOut:
     several: bool
     supercategory: str
     may_mirror: bool
-    pixels: str
-    signature: str
+    pixels: Annotated[str, Field(pattern=r"^[0-9]+\.png$")]
+    signature: Annotated[str, Field(pattern=f"^[0-9a-f]{{{4 * duplicates.SIDE**2}}}$")]
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,14 @@ def read_chunk(chunk: LibraryChunk) -> dict[str, Any]:
 
 
 def load_pixels(path: Path) -> NDArray[np.uint8]:
-    """A stored cut-out, RGBA uint8 [H, W, 4]."""
+    """A stored cut-out, RGBA uint8 [H, W, 4].
+
+    Raises:
+        DataError: it is damaged.
+    """
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4 or pixels.dtype != np.uint8:
+        raise DataError(f"{path} is damaged: remove {path.parent.parent.parent} and run again")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
 
 

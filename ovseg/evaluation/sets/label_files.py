@@ -50,7 +50,11 @@ def read_colour_png(path: Path) -> NDArray[np.integer]:
 
     def packed(band: Image.Image) -> NDArray[np.int32]:
         values = np.asarray(band.convert("RGB"))
-        return (values * np.array([1, 256, 65536], np.int32)).sum(-1, dtype=np.int32)
+        packed = values[..., 2].astype(np.int32)
+        for colour in (1, 0):
+            packed <<= 8
+            packed |= values[..., colour]
+        return packed
 
     return _read_png(path, packed)
 

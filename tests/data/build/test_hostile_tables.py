@@ -226,6 +226,19 @@ def test_what_columns_may_hold(
     assert counted.total() == dropped
 
 
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_every_way_to_store_text_is_read(tmp_path: Path, encoding: str, listed: bool) -> None:
+    captions = [f"a cat {n}" for n in range(3)]
+    column = pa.array([[caption] for caption in captions] if listed else captions)
+    path = tmp_path / "a.parquet"
+    leaf = "caption.list.element" if listed else "caption"
+    encodings = {"url": encoding, leaf: encoding}
+    table = pa.table({"url": URLS, "caption": column})
+    pq.write_table(table, path, use_dictionary=False, column_encoding=encodings)
+    assert [caption for _, caption in _read(path, PARQUET)[0]] == captions
+
+
 def test_bytes_in_a_column_of_text_are_counted(tmp_path: Path) -> None:
     """Arrow does not look, and polars would end the process's thread with a panic."""
     bad = pa.array([b"a cat", b"caf\xe9", b"\xff\xfe"], pa.binary())

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from ovseg.data.cutouts.build import build_cutouts
 from ovseg.data.cutouts.naming import NameTable
 from ovseg.data.cutouts.request import CutoutsRequest, plan_cutouts
-from ovseg.errors import DataError, UsageError
+from ovseg.errors import DataError, OvsegError, UsageError
 from tests.data.cutouts.conftest import SHAPES, SVG, polygon, save
 
 pytest.importorskip("resvg_py")
@@ -253,3 +254,43 @@ def test_real_stamps(backgrounds: Path, tmp_path: Path) -> None:
     assert {"cat", "elephant", "butterfly"} <= set(
         (request.out / "classes.txt").read_text().split()
     )
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/scenes", "a\0b"])
+def test_scenes_are_written_to_a_folder(request_: CutoutsRequest, name: str) -> None:
+    with pytest.raises(UsageError, match=r"is an address|is no path"):
+        build_cutouts(dataclasses.replace(request_, out=Path(name)))
+    assert not Path("s3:").exists()
+
+
+DAMAGE = [
+    ("request.json", b"[]"),
+    ("request.json", b"{}"),
+    ("request.json", b"[" * 100_000),
+    ("cutouts-0000000.json", b"{}"),
+    ("cutouts-0000000.json", b'{"cutouts": [{"source": "a"}], "rejected": []}'),
+    ("backgrounds-0000000.json", b"\xff"),
+    ("pixels/cutouts/000000.png", b"no picture"),
+]
+
+
+def test_what_was_begun_is_looked_at(
+    request_: CutoutsRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that a half-built set says is believed."""
+    request = dataclasses.replace(request_, count=40, test_share=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("ovseg.data.cutouts.build.make_chunk", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_cutouts(request)
+    for number, (name, content) in enumerate(DAMAGE):
+        again = dataclasses.replace(request, out=tmp_path / f"again{number}")
+        shutil.copytree(request.out, again.out)
+        (again.out / ".build" / name).write_bytes(content)
+        with pytest.raises(OvsegError):
+            build_cutouts(again)
+        assert (again.out / ".build" / name).read_bytes() == content
+
+
+def _stop(_: object) -> None:
+    raise KeyboardInterrupt

@@ -112,6 +112,15 @@ WRONG: dict[str, tuple[Change, str]] = {
         put(*SEGMENTATION, {"size": [8, 10], "counts": [5]}),
         r"has counts that are no run lengths of 80 pixels",
     ),
+    "a size of its own": (
+        put(*SEGMENTATION, {"size": [1_000_000, 1_000_000], "counts": [10]}),
+        r"has the size \[1000000, 1000000\], its image \[8, 10\]",
+    ),
+    "to the right for ever": (
+        put(*SEGMENTATION, [[0, 0, 30_000_001, 0, 30_000_001, 5]]),
+        r"has 30000001 for a coordinate in 10×8 pixels",
+    ),
+    "a long side": (put("images", "width", 1 << 20), r"width is 1048576, not a whole number from"),
     "negative": (put(*SEGMENTATION, {"size": [8, 10], "counts": [-5, 85]}), r"no run lengths"),
     "compressed": (put(*SEGMENTATION, {"size": [8, 10], "counts": "PPPé"}), r"no run lengths"),
     "no counts": (put(*SEGMENTATION, {"size": [8, 10]}), r"no run lengths"),

@@ -19,8 +19,8 @@ def list_models(as_json: Json = False) -> None:
 
     Example: ovseg models list
     """
+    from ovseg.models.catalogue import CATALOGUE
     from ovseg.models.description import describe_entry
-    from ovseg.models.registry import CATALOGUE
 
     rows = [describe_entry(entry) for entry in CATALOGUE]
     if as_json:
@@ -103,7 +103,10 @@ def _listing(row: dict[str, Any]) -> Iterator[str]:
     if row["scores"]:
         scores = ", ".join(f"{name} {score:.1f}" for name, score in row["scores"].items())
         yield f"    published mIoU: {scores}"
-    yield f"    licence: {row['licence']}; source: {row['source']}"
+    revision = f" ({row['code read at']})" if "code read at" in row else ""
+    yield f"    licence: {row['licence']}; source: {row['source']}{revision}"
+    if not row["cached"]:
+        yield f"    to fetch it: ovseg models pull {row['name']}"
 
 
 def _size(row: dict[str, Any]) -> str:

@@ -317,15 +317,24 @@ def _expand(pattern: str) -> list[Path]:
 
 
 def resized_shape(
-    height: int, width: int, short_side: int, long_side: int, multiple_of: int = 1
+    height: int,
+    width: int,
+    short_side: int,
+    long_side: int,
+    multiple_of: int = 1,
+    *,
+    cut: bool = False,
 ) -> tuple[int, int]:
     """Rows and columns for a shorter side of `short_side` and a longer one of at most `long_side`.
 
-    The aspect is kept: side = int(side * scale + 0.5) with one scale for both. With `multiple_of`
-    over 1 each side then goes to the nearest multiple, at least one.
+    The aspect is kept: side = int(side * scale + 0.5) with one scale for both; with `cut` it is
+    int(side * scale), as torchvision has it. With `multiple_of` over 1 each side then goes to the
+    nearest multiple, at least one.
     """
     scale = min(long_side / max(height, width), short_side / min(height, width))
-    sides = (int(height * scale + 0.5), int(width * scale + 0.5))
+    # A whole number may come out a little short.
+    rounding = 1e-9 * short_side if cut else 0.5
+    sides = (int(height * scale + rounding), int(width * scale + rounding))
     rows, columns = (max(round(side / multiple_of), 1) * multiple_of for side in sides)
     return rows, columns
 
@@ -338,3 +347,11 @@ def resize(image: Pixels, shape: tuple[int, int]) -> Pixels:
     if image.shape[:2] == shape:
         return image
     return np.asarray(cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR))
+
+
+def resize_bicubic(image: Pixels, shape: tuple[int, int]) -> Pixels:
+    """Resize uint8 [H, W, 3] to `shape`, bicubic and antialiased, as Pillow does it."""
+    if image.shape[:2] == shape:
+        return image
+    picture = Image.fromarray(image)
+    return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))

@@ -18,9 +18,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-NAMES = ("own", "groupvit", "tcl", "sclip", "talk2dino")
+NAMES = ("own", "groupvit", "tcl", "sclip", "talk2dino", "tips", "dinotxt", "lposs")
 # Models of a kind are published under a protocol: that one is taken unless another is asked for.
-_BY_KIND = {"ovsegmentor": "groupvit", "dense-clip": "sclip"}
+_BY_KIND = {
+    "ovsegmentor": "groupvit",
+    "groupvit": "groupvit",
+    "dense-clip": "sclip",
+    "tipsv2": "tips",
+    "dinotxt": "dinotxt",
+}
 
 
 def protocol_for_model(kind: str) -> str:

@@ -164,7 +164,8 @@ class Labeller:
         self, picture: "_Picture", cosines: Sequence[Array], thresholds: Sequence[float | None]
     ) -> PixelLabels:
         """Rule `probability`: softmax over all phrases at each pixel, best phrase of each class."""
-        rule = PixelRule(self.protocol.scale, self.protocol.area_threshold)
+        scale = None if picture.has_probabilities else self.protocol.scale
+        rule = PixelRule(scale, self.protocol.area_threshold)
         bars = [threshold for threshold in thresholds if threshold]
         maps = picture.maps(cosines, self._phrase_classes)
         merged = self.refinement.merges
@@ -231,6 +232,14 @@ class _Picture:
     def as_encoded(self) -> bool:
         """Whether that is the grid of the model."""
         return self.views[0] is self.sources[0]
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether maps of phrases are probabilities, from a softmax in each window."""
+        return any(
+            refined.averages_probabilities(direct=self.labeller.direct(view))
+            for refined, view in zip(self.refined, self.views, strict=True)
+        )
 
     @cached_property
     def regions(self) -> list[Array | None]:

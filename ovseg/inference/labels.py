@@ -87,12 +87,13 @@ class PixelRule:
     and pixels where no class is likely enough are background (`PixelLabels.at`).
 
     Attributes:
-        scale: what cosines are multiplied by before the softmax.
+        scale: what cosines are multiplied by before the softmax; None where maps are probabilities
+            already.
         area_threshold: share of all foreground pixels that a class must exceed, or its pixels go
             to the next best class that does (SCLIP); None for no such rule.
     """
 
-    scale: float = 40.0
+    scale: float | None = 40.0
     area_threshold: float | None = None
 
 
@@ -132,7 +133,12 @@ def label_pixels(
             off by 1 in 10,000.
     """
     classes = np.asarray(phrase_classes, dtype=np.int64)
-    best, winner, normaliser = _softmax(maps, rule.scale)
+    scale = 1.0 if rule.scale is None else rule.scale
+    if rule.scale is None:
+        best, winner = strongest(maps)
+        normaliser: Array = None
+    else:
+        best, winner, normaliser = _softmax(maps, scale)
     labels = as_index(classes, winner)[winner]
     dropped = small_classes(labels, rule.area_threshold, phrase_classes)
     left = np.flatnonzero(~np.isin(classes, dropped))
@@ -141,11 +147,13 @@ def label_pixels(
         return PixelLabels(xp.zeros_like(labels), xp.zeros_like(best), dropped)
     if np.isin(to_numpy(xp.unique_values(labels)), dropped).any():
         best, winner = _strongest(maps, left)
-        best = best * rule.scale
+        best = best * scale
         labels = as_index(classes, winner)[winner]
+    if rule.scale is None:
+        return PixelLabels(labels, best, dropped)
     for threshold in thresholds:
         if threshold > 0:
-            normaliser = _exact_near(threshold, maps, best, normaliser, rule.scale)
+            normaliser = _exact_near(threshold, maps, best, normaliser, scale)
     return PixelLabels(labels, xp.exp(best - normaliser), dropped)
 
 

@@ -34,6 +34,8 @@ ONE_PASS = 1 << 30
 _ADDED = {
     "pad_to": 1,
     "distractors": (),
+    "resample": "",
+    "average": "cosines",
     "align_corners": False,
     "refine_windows": False,
     "clean": True,
@@ -66,6 +68,10 @@ class Protocol:
             exceeds the image looks at all of it at once, as `ONE_PASS` always does.
         stride: from one window to the next.
         pad_to: windows are padded with zeros to a multiple of this, half of it on each side.
+        resample: `bilinear` or `bicubic`, as `Preprocessing` has them; empty is `bilinear`, but
+            under `own` the model's.
+        average: over windows of `cosines`, or of `probabilities`: a softmax in each window
+            (`probability`). One pass whose maps go straight to the original size has no windows.
         direct: where one pass sees the whole image, bring its maps from the grid straight to the
             original size, not by way of the resized image.
         align_corners: resize maps to a window so that the outermost positions lie on its outermost
@@ -103,6 +109,8 @@ class Protocol:
     window: int = 0
     stride: int = 0
     pad_to: int = 1
+    resample: Literal["", "bilinear", "bicubic"] = ""
+    average: Literal["cosines", "probabilities"] = "cosines"
     direct: bool = False
     align_corners: bool = False
     templates: tuple[str, ...] | Literal["imagenet80"] = ()
@@ -197,6 +205,8 @@ class Protocol:
             filled = replace(filled, pad_to=model.reading.pad_to)
         if self.name == OWN.name:
             filled = replace(filled, align_corners=getattr(model, "align_corners", False))
+            if size.resample != "bilinear" and not self.resample:
+                filled = replace(filled, resample=size.resample)
         return filled._with_background(model, classes)
 
     def _with_background(self, model: SegmentationModel, classes: ClassList | None) -> "Protocol":

@@ -23,6 +23,7 @@ from ovseg.inference.refine.patch_graph import PatchGraph
 from ovseg.inference.refine.pixel_graph import PixelGraph
 from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.views import View
+from ovseg.inference.window_probabilities import WindowProbabilities
 from ovseg.models.interface import (
     Array,
     GroupedImage,
@@ -97,6 +98,12 @@ class RefinedView:
         grid = self._looked_at[named[0]].grid
         return EncodedView(_on_grid(self.source.grouped, grid), self.source.view)
 
+    def averages_probabilities(self, *, direct: bool) -> bool:
+        """Whether maps of phrases become probabilities in each window."""
+        protocol = self.refinement.protocol
+        wanted = protocol.rule == "probability" and protocol.average == "probabilities"
+        return wanted and not direct and not self.refinement.merges
+
     def maps(
         self, scores: Array, size: tuple[int, int], *, direct: bool, classes: Phrases = None
     ) -> ScoreMaps:
@@ -116,6 +123,8 @@ class RefinedView:
         scores = self._scores(scores)
         if protocol.refine_windows and self.refinement.on_pixels:
             return self._in_windows(scores, size)
+        if self.averages_probabilities(direct=direct):
+            return WindowProbabilities.of(scores, self.encoded, size, protocol.scale)
         names = {step.name for step in self.refinement.on_patches}
         if not names & {"lposs", "lposs+"}:
             return PositionMaps.of(scores, self.encoded, size, direct=direct, align_corners=corners)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg.data.images import Pixels, resize, resized_shape
+from ovseg.data.images import Pixels, resize, resize_bicubic, resized_shape
 from ovseg.errors import UsageError
 from ovseg.inference.protocol import Protocol
 from ovseg.models.interface import Preprocessing
@@ -94,7 +94,8 @@ def views_of(image: Pixels, protocol: Protocol, preprocessing: Preprocessing) ->
     views = []
     for scale in protocol.scales:
         shape = view_shape(image.shape[0], image.shape[1], protocol, preprocessing, scale)
-        pixels = normalised(resize(image, shape), preprocessing)
+        resampled = resize_bicubic if protocol.resample == "bicubic" else resize
+        pixels = normalised(resampled(image, shape), preprocessing)
         views.append(lay_windows(pixels, protocol))
         if protocol.flip:
             mirrored = np.ascontiguousarray(pixels[..., ::-1])
@@ -138,8 +139,10 @@ def view_shape(
             f"such as {near}"
         )
     short_side = round(protocol.short_side * scale)
-    exact = resized_shape(height, width, short_side, protocol.long_side)
-    rounded = resized_shape(height, width, short_side, protocol.long_side, multiple)
+    sides = (height, width, short_side, protocol.long_side)
+    cut = protocol.resample == "bicubic"
+    exact = resized_shape(*sides, cut=cut)
+    rounded = resized_shape(*sides, multiple, cut=cut)
     rows, columns = (
         side if not protocol.one_pass and side >= protocol.window else other
         for side, other in zip(exact, rounded, strict=True)

@@ -9,10 +9,11 @@ from ovseg.config.schema import ModelConfig
 from ovseg.errors import ModelError
 from ovseg.models.aligned.projections import LICENCE, REPOSITORY
 from ovseg.models.aligned.talk2dino import is_projection, tower_of
+from ovseg.models.catalogue import Entry
 from ovseg.models.checkpoint import ALIGNED, content_is_intact, read_info
 from ovseg.models.ovsegmentor.released import released_checkpoint
 from ovseg.models.ovsegmentor.released_config import released_model_values
-from ovseg.models.registry import Entry, find_entry, is_cached, local_file
+from ovseg.models.registry import find_entry, is_cached, local_file
 from ovseg.models.torch_file import TorchFile, read_torch_file
 
 

@@ -70,6 +70,8 @@ class Preprocessing:
         multiple_of: both sides are rounded to a multiple of this.
         window, stride: side and step of the sliding windows it is used with, in pixels of the
             resized image; a window of 0 is one pass over the whole image.
+        resample: how images are resized: `bilinear` as OpenCV does it, not antialiased, or
+            `bicubic` as Pillow does it, antialiased and with the longer side cut to whole pixels.
     """
 
     mean: tuple[float, float, float]
@@ -79,6 +81,7 @@ class Preprocessing:
     multiple_of: int = 1
     window: int = 0
     stride: int = 0
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 @dataclass(frozen=True)

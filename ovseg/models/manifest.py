@@ -90,6 +90,7 @@ class PixelRule(ManifestSection):
     multiple_of: Annotated[int, Field(ge=1, le=4_096)]
     window: Annotated[int, Field(ge=0, le=65_536)]
     stride: Annotated[int, Field(ge=0, le=65_536)]
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
     cell: Annotated[int, Field(ge=1, le=4_096)]
     """Pixels from one position of the grid to the next."""
 

@@ -1,4 +1,4 @@
-"""Models by name: where they come from, what they score, whether they are here, and loading them.
+"""Models by name: whether they are here, fetching and loading them.
 
 What `--model` takes is a name of `CATALOGUE`, a name of dense CLIP (see `ovseg.models.clip.names`),
 a checkpoint's file or the folder of an exported model.
@@ -6,168 +6,20 @@ a checkpoint's file or the folder of an exported model.
 
 import difflib
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 from ovseg import files
 from ovseg.errors import DownloadError, MissingDependencyError, ModelError, UsageError
 from ovseg.models.aligned.projections import LICENCE, RELEASED, REPOSITORY
+from ovseg.models.catalogue import CATALOGUE, Entry
 from ovseg.models.clip.names import WEIGHT_NAMES, is_clip_name
 from ovseg.models.interface import SegmentationModel
+from ovseg.models.towers.names import is_tower_name
 
 _log = logging.getLogger(__name__)
 
 BUILT_IN = "starter"
-_AUTHORS = "https://github.com/Jazzcharles/OVSegmentor#model-zoo"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model with a name.
-
-    Attributes:
-        name: as given to `--model`.
-        kind: the family, such as `starter`, `ovsegmentor` or `clip`.
-        description: what it is and learned from, in a few words.
-        licence: SPDX expression of the weights, or the terms in a few words.
-        source: "built in", or the page it comes from.
-        scores: published mIoU in percent by benchmark; empty where none is published.
-        released: name of the authors' file, where people must fetch and convert it.
-        hub: `owner/name` on the Hugging Face hub, where open_clip's loader finds the weights.
-        projection: whether it is a projection of Talk2DINO, whose file is fetched and converted.
-        size: their bytes, as computed from the architecture in float32; None where nothing is
-            downloaded.
-        facts: what else is to be known of it, by headings.
-    """
-
-    name: str
-    kind: str
-    description: str
-    licence: str
-    source: str
-    scores: Mapping[str, float] = field(default_factory=dict)
-    released: str = ""
-    hub: str = ""
-    projection: bool = False
-    size: int | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_built_in(self) -> bool:
-        return self.source == "built in"
-
-
-# One entry per model, in the order in which they are listed. Scores are the authors' own, zero-shot
-# mIoU under the protocol of their paper.
-CATALOGUE: tuple[Entry, ...] = (
-    Entry(
-        name="starter",
-        kind="starter",
-        description="ImageNet-supervised starter for a first try; not an OVSegmentor checkpoint",
-        licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
-        source="built in",
-        facts={
-            "network": "EfficientNet-Lite2, its classifier read on two scales, and U2-Net (small)",
-            "training data": "ImageNet-1k with its labels and DUTS-TR with its masks, by the "
-            "networks' authors; for giraffes a stamp of Tux Paint",
-            "words": "some 3,300 nouns, by hand and by WordNet: ovseg segment --list-classes",
-            "measured": "21.0 mIoU on 100 photos of COCO-Object (95 % interval 15.9 to 22.1), "
-            "32.5 with the things of each photo alone",
-            "weak at": "faces and bare skin, large plain things, what does not stand out",
-            "card": "MODEL_CARD.md in ovseg/models/starter",
-        },
-    ),
-    Entry(
-        name="ovsegmentor-vitb16-bert",
-        kind="ovsegmentor",
-        description="OVSegmentor, ViT-B/16 and BERT-base, CC4M (Xu et al., CVPR 2023)",
-        licence="non-commercial, see the source",
-        source=_AUTHORS,
-        scores={"voc": 53.8, "context": 20.4, "coco-object": 25.1, "ade20k": 5.6},
-        released="the ViT-B and BERT-Base checkpoint",
-    ),
-    Entry(
-        name="ovsegmentor-vits16-roberta",
-        kind="ovsegmentor",
-        description="OVSegmentor, ViT-S/16 and RoBERTa-base, CC4M (Xu et al., CVPR 2023)",
-        licence="non-commercial, see the source",
-        source=_AUTHORS,
-        scores={"voc": 44.5, "context": 18.3, "coco-object": 19.0, "ade20k": 4.3},
-        released="the ViT-S and Roberta-Base checkpoint",
-    ),
-    # Scores of NACLIP without PAMR, which is what these names run; with `--refine pamr` its authors
-    # report 64.1, 35.0, 36.2 and 19.1.
-    Entry(
-        name="clip-b16",
-        kind="dense-clip",
-        description="dense CLIP ViT-B/16 of OpenAI, head naclip (Hajimiri et al., WACV 2025)",
-        licence="MIT",
-        source="https://huggingface.co/timm/vit_base_patch16_clip_224.openai",
-        scores={"voc": 58.9, "context": 32.2, "coco-object": 33.2, "ade20k": 17.4},
-        hub="timm/vit_base_patch16_clip_224.openai",
-        size=598_482_948,
-    ),
-    Entry(
-        name="clip-l14",
-        kind="dense-clip",
-        description="dense CLIP ViT-L/14 of OpenAI; no score of it is published that we know",
-        licence="MIT",
-        source="https://huggingface.co/timm/vit_large_patch14_clip_224.openai",
-        hub="timm/vit_large_patch14_clip_224.openai",
-        size=1_710_466_052,
-    ),
-    # ProxyCLIP's scores, with DINO ViT-B/8 as guide (Lan et al., ECCV 2024).
-    Entry(
-        name="clip-h14",
-        kind="dense-clip",
-        description="dense CLIP ViT-H/14 on LAION-2B; scores are of clip-h14,head=proxyclip",
-        licence="MIT",
-        source="https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-        scores={"voc": 65.0, "context": 35.4, "coco-object": 38.6, "ade20k": 24.2},
-        hub="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-        size=3_944_437_764,
-    ),
-    Entry(
-        name="siglip2-b16",
-        kind="dense-clip",
-        description="dense SigLIP 2 ViT-B/16, many languages; no dense score of it is published",
-        licence="Apache-2.0",
-        source="https://huggingface.co/timm/ViT-B-16-SigLIP2-256",
-        hub="timm/ViT-B-16-SigLIP2-256",
-        size=1_500_936_200,
-    ),
-    # Scores with PAMR in every window, as the table of another paper has them.
-    Entry(
-        name="talk2dino-b",
-        kind="aligned",
-        description="Talk2DINO: DINOv2-B with registers and CLIP's texts, aligned by COCO captions "
-        "(Barsellotti et al. 2024)",
-        licence=LICENCE,
-        source=REPOSITORY,
-        scores={"voc": 65.8, "context": 37.7, "coco-object": 45.1, "ade20k": 22.5},
-        projection=True,
-        size=RELEASED["talk2dino-b"].size,
-        facts={
-            "towers": "fetched when it is first used: DINOv2 ViT-B/14 with registers (346 MB, "
-            "Apache-2.0) and CLIP ViT-B/16 of OpenAI (598 MB, MIT)",
-        },
-    ),
-    Entry(
-        name="talk2dino-dinov3-b",
-        kind="aligned",
-        description="Talk2DINO on DINOv3-B; no score of it is published that we know",
-        licence=LICENCE,
-        source=REPOSITORY,
-        projection=True,
-        size=RELEASED["talk2dino-dinov3-b"].size,
-        facts={
-            "towers": "fetched when it is first used: DINOv3 ViT-B/16 (86 M parameters, DINOv3 "
-            "licence, to be accepted on the hub) and CLIP ViT-B/16 of OpenAI (598 MB, MIT)",
-        },
-    ),
-)
 
 
 def find_entry(name: str) -> Entry:
@@ -188,6 +40,10 @@ def local_file(entry: Entry) -> Path | None:
     """Where the model's file is, or will be; None for what is built in or the hub will place."""
     if entry.is_built_in:
         return None
+    if entry.tower:
+        from ovseg.models.towers.files import weights_here
+
+        return weights_here(entry.name)
     if entry.hub:
         from ovseg.download import cached_file
 
@@ -211,6 +67,11 @@ def pull(entry: Entry) -> Path | None:
         DownloadError: the source fails or does not keep its promise.
     """
     path = local_file(entry)
+    if entry.tower:
+        from ovseg.models.towers.files import tower_files
+        from ovseg.models.towers.names import parse_tower_name
+
+        return tower_files(parse_tower_name(entry.name))[-1]
     if entry.hub:
         from ovseg.download import hub_file
 
@@ -277,6 +138,10 @@ def load_model(
         from ovseg.models.clip.model import DenseClip
 
         return DenseClip.load(str(name_or_path)).to(chosen)
+    if is_tower_name(str(name_or_path)):
+        from ovseg.models.towers.load import load_tower
+
+        return load_tower(str(name_or_path)).to(chosen)
     if Path(name_or_path).exists():
         return _read_file(Path(name_or_path)).to(chosen)
     return load_model(_file_of(str(name_or_path)), chosen)

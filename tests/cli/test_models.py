@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from ovseg.models import registry
-from ovseg.models.registry import Entry
+from ovseg.models import catalogue, registry
+from ovseg.models.catalogue import Entry
 from ovseg_cli.__main__ import run
 from tests.conftest import ROOT
 from tests.hub_server import Hub, in_place_of_the_hub
@@ -28,6 +28,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that has a model called `tiny`."""
     entry = Entry("tiny", "test", "a test", "MIT", "https://host/", hub="owner/tiny", size=512_000)
     monkeypatch.setattr(registry, "CATALOGUE", (entry,))
+    monkeypatch.setattr(catalogue, "CATALOGUE", (entry,))
     with in_place_of_the_hub(tmp_path / "hub", monkeypatch) as server:
         server.files = {"owner/tiny/open_clip_model.safetensors": BODY}
         yield server

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ovseg.errors import ModelError, UsageError
-from ovseg.models.registry import CATALOGUE, find_entry, is_cached, local_file, pull
+from ovseg.models.catalogue import CATALOGUE
+from ovseg.models.registry import find_entry, is_cached, local_file, pull
 
 
 def test_names_are_unique_and_tell_their_terms() -> None:
@@ -13,7 +14,7 @@ def test_names_are_unique_and_tell_their_terms() -> None:
     for entry in CATALOGUE:
         assert entry.kind and entry.licence and entry.description
         assert entry.is_built_in or entry.source.startswith("https://")
-        assert entry.is_built_in or entry.released or entry.hub
+        assert entry.is_built_in or entry.released or entry.hub or entry.tower or entry.projection
 
 
 def test_the_published_scores_are_the_papers() -> None:

@@ -4,9 +4,9 @@ import open_clip
 import pytest
 import torch
 
+from ovseg.models.catalogue import CATALOGUE, Entry
 from ovseg.models.clip.names import SHORT_NAMES, parse_clip_name
 from ovseg.models.clip.weights import build, pretrained
-from ovseg.models.registry import CATALOGUE, Entry
 
 ENTRIES = [entry for entry in CATALOGUE if entry.kind == "dense-clip"]
 

@@ -81,14 +81,17 @@ class ProjectionConfig(Section):
     """A projection of features into the shared space, on the text side or the positions'.
 
     `none` leaves them; `linear` is `W x + b`; `mlp` is `W2 a(W1 x + b1) + b2`; `residual` is
-    `y + W2 a(W1 LN(y) + b1) + b2` with `y = W x + b`; `gated` is `W3 (min(max(W1 x, 0), 6) * W2 x)`
-    as in SAIL (Zhang et al., CVPR 2025).
+    `y + W2 a(W1 LN(y) + b1) + b2` with `y = W x + b`; `parallel` adds an MLP on `x` to it, whose
+    second layer starts at zero; `gated` is `W3 (min(max(W1 x, 0), 6) * W2 x)` as in SAIL (Zhang et
+    al., CVPR 2025).
     """
 
-    form: Literal["none", "linear", "mlp", "residual", "gated"] = "mlp"
+    form: Literal["none", "linear", "mlp", "residual", "parallel", "gated"] = "mlp"
     hidden: Annotated[int, Field(ge=0, le=65_536)] = 0
     """Width between the layers; 0 is that of the result."""
     activation: Literal["tanh", "gelu", "relu"] = "gelu"
+    unit: bool = False
+    """Features are brought to length 1 first."""
     normalise: bool = False
     """LayerNorm on the features first."""
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
@@ -113,8 +116,15 @@ class ReadingConfig(Section):
 
     maps: Literal["positions", "groups"] = "positions"
     """What is compared with the words."""
+    rule: Literal["sigmoid", "softmax"] = "sigmoid"
+    """A sigmoid for every word against a constant background, or a softmax over all words at each
+    pixel, those of the background among them."""
     scale: NonNegative = 0.0
-    """Of the cosines in front of the sigmoid; 0 is that of the logits, with their bias."""
+    """Of the cosines in front of either; 0 is that of the logits, with their bias if sigmoid."""
+    prior: NonNegative = 0.0
+    """How much the cosine of word and image counts at every position, where its own has 1."""
+    background: tuple[str, ...] = ("background",)
+    """Words that stand for whatever was not asked for, under the rule softmax."""
     clean: NonNegative = 0.0
     """Weight of the attention that Talk2DINO cleans backgrounds with (Barsellotti et al. 2024,
     section 3.3); 0 is none."""
@@ -127,6 +137,8 @@ class ReadingConfig(Section):
     window: Annotated[int, Field(ge=0, le=8_192)] = 0
     """Side in pixels of sliding windows; 0 looks at the whole image at once."""
     stride: Annotated[int, Field(ge=0, le=8_192)] = 0
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = (1.0,)
+    """Sizes at which images are read, as multiples of `short_side`; their maps are averaged."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
 
     @model_validator(mode="after")
@@ -136,6 +148,10 @@ class ReadingConfig(Section):
         wrong = [text for text in self.templates if text.count("{}") != 1]
         if wrong or not self.templates:
             raise ValueError("templates must hold prompts with one {} for the class")
+        if not self.scales:
+            raise ValueError("scales must hold at least one size")
+        if self.rule == "softmax" and (self.clean or self.maps == "groups"):
+            raise ValueError('rule "softmax" goes with maps = "positions" and clean = 0')
         return self
 
 
@@ -153,6 +169,11 @@ class AlignedConfig(Section):
     """SHA-256 of the text tower's weights, as `vision.digest`."""
     text_projection: ProjectionConfig = ProjectionConfig()
     position_projection: ProjectionConfig = ProjectionConfig(form="residual", normalise=True)
+    image_projection: ProjectionConfig = ProjectionConfig(form="none")
+    """Of the mean over the positions, to an embedding of the image; with the form `none` that is
+    the mean of the positions' embeddings."""
+    standardise: bool = False
+    """Bring every channel of the positions to mean 0 and deviation 1, as over the training data."""
     grouping: bool = False
     logits: LogitConfig = LogitConfig()
     reading: ReadingConfig = ReadingConfig()

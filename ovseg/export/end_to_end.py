@@ -207,6 +207,7 @@ def write_end_to_end(
     kind: Kind,
     cell: int,
     aligned: AlignedRule | None = None,
+    softmax: bool = False,
 ) -> None:
     """Write the graph from `image` (uint8 [H, W, 3]) to `labels` and `groups` [H, W] and `scores`.
 
@@ -217,6 +218,7 @@ def write_end_to_end(
         kind: family of the model.
         cell: pixels from one position of its grid to the next.
         aligned: how an aligned model's maps are made.
+        softmax: whether classes are compared by a softmax at the pixels.
     """
     import onnx
 
@@ -224,7 +226,7 @@ def write_end_to_end(
     opset = next(one.version for one in inner.opset_import if one.domain in ("", "ai.onnx"))
     values = {"ir": inner.ir_version, "opset": opset, "cell": cell, **_constants(rule)}
     before = onnx.parser.parse_model(_BEFORE.format(**values))
-    after = onnx.parser.parse_model(_after(kind, aligned).format(**values))
+    after = onnx.parser.parse_model(_after(kind, aligned, softmax).format(**values))
     save_checked(_joined(before, inner, after), path)
 
 
@@ -272,13 +274,13 @@ def _joined(before: Any, inner: Any, after: Any) -> Any:
     return whole
 
 
-def _after(kind: Kind, aligned: AlignedRule | None) -> str:
+def _after(kind: Kind, aligned: AlignedRule | None, softmax: bool) -> str:
     if kind == "ovsegmentor" or (aligned is not None and aligned.groups):
         return _GROUPS
-    chosen = _CLASSES if kind == "dense-clip" else _LARGEST_SCORE
+    chosen = _CLASSES if softmax else _LARGEST_SCORE
     if aligned is not None and aligned.align_corners:
         chosen = chosen.replace("half_pixel", "align_corners")
-    more = _CLASS_CONSTANTS if kind == "dense-clip" else ""
+    more = _CLASS_CONSTANTS if softmax else ""
     return _POSITIONS.replace("{rule}", chosen).replace("{more}", more)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from ovseg.errors import DataError, UsageError
+from ovseg.errors import DataError, ModelError, UsageError
 from ovseg.export.end_to_end import write_end_to_end
 from ovseg.export.hub import write_hub_files
 from ovseg.export.quantise import WEIGHTS_ALONE, quantise_image, quantise_text
@@ -216,6 +216,8 @@ class _Exporting:
 
     def _write_image(self) -> str:
         """Write the image graph, and the one around it for whole photos; returns how int8 was."""
+        if self.layout.end_to_end is not None:
+            self._refuse_several_sizes()
         self.on_step("writing the image graph")
         path = self.folder / self.layout.image
         quantisation = self._write(image_spec(self.source), path, self._quantise_image)
@@ -227,8 +229,17 @@ class _Exporting:
                 self.source.kind,
                 self.source.cell,
                 self.source.aligned,
+                is_dense(self.source.model),
             )
         return quantisation
+
+    def _refuse_several_sizes(self) -> None:
+        """A graph for whole photos looks at them once."""
+        if self.source.aligned is not None and len(self.source.aligned.scales) > 1:
+            raise ModelError(
+                "this model averages what it sees at several sizes, which no graph for whole "
+                "photos does: export it without --end-to-end"
+            )
 
     def _quantise_image(self, plain: Path, path: Path) -> str:
         self.on_step("quantising the image graph")

@@ -167,8 +167,13 @@ class DenseClipGraph(PositionGraph):
         return dense_clip_scores(embedding, classes, self.scale, threshold)
 
     def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
-        probability, best = maps[:, 1:].softmax(dim=1).max(dim=1)
-        return torch.where(probability < threshold, 0, best + 1)
+        return likeliest(maps, threshold)
+
+
+def likeliest(maps: Tensor, threshold: Tensor) -> Tensor:
+    """Labels [B, H, W] by a softmax over the classes of [B, 1 + K, H, W]; 0 where unsure."""
+    probability, best = maps[:, 1:].softmax(dim=1).max(dim=1)
+    return torch.where(probability < threshold, 0, best + 1)
 
 
 class AlignedGraph(nn.Module):
@@ -178,15 +183,23 @@ class AlignedGraph(nn.Module):
         reader: from pixels to what words are compared with.
         scale, bias, clean: of the scores.
         align_corners: how maps are resized.
+        softmax: whether words are compared by a softmax at the pixels, as dense CLIP's are.
     """
 
     def __init__(
-        self, reader: ImageReader, scale: float, bias: float, clean: float, align_corners: bool
+        self,
+        reader: ImageReader,
+        scale: float,
+        bias: float,
+        clean: float,
+        align_corners: bool,
+        softmax: bool,
     ) -> None:
         super().__init__()
         self.reader = reader
         self.scale, self.bias, self.clean = scale, bias, clean
         self.align_corners = align_corners
+        self.softmax = softmax
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -196,19 +209,24 @@ class AlignedGraph(nn.Module):
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found | FoundHeads:
         read: GroupedImage = self.reader(pixels)
         clean = None if read.heads is None else Cleaning(read.heads, read.attention, self.clean)
-        scores = aligned_scores(read.embedding, classes, self.scale, self.bias, threshold, clean)
-        shares, groups, labels = self._maps(read, scores, pixels)
+        if self.softmax:
+            scores = dense_clip_scores(read.embedding, classes, self.scale, threshold)
+        else:
+            rule = (self.scale, self.bias, threshold, clean)
+            scores = aligned_scores(read.embedding, classes, *rule)
+        shares, groups, labels = self._maps(read, scores, pixels, threshold)
         assert read.image_embedding is not None
         found = Found(read.embedding, read.image_embedding, shares, scores, groups, labels)
         return found if clean is None else FoundHeads(*found, clean.heads, clean.attention)
 
     def _maps(
-        self, read: GroupedImage, scores: Tensor, pixels: Tensor
+        self, read: GroupedImage, scores: Tensor, pixels: Tensor, threshold: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Shares, groups and labels, as `Found` has them."""
         if read.assignment is None:
             maps = scores.clamp_min(LOWEST).mT.unflatten(2, read.grid)
-            labels = _upsample(maps, pixels, self.align_corners).argmax(dim=1)
+            large = _upsample(maps, pixels, self.align_corners)
+            labels = likeliest(large, threshold) if self.softmax else large.argmax(dim=1)
             return scores.new_zeros(*scores.shape[:2], 0), _nearest(read.grid, pixels), labels
         groups = _upsample(read.assignment.unflatten(2, read.grid), pixels).argmax(dim=1)
         labels = scores.argmax(dim=2).gather(1, groups.flatten(1)).view_as(groups)

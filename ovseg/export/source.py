@@ -24,7 +24,7 @@ from ovseg.export.graphs import (
 from ovseg.models.aligned.aligner import AlignedPredictor
 from ovseg.models.aligned.vision import StarterVision
 from ovseg.models.clip.model import DenseClip
-from ovseg.models.interface import SegmentationModel
+from ovseg.models.interface import SegmentationModel, is_dense
 from ovseg.models.manifest import TOKENIZER, AlignedRule, Kind
 from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.models.starter.model import StarterModel
@@ -146,8 +146,10 @@ def _aligned(model: AlignedPredictor) -> ExportSource:
         clean=model.settings.clean if reader.cleans else 0.0,
         groups=reader.groups,
         align_corners=model.align_corners and not reader.groups,
+        scales=model.scales,
     )
-    graph = AlignedGraph(reader, model.scale, rule.bias, rule.clean, rule.align_corners)
+    settings = (rule.bias, rule.clean, rule.align_corners, is_dense(model))
+    graph = AlignedGraph(reader, model.scale, *settings)
     return ExportSource(
         model=model,
         kind="aligned",

@@ -207,6 +207,8 @@ class Protocol:
             filled = replace(filled, align_corners=getattr(model, "align_corners", False))
             if size.resample != "bilinear" and not self.resample:
                 filled = replace(filled, resample=size.resample)
+            if self.scales == OWN.scales:
+                filled = replace(filled, scales=tuple(getattr(model, "scales", self.scales)))
         return filled._with_background(model, classes)
 
     def _with_background(self, model: SegmentationModel, classes: ClassList | None) -> "Protocol":

@@ -168,7 +168,7 @@ class ExportedModel:
         groups, scale = grouped.embedding, self.manifest.scale
         if self.manifest.kind == "starter":
             return starter_scores(groups, classes, threshold)
-        if self.manifest.kind == "dense-clip":
+        if self.manifest.reading is not None:
             return dense_clip_scores(groups, classes, scale, threshold)
         if self.manifest.aligned is not None:
             rule = self.manifest.aligned
@@ -176,6 +176,11 @@ class ExportedModel:
             clean = None if grouped.heads is None else Cleaning(*seen)
             return aligned_scores(groups, classes, scale, rule.bias, threshold, clean)
         return ovsegmentor_scores(groups, grouped.image_embedding, classes, scale, threshold)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Sizes at which images are read, as multiples of the short side."""
+        return (1.0,) if self.manifest.aligned is None else self.manifest.aligned.scales
 
     @property
     def align_corners(self) -> bool:

@@ -132,6 +132,8 @@ class AlignedRule(ManifestSection):
     groups: bool
     """Whether words are compared with groups, not with positions."""
     align_corners: bool
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = (1.0,)
+    """Sizes at which images are read, as multiples of `pixels.short_side`."""
 
 
 class TextRule(ManifestSection):

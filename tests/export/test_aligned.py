@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ovseg.data.images import read_image
+from ovseg.errors import ModelError
 from ovseg.export.export import ExportOptions, export_loaded
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.aligned.aligner import AlignedPredictor, read_aligned
@@ -23,7 +24,13 @@ from tests.models.aligned.tiny import (
 CLEANED = {"clean": 0.2, "scale": 1.0, "align_corners": True, "window": 64, "stride": 32}
 MODELS: dict[str, dict[str, Any]] = {
     "registers": {"reading": {**CLEANED, "templates": ("{}", "a photo of a {}.")}},
-    "rotary": {"vision": {"tower": ROTARY}, "logits": {"scale": 20.0, "offset": True}},
+    "rotary": {
+        "vision": {"tower": ROTARY},
+        "logits": {"scale": 20.0, "offset": True},
+        "standardise": True,
+        "image_projection": {"form": "linear"},
+        "reading": {"rule": "softmax", "prior": 0.5, "scales": (1.0, 0.5), "threshold": 0.4},
+    },
     "starter": {
         "vision": starter_vision(stages=(5, 7), image_size=96),
         "grouping": True,
@@ -61,6 +68,13 @@ def test_an_export_gives_the_models_labels(name: str, tmp_path: Path) -> None:
         found = Segmenter(exported).segment(image, words, background=background, **rule)
         assert (wanted.labels == found.labels).mean() > 0.99
         np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-3)
+
+
+def test_no_graph_for_whole_photos_at_several_sizes(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="export it without --end-to-end"):
+        options = ExportOptions(images=ONE, end_to_end=True)
+        export_loaded(predictor("rotary", tmp_path), tmp_path / "export", options)
+    assert not (tmp_path / "export").exists()
 
 
 def test_other_formats_are_written_too(tmp_path: Path) -> None:

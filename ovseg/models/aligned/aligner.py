@@ -20,10 +20,16 @@ from ovseg.models.aligned.aligned_model import AlignedModel
 from ovseg.models.aligned.assembly import build_head, build_text, build_vision, located
 from ovseg.models.aligned.vision import VisionFeatures
 from ovseg.models.checkpoint import ALIGNED, load_state, read_info, read_tensors
-from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.models.interface import (
+    DenseReading,
+    GroupedImage,
+    ModelCard,
+    Preprocessing,
+    UnknownPhrase,
+)
 from ovseg.models.normalisation import IMAGENET
 from ovseg.models.ovsegmentor.predictor import tokenizer_of
-from ovseg.models.scoring import Cleaning, aligned_scores
+from ovseg.models.scoring import Cleaning, aligned_scores, dense_clip_scores
 from ovseg.models.tokenizer import Tokenizer
 
 TEXTS_TOGETHER = 256
@@ -41,6 +47,7 @@ class ImageReader(nn.Module):
         super().__init__()
         self.vision = model.vision
         self.head = model.head
+        self.prior = reading.prior
         self.groups = reading.maps == "groups"
         self.cleans = reading.clean > 0 and model.vision.heads > 0 and not self.groups
 
@@ -49,10 +56,14 @@ class ImageReader(nn.Module):
         found = self.vision.features(pixels, heads=self.cleans)
         if self.groups:
             return self._grouped(found)
-        positions = self.head.comparable(self.head.embed_positions(found.tokens))
+        embedded = self.head.embed_positions(found.tokens)  # [B, N, C]
+        image = self.head.embed_image(found.tokens, embedded)  # [B, C]
+        positions = self.head.comparable(embedded)
+        if self.prior:  # cosines with the image are added where words are compared with positions
+            positions = positions + self.prior * functional.normalize(image, dim=-1)[:, None]
         heads = self._heads(found) if self.cleans else None
         attention = found.attention if self.cleans else None
-        return GroupedImage(positions, found.grid, None, positions.mean(dim=1), heads, attention)
+        return GroupedImage(positions, found.grid, None, image, heads, attention)
 
     def _grouped(self, found: VisionFeatures) -> GroupedImage:
         encoded = self.head.group(found.tokens, found.grid)
@@ -83,6 +94,7 @@ class AlignedPredictor:
         self.model = model.eval()
         self.config = config
         self.settings = config.aligned.reading
+        self.scales = self.settings.scales
         self.image_size = config.aligned.vision.image_size
         self.reader = ImageReader(model, self.settings).eval()
         self.tokenizer = tokenizer
@@ -115,14 +127,21 @@ class AlignedPredictor:
         return self.settings.align_corners
 
     @property
+    def reading(self) -> DenseReading:
+        """How positions are compared with words, under the rule softmax alone (`is_dense`)."""
+        if self.settings.rule != "softmax":
+            raise AttributeError("reading")
+        return DenseReading(self.scale, background=self.settings.background)
+
+    @property
     def scale(self) -> float:
-        """What cosines are multiplied by in front of the sigmoid."""
-        return self.settings.scale or float(self.model.head.scale)
+        """What cosines are multiplied by in front of the sigmoid or the softmax."""
+        return self.settings.scale or float(self.model.head.scale.detach())
 
     @property
     def bias(self) -> float:
         """What is added to them there."""
-        return 0.0 if self.settings.scale else float(self.model.head.bias)
+        return 0.0 if self.settings.scale else float(self.model.head.bias.detach())
 
     def to(self, device: str) -> "AlignedPredictor":
         self.model.to(device)
@@ -158,6 +177,8 @@ class AlignedPredictor:
         if grouped.heads is not None:
             clean = Cleaning(grouped.heads, grouped.attention, self.settings.clean)
         words = torch.as_tensor(class_embeddings).to(grouped.embedding)
+        if self.settings.rule == "softmax":
+            return dense_clip_scores(grouped.embedding, words, self.scale, threshold)
         return aligned_scores(grouped.embedding, words, self.scale, self.bias, threshold, clean)
 
     def known_words(self) -> None:

@@ -97,6 +97,10 @@ def build_head(config: ModelConfig, vision: FrozenTower, text_width: int) -> Ali
         position_projection=_projection(
             aligned.position_projection, vision.width, width, "position"
         ),
+        image_projection=None
+        if aligned.image_projection.form == "none"
+        else _projection(aligned.image_projection, vision.width, width, "image"),
+        standardised=vision.width if aligned.standardise else 0,
         grouping=_grouping(config, vision, text_width) if aligned.grouping else None,
         width=width,
         scale=logits.scale,

@@ -20,6 +20,9 @@ from ovseg.models.ovsegmentor.network import Projector
 from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.positions import resize_at_any_size
 
+_LEAST_DEVIATION = 1e-6
+_FARTHEST = 5.0  # deviations from the mean
+
 
 class FeatureGroupEncoder(ImageEncoder):
     """`ImageEncoder` whose patches are features that a tower found before.
@@ -75,6 +78,9 @@ class AlignedHead(nn.Module):
     Args:
         text_projection: E to C.
         position_projection: D to C.
+        image_projection: of the mean over the positions, D to C; None for the mean of embeddings.
+        standardised: D, to bring every channel of positions to mean 0 and deviation 1; 0 leaves
+            them.
         grouping: groups positions; None for none.
         width: C.
         scale, bias: of the logits; where they start, if they are learned.
@@ -85,6 +91,8 @@ class AlignedHead(nn.Module):
 
     scale_log: Tensor
     bias: Tensor
+    token_mean: Tensor
+    token_deviation: Tensor
 
     def __init__(
         self,
@@ -92,6 +100,8 @@ class AlignedHead(nn.Module):
         position_projection: Projection,
         grouping: GroupingHead | None = None,
         width: int = 256,
+        image_projection: Projection | None = None,
+        standardised: int = 0,
         scale: float = 1 / 0.07,
         bias: float = 0.0,
         learned: bool = False,
@@ -101,7 +111,12 @@ class AlignedHead(nn.Module):
         super().__init__()
         self.text_projection = text_projection
         self.position_projection = position_projection
+        self.image_projection = image_projection
         self.grouping = grouping
+        self.standardised = standardised > 0
+        if self.standardised:
+            self.register_buffer("token_mean", torch.zeros(standardised))
+            self.register_buffer("token_deviation", torch.ones(standardised))
         self.max_scale = max_scale
         self.scale_log = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learned)
@@ -112,10 +127,41 @@ class AlignedHead(nn.Module):
         """What cosines are multiplied by, at most `max_scale`, float []."""
         return self.scale_log.exp().clamp_max(self.max_scale)
 
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take over mean and deviation of every channel over positions, float [D] each.
+
+        Raises:
+            ModelError: the model takes positions as they are.
+        """
+        if not self.standardised:
+            raise ModelError("this aligned model takes positions as they are: set standardise")
+        self.token_mean.copy_(mean)
+        self.token_deviation.copy_(deviation.clamp_min(_LEAST_DEVIATION))
+
+    def prepared(self, tokens: Tensor) -> Tensor:
+        """Features of positions, [..., D], standardised if the model does that."""
+        if not self.standardised:
+            return tokens
+        return ((tokens - self.token_mean) / self.token_deviation).clamp(-_FARTHEST, _FARTHEST)
+
     def embed_positions(self, tokens: Tensor) -> Tensor:
         """Embeddings of features of positions or heads, [B, N, D] to [B, N, C], not normalised."""
-        embedded: Tensor = self.position_projection(tokens)
+        embedded: Tensor = self.position_projection(self.prepared(tokens))
         return embedded
+
+    def embed_image(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Embedding of an image by the features of its positions, [B, N, D] to [B, C].
+
+        Args:
+            positions: their embeddings, where they are known, float [B, N, C].
+
+        Returns:
+            not normalised. Without a projection the mean of the unit embeddings.
+        """
+        if self.image_projection is not None:
+            return self.image_projection(self.prepared(tokens).mean(dim=1))
+        positions = self.embed_positions(tokens) if positions is None else positions
+        return functional.normalize(positions, dim=-1).mean(dim=1)
 
     def embed_text_features(self, features: Tensor) -> Tensor:
         """Embeddings of the text tower's features, [..., E] to [..., C], not normalised."""

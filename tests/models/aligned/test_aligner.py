@@ -10,11 +10,14 @@ from torch.nn import functional
 
 from ovseg.config.aligned import TEXT_ENCODER
 from ovseg.config.schema import ModelConfig
+from ovseg.data.class_list import ClassList
 from ovseg.errors import ModelError
+from ovseg.inference.protocol import OWN
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.aligned.aligner import AlignedPredictor, read_aligned
 from ovseg.models.aligned.assembly import located
 from ovseg.models.checkpoint import content_is_intact, read_info
+from ovseg.models.interface import is_dense
 from ovseg.models.registry import load_model
 from tests.models.aligned.tiny import small_aligned, starter_vision, tiny_aligned, write_tiny
 
@@ -136,3 +139,33 @@ def test_the_default_text_tower_reads_sentences(tmp_path: Path) -> None:
     unit = functional.normalize(features, dim=-1)
     assert features.shape == (3, 384)
     assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.3
+
+
+def test_the_image_counts_at_every_position(tmp_path: Path) -> None:
+    reading = {"prior": 0.5, "scale": 2.0}
+    config = small_aligned(reading=reading, image_projection={"form": "linear"})
+    predictor = read_aligned(write_tiny(tmp_path / "prior.safetensors", config))
+    pixels = torch.randn(1, 3, 64, 64)
+    grouped, words = predictor.encode_image(pixels), predictor.encode_text(["a", "b"], ("{}",))
+    found = predictor.model.features(pixels)
+    unit = functional.normalize(predictor.model.embed_positions(found.tokens), dim=-1)
+    image = functional.normalize(predictor.model.head.embed_image(found.tokens), dim=-1)
+    logits = 2 * (unit @ words.T + 0.5 * (image @ words.T)[:, None])
+    scores = predictor.score(grouped, words, None)[..., 1:]
+    torch.testing.assert_close(scores, logits.sigmoid())
+    torch.testing.assert_close(
+        grouped.image_embedding, predictor.model.head.embed_image(found.tokens)
+    )
+
+
+def test_a_softmax_is_read_as_dense_clip_is(tmp_path: Path) -> None:
+    reading = {"rule": "softmax", "background": ("sky", "wall"), "scales": (1.0, 0.5), "scale": 9.0}
+    predictor = read_aligned(
+        write_tiny(tmp_path / "softmax.safetensors", small_aligned(reading=reading))
+    )
+    protocol = OWN.for_model(predictor, classes=ClassList.parse("cat,wall"))
+    assert (protocol.rule, protocol.scale, protocol.scales) == ("probability", 9, (1, 0.5))
+    assert protocol.background_words == ("sky",)  # wall is asked for
+    result = Segmenter(predictor).segment(picture(), "cat,wall", threshold=0.3)
+    assert set(np.unique(result.labels)) <= {0, 1, 2}
+    assert not is_dense(read_aligned(write_tiny(tmp_path / "sigmoid.safetensors")))

@@ -32,6 +32,12 @@ def test_the_forms() -> None:
     gated = Projection(5, 3, "gated", hidden=9)
     wanted = gated.out((x @ gated.gate.weight.T + gated.gate.bias).clamp(0, 6) * gated.hidden(x))
     torch.testing.assert_close(gated(x), wanted)
+    parallel = Projection(5, 3, "parallel", hidden=9, unit=True)
+    unit = functional.normalize(x, dim=-1)
+    torch.testing.assert_close(parallel(x), parallel.linear(unit))  # the MLP starts at zero
+    torch.nn.init.normal_(parallel.out.weight)
+    more = parallel.out(functional.gelu(parallel.hidden(unit)))
+    torch.testing.assert_close(parallel(x), parallel.linear(unit) + more)
     normed = Projection(5, 3, "linear", normalise=True)
     torch.testing.assert_close(normed(7 * x + 2), normed(x), atol=1e-4, rtol=1e-4)
 
@@ -77,3 +83,24 @@ def test_grouping_on_frozen_features(binding: str) -> None:
 def test_without_grouping_it_says_so() -> None:
     with pytest.raises(ModelError, match=r"set model\.aligned\.grouping"):
         tiny_aligned().head.embed_groups(torch.randn(1, 3, 32))
+
+
+def test_positions_are_standardised_by_what_training_saw() -> None:
+    head = tiny_aligned(small_aligned(standardise=True)).head
+    mean, deviation = torch.randn(24), torch.rand(24) + 0.5
+    head.set_statistics(mean, deviation)
+    tokens = torch.randn(2, 6, 24)
+    wanted = head.position_projection(((tokens - mean) / deviation).clamp(-5, 5))
+    torch.testing.assert_close(head.embed_positions(tokens), wanted)
+    assert {"token_mean", "token_deviation"} <= set(head.state_dict())
+    with pytest.raises(ModelError, match="set standardise"):
+        tiny_aligned().head.set_statistics(mean, deviation)
+
+
+def test_an_image_has_a_projection_of_its_own_where_asked_for() -> None:
+    tokens = torch.randn(2, 6, 24)
+    plain = tiny_aligned().head
+    unit = functional.normalize(plain.embed_positions(tokens), dim=-1)
+    torch.testing.assert_close(plain.embed_image(tokens), unit.mean(dim=1))
+    own = tiny_aligned(small_aligned(image_projection={"form": "linear"})).head
+    torch.testing.assert_close(own.embed_image(tokens), own.image_projection(tokens.mean(dim=1)))

@@ -106,6 +106,8 @@ class LogitConfig(Section):
     learned: bool = False
     """Whether scale and bias are trained."""
     max_scale: Positive = 100.0
+    separate: bool = False
+    """Whether images and captions have scales of their own in training."""
     offset: bool = False
     """Learn how likely a word is wherever one looks: a vector whose product with the word's
     embedding is added."""

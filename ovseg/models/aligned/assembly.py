@@ -108,6 +108,7 @@ def build_head(config: ModelConfig, vision: FrozenTower, text_width: int) -> Ali
         learned=logits.learned,
         max_scale=logits.max_scale,
         offset=logits.offset,
+        separate=logits.separate,
     )
 
 

@@ -87,6 +87,7 @@ class AlignedHead(nn.Module):
         learned: whether scale and bias are trained.
         max_scale: upper bound of the scale.
         offset: learn how likely a word is wherever one looks.
+        separate: images and captions have scales of their own.
     """
 
     scale_log: Tensor
@@ -107,6 +108,7 @@ class AlignedHead(nn.Module):
         learned: bool = False,
         max_scale: float = 100.0,
         offset: bool = False,
+        separate: bool = False,
     ) -> None:
         super().__init__()
         self.text_projection = text_projection
@@ -120,12 +122,28 @@ class AlignedHead(nn.Module):
         self.max_scale = max_scale
         self.scale_log = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learned)
+        logs = torch.full((2,), math.log(scale))
+        self.scale_logs = nn.Parameter(logs, requires_grad=learned) if separate else None
         self.offset = nn.Parameter(torch.zeros(width)) if offset else None
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by, at most `max_scale`, float []."""
+        """What cosines of words and positions are multiplied by, at most `max_scale`, float []."""
         return self.scale_log.exp().clamp_max(self.max_scale)
+
+    @property
+    def image_scale(self) -> Tensor:
+        """What cosines of captions and images are, float []."""
+        return self.scale if self.scale_logs is None else self._separate_scale(0)
+
+    @property
+    def caption_scale(self) -> Tensor:
+        """What cosines of captions and positions are, float []."""
+        return self.scale if self.scale_logs is None else self._separate_scale(1)
+
+    def _separate_scale(self, number: int) -> Tensor:
+        assert self.scale_logs is not None
+        return self.scale_logs[number].exp().clamp_max(self.max_scale)
 
     def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
         """Take over mean and deviation of every channel over positions, float [D] each.
@@ -163,9 +181,13 @@ class AlignedHead(nn.Module):
         positions = self.embed_positions(tokens) if positions is None else positions
         return functional.normalize(positions, dim=-1).mean(dim=1)
 
-    def embed_text_features(self, features: Tensor) -> Tensor:
-        """Embeddings of the text tower's features, [..., E] to [..., C], not normalised."""
-        embedded: Tensor = self.text_projection(features)
+    def embed_text_features(self, features: Tensor, noise: float = 0.0) -> Tensor:
+        """Embeddings of the text tower's features, [..., E] to [..., C], not normalised.
+
+        Args:
+            noise: as `Projection.forward`.
+        """
+        embedded: Tensor = self.text_projection(features, noise)
         return embedded
 
     def word_offsets(self, words: Tensor) -> Tensor:
@@ -189,7 +211,7 @@ class AlignedHead(nn.Module):
         Raises:
             ModelError: the model has no grouping, as for the methods below.
         """
-        encoded: EncodedImage = self._grouped().encoder(tokens, grid)
+        encoded: EncodedImage = self._grouped().encoder(self.prepared(tokens), grid)
         return encoded
 
     def embed_groups(self, groups: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Letters: D width in, F hidden width, C width out.
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,8 +69,14 @@ class Projection(nn.Module):
         if form == "gated":
             self.gate = nn.Linear(width, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(functional.normalize(x, dim=-1) if self.unit else x)
+    def forward(self, x: Tensor, noise: float = 0.0) -> Tensor:
+        """Embed features.
+
+        Args:
+            noise: length of the noise that is added, as a share of theirs; of training.
+        """
+        x = functional.normalize(x, dim=-1) if self.unit else x
+        x = self.norm(_noisy(x, noise) if noise else x)
         if self.form == "none":
             return x
         if self.form == "mlp":
@@ -83,3 +90,9 @@ class Projection(nn.Module):
 
     def _mlp(self, x: Tensor) -> Tensor:
         return self.out(self.dropout(self.activation(self.hidden(x))))
+
+
+def _noisy(x: Tensor, share: float) -> Tensor:
+    """Vectors [..., D] with Gaussian noise of, on average, this share of their length."""
+    length = x.norm(dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+    return x + share * length * torch.randn_like(x)

@@ -104,3 +104,23 @@ def test_an_image_has_a_projection_of_its_own_where_asked_for() -> None:
     torch.testing.assert_close(plain.embed_image(tokens), unit.mean(dim=1))
     own = tiny_aligned(small_aligned(image_projection={"form": "linear"})).head
     torch.testing.assert_close(own.embed_image(tokens), own.image_projection(tokens.mean(dim=1)))
+
+
+def test_images_and_captions_may_have_scales_of_their_own() -> None:
+    one, several = (
+        tiny_aligned(small_aligned(logits={"learned": True, "separate": separate})).head
+        for separate in (False, True)
+    )
+    assert one.image_scale == one.caption_scale == one.scale
+    several.image_scale.backward()
+    assert several.scale_logs.grad is not None and several.scale_logs.grad[1] == 0
+    assert float(several.caption_scale.detach()) == pytest.approx(1 / 0.07)
+
+
+def test_noise_is_a_share_of_a_features_length() -> None:
+    torch.manual_seed(0)
+    projection = Projection(200, 200, "none")
+    x = 7 * torch.randn(50, 200)
+    share = (projection(x, noise=0.3) - x).norm(dim=-1) / x.norm(dim=-1)
+    assert share.mean() == pytest.approx(0.3, abs=0.02)
+    assert torch.equal(projection(x), x)

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ovseg.data.store import FolderStore
+from ovseg.data.store import FolderStore, checked_name
+from ovseg.documents import digits, fit, parse_object
 from ovseg.errors import DataError
 from ovseg.files import file_digest
 
@@ -106,8 +107,11 @@ def is_complete(folder: Path, number: int, rows: int) -> bool:
     stats = _read_stats(folder, number)
     if stats is None or stats.rows != rows:
         return False
+    files = {name: folder / name for name in _files(number, stats)}
+    if stats.sha256.keys() != files.keys():
+        return False
     try:
-        damaged = [n for n, expected in stats.sha256.items() if file_digest(folder / n) != expected]
+        damaged = [n for n, path in files.items() if file_digest(path) != stats.sha256[n]]
     except OSError:
         return False
     if damaged:
@@ -115,13 +119,22 @@ def is_complete(folder: Path, number: int, rows: int) -> bool:
     return not damaged
 
 
+def _files(number: int, stats: VectorStats) -> list[str]:
+    """The files of a shard; what its statistics call them is not followed."""
+    return [checked_name(_file(number, field)) for field in stats.lengths]
+
+
 def _read_stats(folder: Path, number: int) -> VectorStats | None:
+    name = _stats(number)
+    where = f"{folder}/{name}"
     try:
-        return VectorStats(**json.loads((folder / _stats(number)).read_text(encoding="utf-8")))
+        stats = fit(VectorStats, parse_object(FolderStore(folder).read(name), where), where)
+        _files(number, stats)
+        return stats
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        _log.warning("%s/%s is damaged (%s): made again", folder, _stats(number), error)
+    except DataError as error:
+        _log.warning("%s: made again", error)
         return None
 
 
@@ -146,12 +159,16 @@ class VectorRows:
             stats = _read_stats(folder, number)
             if stats is None:
                 raise DataError(f"{folder}/{_stats(number)}: gone while it was in use; run again")
-            own = np.array(stats.lengths[field], np.int64)
-            lengths.append(own)
-            self._starts.append(np.concatenate([[0], np.cumsum(own)]))
-            self._shards.append(_mapped(folder / _file(number, field)))
+            own = stats.lengths.get(field, [])
+            shard = _mapped(folder / _file(number, field))
+            if len(own) != stats.rows or min(own, default=0) < 0 or sum(own) != len(shard):
+                raise DataError(f"{folder}/{_stats(number)} is damaged: remove it and run again")
+            lengths.append(np.array(own, np.int64))
+            self._starts.append(np.concatenate([[0], np.cumsum(lengths[-1])]))
+            self._shards.append(shard)
             begin = number * rows_per_shard
-            self.problems |= {begin + int(row): why for row, why in stats.problems.items()}
+            numbers = ((digits(row), why) for row, why in stats.problems.items())
+            self.problems |= {begin + row: why for row, why in numbers if row is not None}
         self.lengths: Numbers = np.concatenate([*lengths, np.empty(0, np.int64)])[:rows]
 
     def __len__(self) -> int:
@@ -189,6 +206,9 @@ class VectorRows:
 
 def _mapped(path: Path) -> Half:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # damaged headers fail in many ways
         raise DataError(f"{path} cannot be read ({error}): remove it and run again") from error
+    if not isinstance(mapped, np.ndarray) or mapped.dtype != np.float16 or mapped.ndim != 2:
+        raise DataError(f"{path} holds something else: remove it and run again")
+    return mapped

@@ -1,5 +1,6 @@
 """Rows of vectors: written whole, read back, and made again when they are damaged."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,32 @@ def test_what_does_not_fit_half_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not finite in float16"):
         write_vectors(tmp_path, 0, {"tokens": 1}, [EncodedRow({"tokens": np.array([[1e6]])})])
     assert not list(tmp_path.glob("*_stats.json"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lengths": {"tokens": [1 << 40] * 4}},
+        {"lengths": {"tokens": [-1, 0, 3, 3]}},
+        {"lengths": {"../../tokens": [1] * 4}},
+        {"lengths": {}},
+        {"sha256": {"../../../etc/passwd": "0"}},
+        {"rows": "x"},
+    ],
+)
+def test_statistics_are_not_believed(
+    written: Path, change: dict[str, object], own_cache: Path
+) -> None:
+    path = written / "000000_stats.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert not is_complete(written, 0, 4)
+    if "passwd" not in path.read_text():
+        with pytest.raises(DataError):
+            VectorRows(written, "tokens", 7, 4)
+
+
+@pytest.mark.parametrize("values", [np.zeros((4, 3)), np.zeros(12, np.float16), np.array(["a"])])
+def test_arrays_of_another_kind_are_told(written: Path, values: np.ndarray) -> None:
+    np.save(written / "000000.tokens.npy", values)
+    with pytest.raises(DataError, match="holds something else"):
+        VectorRows(written, "tokens", 7, 4)

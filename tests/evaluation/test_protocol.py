@@ -73,6 +73,38 @@ def test_the_hash_follows_what_changes_a_score() -> None:
     assert first.hash == load_protocol("groupvit", a_set(), {"source": "elsewhere"}).hash
 
 
+HASHES = {
+    "own": "ac73baefb532 615a957e736d c0589b19dc1a",
+    "groupvit": "0d6de1a7d760 0a3649ad7b19 0eb076fbe838",
+    "tcl": "9ab33f64b7a9 237b4b55467e 91cb36b62a3e",
+    "sclip": "edc2c259b202 c3888d6e1867 b9aa398deb38",
+}
+"""On VOC, Context and COCO-Object, since scores were first stored with them."""
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_hashes_of_stored_scores_stay(name: str) -> None:
+    sets = (("voc", "voc"), ("context", "context"), ("coco-object", "coco"))
+    found = [load_protocol(name, a_set(*each)).hash for each in sets]
+    assert " ".join(found) == HASHES[name]
+
+
+def test_other_backgrounds_and_refinements_have_other_hashes() -> None:
+    plain = load_protocol("sclip", a_set())
+    changes: list[dict[str, object]] = [
+        {"background_rule": "words"},
+        {"refine": "lposs"},
+        {"lposs": {"neighbours": 100}},
+        {"guided": {"radius": 0.1}},
+        {"resample": "bicubic"},
+        {"average": "probabilities"},
+    ]
+    hashes = {load_protocol("sclip", a_set(), change).hash for change in changes}
+    assert len(hashes | {plain.hash}) == 7
+    with pytest.raises(RecipeError, match="lposs"):
+        load_protocol("sclip", a_set(), {"lposs": {"neighbors": 100}})
+
+
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(

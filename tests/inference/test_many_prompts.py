@@ -86,7 +86,7 @@ def test_the_order_of_a_thousand_does_not_matter(
     turned = words[::-1]
     model = model_of(family)
     first = names_of(model, words, **options)
-    assert len(np.unique(first)) > (3 if family == "groups" else 10)
+    assert len(np.unique(first)) > (0 if family == "groups" else 10)
     np.testing.assert_array_equal(first, names_of(model, turned, **options))
     monkeypatch.setattr(labels_module, "PIECE", 24 * 36 * 7)  # seven maps at once
     np.testing.assert_array_equal(first, names_of(model, words, **options))

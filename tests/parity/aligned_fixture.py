@@ -101,7 +101,7 @@ class AlignedFixture:
                 no_embed_class=sizes["registers"] > 0,
                 img_size=sizes["pos_grid"] * sizes["patch_size"],
                 mlp_ratio=sizes["mlp_ratio"],
-                init_values=1.0 if sizes["layerscale"] else None,
+                init_values=1.0 if sizes["layerscale"] else 0.0,  # timm drops what is None
                 **common,
             )
             state = checkpoint_filter_fn(state, model)
@@ -177,8 +177,10 @@ class AlignedFixture:
         """Pixels as the tower takes them, as the model does: in ImageNet's normalisation."""
         return Renormalisation(self.normalisation, IMAGENET)(pixels)
 
-    def row(self, name: str, ours: Tensor | np.ndarray, tolerance: float) -> Row:
-        """Compare one quantity."""
+    def row(self, name: str, ours: Tensor | np.ndarray, tolerance: float) -> Row | None:
+        """Compare one quantity; None where the fixture does not have it."""
+        if f"out.{name}" not in self.values:
+            return None
         wanted = self.values[f"out.{name}"].double()
         found = torch.as_tensor(ours).detach().double()
         if found.numel() != wanted.numel():
@@ -186,8 +188,10 @@ class AlignedFixture:
         difference = float((found.reshape(wanted.shape) - wanted).abs().max())
         return Row(name, "float32", difference, tolerance)
 
-    def labels(self, name: str, ours: Tensor | np.ndarray, allowed: int = LABELS) -> Row:
-        """Compare whole numbers; the difference is how many disagree."""
+    def labels(self, name: str, ours: Tensor | np.ndarray, allowed: int = LABELS) -> Row | None:
+        """Compare whole numbers; the difference is how many disagree. None as for `row`."""
+        if f"out.{name}" not in self.values:
+            return None
         wrong = float((torch.as_tensor(ours).int() != self.values[f"out.{name}"].int()).sum())
         return Row(name, "float32", wrong, float(allowed))
 

@@ -50,14 +50,12 @@ LEAST_GRADIENT = 1e-7
 def compare(prefix: Path) -> Iterator[Row]:
     """Every quantity of the fixture."""
     fixture = AlignedFixture(prefix)
-    if fixture.rotary:
-        yield from _rotary(fixture)
-        return
-    yield from _training(fixture)
-    yield from _inference(fixture)
+    parts = (_rotary,) if fixture.rotary else (_training, _inference)
+    for part in parts:
+        yield from filter(None, part(fixture))
 
 
-def _rotary(f: AlignedFixture) -> Iterator[Row]:
+def _rotary(f: AlignedFixture) -> Iterator[Row | None]:
     image = f.values["in.image"]
     pixels = f.squared(image)
     yield f.row("preprocessed", pixels, DERIVED)
@@ -73,7 +71,7 @@ def _rotary(f: AlignedFixture) -> Iterator[Row]:
     yield f.labels("labels", _upsampled(scores, image).argmax(0))
 
 
-def _inference(f: AlignedFixture) -> Iterator[Row]:
+def _inference(f: AlignedFixture) -> Iterator[Row | None]:
     words = _class_embeddings(f)
     yield f.row("text", words, DERIVED)
     crop = f.facts["inference"]["crop"]
@@ -120,7 +118,7 @@ def _upsampled(maps: Tensor, image: Tensor) -> Tensor:
 
 def _masks(
     f: AlignedFixture, prefix: str, pixels: Tensor, words: Tensor, image: Tensor
-) -> Iterator[Row]:
+) -> Iterator[Row | None]:
     """Cosines, scores and masks of one image that is looked at once, as far as there are any."""
     for name in f.names:
         what = name.removeprefix(prefix)
@@ -145,7 +143,7 @@ def _pamr(f: AlignedFixture) -> Pamr:
     return Pamr(settings["iterations"], tuple(settings["dilations"]))
 
 
-def _slide(f: AlignedFixture, tag: str, words: Tensor) -> Iterator[Row]:
+def _slide(f: AlignedFixture, tag: str, words: Tensor) -> Iterator[Row | None]:
     """Windows, by the one way from pixels to labels."""
     rule, pamr = f.facts["inference"], "pamr" in tag
     background = not tag.startswith("nobg")
@@ -195,7 +193,7 @@ class _Given:
         return self.words.numpy()
 
 
-def _training(f: AlignedFixture) -> Iterator[Row]:
+def _training(f: AlignedFixture) -> Iterator[Row | None]:
     images = [f.values[f"in.train.image{number}"] for number in range(len(_texts(f)))]
     pixels = torch.stack([f.normalised(_cropped(image, f.side)) for image in images])
     read = f.read(pixels)
@@ -235,7 +233,7 @@ def _average(patches: Tensor, logits: Tensor) -> Tensor:
     return head_vectors(patches, logits.mean(dim=1, keepdim=True)).squeeze(1)
 
 
-def _loss(f: AlignedFixture, read: Read) -> Iterator[Row]:
+def _loss(f: AlignedFixture, read: Read) -> Iterator[Row | None]:
     heads, texts = head_vectors(read.patches, read.logits), _texts(f)
     projection = f.projection("proj")
     loss = _talk2dino_loss(f, projection, heads, texts)
@@ -254,6 +252,8 @@ def _loss(f: AlignedFixture, read: Read) -> Iterator[Row]:
     yield from _other_rules(f, unit(heads), unit(own))
     for name, parameter in projection.named_parameters():
         covers = f"train.grad.{_released(name)}"
+        if covers not in f.names:
+            continue
         wanted = f.values[f"out.{covers}"]
         assert parameter.grad is not None
         yield f.row(covers, parameter.grad, GRADIENT * float(wanted.abs().max()))
@@ -273,7 +273,7 @@ def _talk2dino_loss(
     return _contrast(f, projected, chosen_heads(heads, projected))
 
 
-def _other_rules(f: AlignedFixture, heads: Tensor, texts: Tensor) -> Iterator[Row]:
+def _other_rules(f: AlignedFixture, heads: Tensor, texts: Tensor) -> Iterator[Row | None]:
     """Other rules of the released class, on our heads [B, A, D] and texts [B, D], unit length."""
     own = torch.einsum("bad,bd->ba", heads, texts).softmax(-1)
     weighted = (own[..., None] * heads).mean(dim=1)
@@ -289,7 +289,7 @@ def _other_rules(f: AlignedFixture, heads: Tensor, texts: Tensor) -> Iterator[Ro
             yield f.row(f"train.similarity_{rule}", similarity, DERIVED)
 
 
-def _steps(f: AlignedFixture, heads: Tensor, texts: Tensor) -> Iterator[Row]:
+def _steps(f: AlignedFixture, heads: Tensor, texts: Tensor) -> Iterator[Row | None]:
     """Three steps of Adam: on the first pairs, the others, and all."""
     projection = f.projection("proj")
     optimizer = torch.optim.Adam(projection.parameters(), lr=f.facts["train"]["lr_3steps"])
@@ -307,6 +307,8 @@ def _steps(f: AlignedFixture, heads: Tensor, texts: Tensor) -> Iterator[Row]:
     yield f.row("train.mean_loss_3steps", torch.stack(losses).mean(), DERIVED)
     for name, parameter in projection.named_parameters():
         covers = f"train.after3.{_released(name)}"
+        if covers not in f.names:
+            continue
         wanted = f.values[f"out.{covers}"]
         # Where a gradient is rounding alone, Adam's first step is as large as anywhere.
         compared = parameter.detach().where(moved[name] > LEAST_GRADIENT, wanted)

@@ -108,8 +108,12 @@ def line_of(record: "LogLine") -> str:
     )
     parts = [f"step {record.step}"]
     parts += [f"{name} {value:.3f}" if value is not None else f"{name} -" for name, value in losses]
-    of_words = (("words", record.words), ("structure", record.structure))
-    parts += [f"{name} {value:.3f}" for name, value in of_words if value]
+    aligned = (
+        ("captions", record.captions),
+        ("words", record.words),
+        ("structure", record.structure),
+    )
+    parts += [f"{name} {value:.3f}" for name, value in aligned if value]
     parts += [
         f"lr {record.learning_rate:.2e}",
         f"{record.images_per_second:.0f} images/s",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ovseg.config.section import NonNegative, Positive, Section, Share
+from ovseg.config.section import Count, NonNegative, Positive, Section, Share
 
 Pooling = Literal["mean", "maximum", "attention"]
 
@@ -21,9 +21,9 @@ class ContrastiveLossConfig(Section):
     max_scale: Positive = 100.0
     """Upper bound of the learned scale, after its exponential."""
     score: Literal["mean", "maximum", "attention", "heads"] = "mean"
-    """How well a caption fits an image: by the mean of the positions, by the smooth maximum or the
-    caption's own attention over them, or by the head of the tower that it fits best."""
-    sharpness: Positive = 20.0
+    """How well a caption fits an image: by the embedding of the image, by the smooth maximum or the
+    caption's own attention over its positions, or by the head of the tower that it fits best."""
+    sharpness: Positive = 40.0
     """Of the maximum and of the attention, in front of cosines."""
     form: Literal["softmax", "sigmoid", "talk2dino"] = "softmax"
     """Softmax over images and over captions; a sigmoid for each of both; or the softmax divided by
@@ -54,6 +54,17 @@ class MaskLossConfig(Section):
     """Share of its old weights that the momentum encoder keeps per step."""
 
 
+class CaptionLossConfig(Section):
+    """`[loss.captions]`: captions scored at positions, beside the contrast; aligned models."""
+
+    enabled: bool = False
+    weight: NonNegative = 1.0
+    pooling: Pooling = "attention"
+    """From positions to the image: smooth maximum, or the caption's own attention over them."""
+    sharpness: Positive = 40.0
+    """Of the maximum and of the attention, in front of cosines."""
+
+
 class WordLossConfig(Section):
     """`[loss.words]`: the entities of a photo's captions against its positions; aligned models."""
 
@@ -61,7 +72,7 @@ class WordLossConfig(Section):
     weight: NonNegative = 1.0
     pooling: Pooling = "attention"
     """From positions to the image: smooth maximum, or the word's own attention over them."""
-    sharpness: Positive = 20.0
+    sharpness: Positive = 40.0
     """Of the maximum and of the attention, in front of cosines."""
     form: Literal["softmax", "sigmoid"] = "softmax"
     absent: Literal["negative", "similar", "top"] = "negative"
@@ -73,7 +84,15 @@ class WordLossConfig(Section):
     """With "top": share of the absent words that are left out."""
     frequency: NonNegative = 0.0
     """How much of the logarithm of a word's frequency is added to its logits in training."""
-    templates: tuple[str, ...] = ("{}", "a photo of a {}.")
+    most: Count = 384
+    """Words of a step at most, drawn from those that its captions name."""
+    templates: tuple[str, ...] = (
+        "{}",
+        "a photo of a {}.",
+        "there is a {} in the picture.",
+        "the {}.",
+        "a close view of {}.",
+    )
     """Texts for a word, of which each step draws one."""
 
     @model_validator(mode="after")
@@ -101,12 +120,13 @@ class LossConfig(Section):
     contrastive: ContrastiveLossConfig = ContrastiveLossConfig()
     entity: EntityLossConfig = EntityLossConfig()
     mask: MaskLossConfig = MaskLossConfig()
+    captions: CaptionLossConfig = CaptionLossConfig()
     words: WordLossConfig = WordLossConfig()
     structure: StructureLossConfig = StructureLossConfig()
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "LossConfig":
-        parts = (self.contrastive, self.entity, self.mask, self.words)
+        parts = (self.contrastive, self.entity, self.mask, self.captions, self.words)
         if not any(part.enabled and part.weight > 0 for part in parts):
             raise ValueError("no loss is enabled with a weight above 0")
         return self

@@ -228,6 +228,8 @@ class DataConfig(Section):
     caption drawn; or photos with all their captions."""
     views: Annotated[int, Field(ge=1, le=256)] = 1
     """Of each photo, with an aligned model: its middle, and augmented ones beside it."""
+    positions: Annotated[int, Field(ge=0)] = 0
+    """Of each view that a step looks at, drawn anew, with an aligned model; 0 takes all."""
     view_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of the augmented views, which several runs share."""
     cache: str = ""
@@ -345,11 +347,13 @@ def _of_the_kind(recipe: Recipe) -> Iterator[tuple[bool, str]]:
     if aligned is None:
         only = "is for aligned models: give [model.aligned]"
         yield loss.words.enabled, f"loss.words {only}"
+        yield loss.captions.enabled, f"loss.captions {only}"
         yield loss.structure.enabled, f"loss.structure {only}"
         yield loss.contrastive.form != "softmax", f"loss.contrastive.form {only}"
         yield loss.contrastive.score != "mean", f"loss.contrastive.score {only}"
         yield data.captions != "pairs", f"data.captions {only}"
         yield data.views > 1, f"data.views {only}"
+        yield data.positions > 0, f"data.positions {only}"
         yield recipe.augmentation.text_noise > 0, f"augmentation.text_noise {only}"
         return
     grouped = loss.entity.enabled or loss.mask.enabled
@@ -361,6 +365,10 @@ def _of_the_kind(recipe: Recipe) -> Iterator[tuple[bool, str]]:
     yield (
         loss.mask.enabled and (data.partners != "in-batch" or data.captions != "pairs"),
         'loss.mask needs data.partners = "in-batch" and data.captions = "pairs" in aligned models',
+    )
+    yield (
+        data.positions > 0 and aligned.grouping,
+        "data.positions takes the places from a grouping, which needs them all: set it to 0",
     )
     yield data.accumulation > 1, "data.accumulation is for the paper's model: set it to 1"
     yield (

@@ -26,6 +26,8 @@ from ovseg.files import file_digest
 
 _log = logging.getLogger(__name__)
 
+_MAPPED = 16  # shards at once
+
 Half = npt.NDArray[np.float16]
 Numbers = npt.NDArray[np.int64]
 
@@ -151,7 +153,8 @@ class VectorRows:
 
     def __init__(self, folder: Path, field: str, rows: int, rows_per_shard: int) -> None:
         self.rows_per_shard = rows_per_shard
-        self._shards: list[Half] = []
+        self._paths: list[Path] = []
+        self._open: dict[int, Half] = {}
         self._starts: list[Numbers] = []
         self.problems: dict[int, str] = {}
         lengths = []
@@ -160,12 +163,12 @@ class VectorRows:
             if stats is None:
                 raise DataError(f"{folder}/{_stats(number)}: gone while it was in use; run again")
             own = stats.lengths.get(field, [])
-            shard = _mapped(folder / _file(number, field))
-            if len(own) != stats.rows or min(own, default=0) < 0 or sum(own) != len(shard):
+            self._paths.append(folder / _file(number, field))
+            count = len(_mapped(self._paths[-1]))
+            if len(own) != stats.rows or min(own, default=0) < 0 or sum(own) != count:
                 raise DataError(f"{folder}/{_stats(number)} is damaged: remove it and run again")
             lengths.append(np.array(own, np.int64))
             self._starts.append(np.concatenate([[0], np.cumsum(lengths[-1])]))
-            self._shards.append(shard)
             begin = number * rows_per_shard
             numbers = ((digits(row), why) for row, why in stats.problems.items())
             self.problems |= {begin + row: why for row, why in numbers if row is not None}
@@ -177,7 +180,7 @@ class VectorRows:
     @property
     def width(self) -> int:
         """Numbers D in a vector."""
-        return int(self._shards[0].shape[1])
+        return int(self._shard(0).shape[1])
 
     @property
     def longest(self) -> int:
@@ -188,7 +191,15 @@ class VectorRows:
         """The vectors of a row, [L, D]."""
         shard, place = divmod(row, self.rows_per_shard)
         start, end = self._starts[shard][place : place + 2]
-        return self._shards[shard][start:end]
+        return self._shard(shard)[start:end]
+
+    def _shard(self, number: int) -> Half:
+        """A shard, mapped. Few at a time: all pages of a mapping count as the process's memory."""
+        if number not in self._open:
+            if len(self._open) >= _MAPPED:
+                self._open.pop(next(iter(self._open)))
+            self._open[number] = _mapped(self._paths[number])
+        return self._open[number]
 
     def take(self, rows: Sequence[int] | Numbers) -> tuple[Half, Numbers]:
         """The vectors of some rows, padded with zeros to the longest of them.

@@ -26,7 +26,6 @@ from ovseg.inference.refine.chain import parse_chain
 from ovseg.inference.refine.guided import GuidedFilter
 from ovseg.inference.refine.propagation import LabelPropagation
 from ovseg.models.interface import SegmentationModel, is_dense
-from ovseg.models.templates import is_template
 
 ONE_PASS = 1 << 30
 """Side of a window that no image fills: one pass over the whole image."""
@@ -300,7 +299,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
         UsageError: one has no `{}`, or more than that to fill in.
     """
     for template in templates:
-        if not is_template(template):
+        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
             raise UsageError(
                 f"prompt {template!r} needs exactly one {{}} for the class: 'a photo of a {{}}.'"
             )

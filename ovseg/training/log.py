@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ovseg.documents import parse_json
 from ovseg.errors import DataError, MissingDependencyError
 from ovseg.training.step import StepResult
 
@@ -27,8 +26,8 @@ class LogLine:
 
     Attributes:
         step, epoch: after this many optimizer steps; epochs as a fraction.
-        loss, contrastive, entity, mask, words, structure: mean over steps and processes; those not
-            finite left out.
+        loss, contrastive, entity, mask, captions, words, structure: mean over steps and processes;
+            those not finite left out.
         scale: what cosines are multiplied by.
         gradient_norm: mean, before clipping.
         learning_rate: of the last step.
@@ -60,6 +59,7 @@ class LogLine:
     groups_used: float | None
     skipped: int = 0
     unreadable: int = 0
+    captions: float | None = None
     words: float | None = None
     structure: float | None = None
 
@@ -93,11 +93,11 @@ def _kept_lines(path: Path, keep_to: int) -> list[str]:
     if not path.is_file():
         return []
     kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
-            if parse_json(line, str(path))["step"] <= keep_to:
-                kept.append(line.decode("utf-8"))
-        except (DataError, KeyError, TypeError):
+            if json.loads(line)["step"] <= keep_to:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
             continue  # half a line, written when the power went
     return kept
 
@@ -201,7 +201,7 @@ class Meter:
     """Sums since the last line.
 
     Attributes:
-        rows: losses and gradient norm of each step, float [7], still on the device.
+        rows: losses and gradient norm of each step, float [8], still on the device.
         assignment: of patches to groups in the newest step, float [B, G, N].
         pairs, flops: of this process.
         waited: seconds in which nothing was done for want of data.
@@ -217,7 +217,7 @@ class Meter:
     def add(self, result: StepResult, norm: Tensor) -> None:
         """Note a step."""
         losses = (result.total, result.contrastive, result.entity, result.mask)
-        values = (*losses, result.words, result.structure, norm)
+        values = (*losses, result.captions, result.words, result.structure, norm)
         self.rows.append(torch.stack([value.detach().float() for value in values]))
         self.assignment = result.assignment
 
@@ -227,8 +227,8 @@ class Meter:
         return max(time.perf_counter() - self.started, 1e-6)
 
     def means(self) -> Tensor:
-        """Mean of each column over its finite values, float [7]; NaN where there is none."""
-        table = torch.stack(self.rows).double()  # [steps, 7]
+        """Mean of each column over its finite values, float [8]; NaN where there is none."""
+        table = torch.stack(self.rows).double()  # [steps, 8]
         return table.masked_fill(~table.isfinite(), math.nan).nanmean(dim=0)
 
 

@@ -64,7 +64,8 @@ class Monitor:
         """The line of the log after `done` steps; every process must ask for it."""
         state, meter = self.state, self.meter
         means = mean_over_processes(meter.means())
-        total, contrastive, entity, mask, words, structure, norm = map(_finite, means.tolist())
+        total, contrastive, entity, mask, *others, norm = map(_finite, means.tolist())
+        captions, words, structure = others
         seconds, soft = meter.seconds, meter.assignment
         device = state.device
         peak = peak_flops(torch.cuda.get_device_name(device) if device.type == "cuda" else "")
@@ -87,6 +88,7 @@ class Monitor:
             groups_used=None if soft is None else float(groups_used(soft)),
             skipped=self.faults.skipped,
             unreadable=sum(self.faults.unreadable.values()),
+            captions=captions,
             words=words,
             structure=structure,
         )

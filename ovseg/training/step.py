@@ -62,8 +62,8 @@ class StepResult:
     """What a step computed, without gradients.
 
     Attributes:
-        total, contrastive, entity, mask, words, structure: losses, float []; the mean over
-            processes is the batch's. Those that are switched off are 0.
+        total, contrastive, entity, mask, captions, words, structure: losses, float []; the mean
+            over processes is the batch's. Those that are switched off are 0.
         assignment: soft assignment of patches to groups, of the last part, float [B, G, N]; None
             for models without groups.
     """
@@ -72,6 +72,7 @@ class StepResult:
     contrastive: Tensor
     entity: Tensor
     mask: Tensor
+    captions: Tensor
     words: Tensor
     structure: Tensor
     assignment: Tensor | None
@@ -79,8 +80,9 @@ class StepResult:
 
 def step_result(losses: Sequence[Tensor], assignment: Tensor | None) -> StepResult:
     """Losses in the order of the attributes, without their gradients."""
-    total, contrastive, entity, mask, words, structure = (loss.detach() for loss in losses)
-    return StepResult(total, contrastive, entity, mask, words, structure, assignment)
+    total, contrastive, entity, mask, *others = (loss.detach() for loss in losses)
+    captions, words, structure = others
+    return StepResult(total, contrastive, entity, mask, captions, words, structure, assignment)
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,7 @@ class TrainingStep:
 
     def _result(self, losses: _PairLosses, mask: Tensor, last: EncodedPart) -> StepResult:
         total, none = losses.total + self.weights.mask * mask, mask.new_zeros(())
-        found = (total, losses.contrastive, losses.entity, mask, none, none)
+        found = (total, losses.contrastive, losses.entity, mask, none, none, none)
         soft = last.image.binding.soft.detach()
         return step_result(found, soft)
 

@@ -12,7 +12,6 @@ from types import TracebackType
 
 from ovseg.data.cutouts import svg
 from ovseg.data.cutouts.naming import Description, Rejected
-from ovseg.distributed import deaf_children
 from ovseg.errors import DataError
 
 TIMEOUT = 20.0  # seconds; far more than any honest drawing needs
@@ -88,8 +87,7 @@ class Renderer:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with deaf_children():
-            self._process.start()
+        self._process.start()
         theirs.close()
         self._connection = ours
         if not ours.poll(_START_TIMEOUT):
@@ -115,7 +113,7 @@ def _serve(connection: Connection) -> None:
     while True:
         try:
             data, side = connection.recv()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             return
         connection.send(_answer(data, side))
 

@@ -8,7 +8,6 @@ batch, P text of a word, L token, D E widths of the towers, C embedding width.
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -102,19 +101,31 @@ def see_photos(
     positions: Tensor | None,
     heads: Tensor | None,
     grid: tuple[int, int],
+    some: int = 0,
 ) -> SeenPhotos:
-    """Photos as the head embeds them, from the features of their positions and heads."""
+    """Photos as the head embeds them, from the features of their positions and heads.
+
+    Args:
+        some: look at so many positions of each photo, drawn; 0 looks at all.
+    """
     by_head = None if heads is None else head.embed_positions(heads)
     if positions is None:
         assert by_head is not None
         return SeenPhotos(None, None, unit(by_head).mean(dim=1), by_head, None)
-    grouped = None if head.grouping is None else head.group(positions, grid)
-    if grouped is None:
-        regions = head.embed_positions(positions)  # [B, N, C]
-    else:
+    original = positions.mean(dim=1)
+    if head.grouping is not None:
+        grouped = head.group(positions, grid)
         regions = head.embed_groups(grouped.groups)  # [B, G, C]
-    image = unit(regions).mean(dim=1)  # as the model's image embedding at inference
-    return SeenPhotos(positions.mean(dim=1), regions, image, by_head, grouped)
+        return SeenPhotos(original, regions, unit(regions).mean(dim=1), by_head, grouped)
+    seen = _drawn_positions(positions, some) if some else positions
+    regions = head.embed_positions(seen)  # [B, N, C]
+    return SeenPhotos(original, regions, head.embed_image(seen, regions), by_head, None)
+
+
+def _drawn_positions(positions: Tensor, some: int) -> Tensor:
+    """So many positions of each photo, [B, N, D] to [B, some, D]."""
+    order = torch.rand(positions.shape[:2], device=positions.device).argsort(dim=1)[:, :some]
+    return positions.gather(1, order[..., None].expand(-1, -1, positions.shape[2]))
 
 
 def caption_scores(
@@ -166,6 +177,7 @@ class AlignedStep:
         self.tables = tables
         self.loss = recipe.loss
         self.noise = recipe.augmentation.text_noise
+        self.positions = recipe.data.positions
         self.weights: LossWeights = loss_weights_of(recipe.loss)
         self.device = device
         self.precision = precision
@@ -189,12 +201,14 @@ class AlignedStep:
         zero = seen.image.new_zeros((), dtype=torch.float32)
         loss = self.loss
         contrastive = self._contrast(seen, said, valid) if self.weights.contrastive else zero
+        captions = self._captions(seen, said, valid) if loss.captions.enabled else zero
         words = self._words(batch, seen, valid) if loss.words.enabled else zero
         entity = self._entities(batch, seen, valid) if self.weights.entity else zero
         mask = self._masks(batch, seen, valid) if self.weights.mask else zero
         structure = self._structure(seen, said) if loss.structure.enabled else zero
         total = (
             self.weights.contrastive * contrastive
+            + loss.captions.weight * captions
             + loss.words.weight * words
             + self.weights.entity * entity
             + self.weights.mask * mask
@@ -202,7 +216,8 @@ class AlignedStep:
         )
         scale(total).backward()
         soft = None if seen.grouped is None else seen.grouped.binding.soft.detach()
-        return step_result((total, contrastive, entity, mask, words, structure), soft)
+        losses = (total, contrastive, entity, mask, captions, words, structure)
+        return step_result(losses, soft)
 
     def _see(self, batch: FeatureBatch) -> SeenPhotos:
         tables = self.tables
@@ -211,7 +226,7 @@ class AlignedStep:
             positions = tables.positions.take(batch.photo, batch.view)
         if tables.heads is not None:
             heads = tables.heads.take(batch.photo, batch.view)
-        return see_photos(self.head, positions, heads, tables.grid)
+        return see_photos(self.head, positions, heads, tables.grid, self.positions)
 
     def _hear(self, batch: FeatureBatch) -> Said:
         there = batch.caption >= 0  # [B, K]
@@ -219,17 +234,10 @@ class AlignedStep:
         features = self.tables.captions.take(batch.caption[there])[:, 0]  # [T, E]
         return Said(
             features=features,
-            embedded=self.head.embed_text_features(self._noisy(features)),
+            embedded=self.head.embed_text_features(features, self.noise),
             photo=photo.to(self.device),
             number=batch.text[there].to(self.device),
         )
-
-    def _noisy(self, features: Tensor) -> Tensor:
-        """Features with noise of `augmentation.text_noise` of their length."""
-        if self.noise == 0:
-            return features
-        length = features.norm(dim=-1, keepdim=True) / features.shape[-1] ** 0.5
-        return features + self.noise * length * torch.randn_like(features)
 
     def _contrast(self, seen: SeenPhotos, said: Said, valid: Tensor) -> Tensor:
         config = self.loss.contrastive
@@ -240,30 +248,47 @@ class AlignedStep:
             ranks = (self.rank, self.world_size)
             loss = contrastive_loss(own, image, self.head.scale, valid, *ranks)
             return loss / len(valid) ** 2
-        gather = partial(gather_rows, world_size=self.world_size)
-        captions = gather(said.embedded.float())
-        scores = gather(caption_scores(seen, captions, config, own))  # [I, T]
-        owner = gather(said.photo + self.rank * len(valid))
-        positive = owner[None] == torch.arange(len(scores), device=self.device)[:, None]
-        counted = ~_same_text(positive, gather(said.number))
-        good = gather(valid)
-        positive = positive & good[:, None]
-        counted = counted & good[:, None] & good[owner][None]
-        logits = self.head.scale * scores
+        captions = self._gather(said.embedded.float())
+        scores = self._gather(caption_scores(seen, captions, config, own))  # [I, T]
+        logits = self.head.image_scale * scores
+        positive, counted = self._answers(said, valid)
         if config.form == "sigmoid":
             return sigmoid_loss(logits, positive, self.head.bias, counted)
         return matching_loss(logits, positive, counted)
 
+    def _captions(self, seen: SeenPhotos, said: Said, valid: Tensor) -> Tensor:
+        config = self.loss.captions
+        assert seen.regions is not None
+        captions = self._gather(said.embedded.float())
+        scores = pooled(position_scores(seen.regions, captions), config.pooling, config.sharpness)
+        return matching_loss(
+            self.head.caption_scale * self._gather(scores), *self._answers(said, valid)
+        )
+
+    def _answers(self, said: Said, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Captions that belong to photos, and those that surely do not, bool [I, T] each."""
+        owner = self._gather(said.photo + self.rank * len(valid))
+        good = self._gather(valid)
+        positive = owner[None] == torch.arange(len(good), device=self.device)[:, None]
+        counted = ~_same_text(positive, self._gather(said.number))
+        return positive & good[:, None], counted & good[:, None] & good[owner][None]
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Rows of all processes."""
+        return gather_rows(rows, self.world_size)
+
     def _words(self, batch: FeatureBatch, seen: SeenPhotos, valid: Tensor) -> Tensor:
-        config, gather = self.loss.words, partial(gather_rows, world_size=self.world_size)
+        config, gather = self.loss.words, self._gather
         assert seen.regions is not None and self.tables.words is not None
         named = _named(batch.words, len(self.offsets)).to(self.device)  # [B, vocabulary]
         named = gather((named & valid[:, None]).float()) > 0
-        used = named.any(dim=0).nonzero()[:, 0]  # [W], the same in every process
+        # Drawn on the host, alike in every process.
+        generator = torch.Generator().manual_seed(batch.step)
+        used = _some(named.any(dim=0).nonzero()[:, 0], config.most, generator)  # [W]
         present = named[:, used]
-        features = self._drawn(self.tables.words[used], batch.step)  # [W, E]
+        features = _one_text(self.tables.words[used], generator)  # [W, E]
         with self._autocast():
-            words = self.head.embed_text_features(self._noisy(features))
+            words = self.head.embed_text_features(features, self.noise)
         scores = position_scores(seen.regions, words)  # [B, W, R]
         scores = gather(pooled(scores, config.pooling, config.sharpness))  # [I, W]
         counted = surely_absent(
@@ -276,14 +301,8 @@ class AlignedStep:
             return sigmoid_loss(logits, present, self.head.bias, counted)
         return matching_loss(logits, present, counted)
 
-    def _drawn(self, words: Tensor, step: int) -> Tensor:
-        """One of the texts of each word, [W, P, E] to [W, E]; the same in every process."""
-        generator = torch.Generator().manual_seed(step)
-        chosen = torch.randint(words.shape[1], (len(words),), generator=generator)
-        return words[torch.arange(len(words)), chosen.to(words.device)]
-
     def _structure(self, seen: SeenPhotos, said: Said) -> Tensor:
-        config, gather = self.loss.structure, partial(gather_rows, world_size=self.world_size)
+        config, gather = self.loss.structure, self._gather
         assert seen.original is not None
         parts = ((seen.original, seen.image), (said.features, said.embedded))
         kept = [
@@ -308,7 +327,7 @@ class AlignedStep:
         with self._autocast():
             masked = EncodedText(tokens[:, 0], tokens, there)
             answer = head.embed_answer(head.complete_entities(masked, seen.grouped))
-            prompt = head.embed_text_features(self._noisy(prompts))
+            prompt = head.embed_text_features(prompts, self.noise)
         counted = valid & batch.asked.to(self.device)  # without an entity, nothing to complete
         return contrastive_loss(answer, prompt, head.scale, counted, self.rank, self.world_size)
 
@@ -322,7 +341,7 @@ class AlignedStep:
         present = (entity >= 0) & valid & valid[partner]
         with torch.no_grad(), self._autocast():
             features = tables.positions.take(batch.photo, batch.view)
-            cross = self.momentum(features, tables.grid).binding
+            cross = self.momentum(self.head.prepared(features), tables.grid).binding
             word = self.head.embed_text_features(tables.words[entity.clamp_min(0), 0])
         relevance = relevance_of(seen.regions.detach().float(), word.float())
         crossed = replace(cross, query=cross.query[partner], key=cross.key[partner])
@@ -346,6 +365,19 @@ def _same_text(positive: Tensor, number: Tensor) -> Tensor:
     """Captions whose text is that of a right answer, bool [I, T]: no wrong answers for certain."""
     same = (number[:, None] == number[None]).float()  # [T, T]
     return positive.float() @ same > 0
+
+
+def _some(numbers: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """At most so many of the numbers, drawn."""
+    if len(numbers) <= most:
+        return numbers
+    return numbers[torch.randperm(len(numbers), generator=generator)[:most].to(numbers.device)]
+
+
+def _one_text(words: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the texts of each word, [W, P, E] to [W, E]."""
+    chosen = torch.randint(words.shape[1], (len(words),), generator=generator)
+    return words[torch.arange(len(words)), chosen.to(words.device)]
 
 
 def _named(words: Tensor, count: int) -> Tensor:

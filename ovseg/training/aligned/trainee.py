@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.config.schema import Recipe
+from ovseg.data.dataset.photos import Split
 from ovseg.data.vectors import VectorRows
 from ovseg.distributed import Processes
 from ovseg.errors import RecipeError
@@ -15,8 +16,8 @@ from ovseg.models.aligned.aligned_model import AlignedModel, write_aligned
 from ovseg.models.aligned.aligner import AlignedPredictor, load_aligned_state
 from ovseg.models.aligned.assembly import build_aligned
 from ovseg.models.aligned.head import AlignedHead
+from ovseg.models.checkpoint import read_tensors
 from ovseg.models.interface import ModelCard
-from ovseg.models.tensor_files import read_tensors
 from ovseg.training.aligned.encoding import HEADS, SENTENCE, TOKENS
 from ovseg.training.aligned.features import CAPTIONS, MASKED, PROMPTS, WORDS, Features, view_name
 from ovseg.training.aligned.feed import FeatureBatch, FeatureFeed, word_counts
@@ -29,6 +30,8 @@ from ovseg.training.optim import MomentumEncoder
 from ovseg.training.start import start_path
 from ovseg.training.step import PRECISIONS
 from ovseg.training.trainee import Prepare, Step, Trainee
+
+_MEASURED = 1_000  # photos that channels are standardised by
 
 
 class AlignedTrainee(Trainee):
@@ -91,6 +94,8 @@ class AlignedTrainee(Trainee):
     def step_for(self, momentum: MomentumEncoder | None) -> Step:
         photos, split, sets = self.features.photos, self.features.split, self.features.sets
         views = {field: self._views(field) for field in self.features.photo_fields}
+        if self.model.standardised and not self.recipe.train.start_from and TOKENS in views:
+            self.model.set_statistics(*statistics(views[TOKENS][0], split))
         self._feed = FeatureFeed(self.recipe, photos, split, _unreadable(views))
         tables = Tables(
             positions=self._table(views.get(TOKENS)),
@@ -158,6 +163,19 @@ class AlignedTrainee(Trainee):
     def draw(self, path: Path) -> None:
         del path
         raise RecipeError("train.overlays_every is for the paper's model: set it to 0")
+
+
+def statistics(views: VectorRows, split: Split) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every channel over the positions of training photos, float [D] each."""
+    count, total, squares = 0, np.zeros(views.width), np.zeros(views.width)
+    for photo in range(split.first, min(split.last, split.first + _MEASURED)):
+        found = views[photo].astype(np.float64)  # [N, D]
+        count += len(found)
+        total += found.sum(axis=0)
+        squares += np.square(found).sum(axis=0)
+    mean = total / max(count, 1)
+    deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+    return torch.from_numpy(mean).float(), torch.from_numpy(deviation).float()
 
 
 def _unreadable(views: dict[str, list[VectorRows]]) -> dict[tuple[int, int], str]:

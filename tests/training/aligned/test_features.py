@@ -59,8 +59,9 @@ def test_features_are_those_of_the_towers(photos: Path, tmp_path: Path) -> None:
 
 def test_views_differ_and_are_the_same_again(photos: Path, tmp_path: Path) -> None:
     made = []
+    crops = ("data.views=3", "augmentation.crop_scale=[0.3, 0.9]")
     for cache in ("a", "b"):
-        found = opened(tiny("align-dinov2-s", photos, tmp_path / cache, "data.views=3"))
+        found = opened(tiny("align-dinov2-s", photos, tmp_path / cache, *crops))
         found.make(quiet)
         made.append([found.rows(f"view-{view}", "tokens").take(range(32))[0] for view in range(3)])
     assert all(np.array_equal(x, y) for x, y in zip(*made, strict=True))
@@ -186,7 +187,7 @@ def test_the_need_is_said_before_and_checked(
 ) -> None:
     found = opened(tiny("align-dinov2-s", photos, tmp_path))
     need = found.need()
-    on_disk = 40 * 2 * (16 * 16 * 2) + (120 + 8) * 16 * 2
+    on_disk = 40 * 2 * (16 * 16 * 2) + (120 + 20) * 16 * 2
     assert need.total == need.missing == on_disk and need.photos == 80
     told: list[tuple] = []
     found.make(lambda *progress: told.append(progress))

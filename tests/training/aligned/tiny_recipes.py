@@ -27,6 +27,8 @@ TEXT = (
     "model.text.max_tokens=64",
 )
 SHORT = (
+    "data.positions=0",
+    "schedule.max_steps=0",
     "data.held_out=8",
     "data.batch_size=8",
     "data.workers=0",

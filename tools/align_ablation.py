@@ -1,0 +1,282 @@
+"""Losses, groupings and numbers of photos of an aligned model, by one command that can be stopped.
+
+    python -m tools.align_ablation --shards data/flickr8k --coco ../coco --output runs/align
+    python -m tools.align_ablation ... --rows contrast words --seeds 0 1 2 --photos 1000 2000 4000 0
+
+Rows build on each other: contrast; captions at positions; words at positions; and, with the paper's
+groups on the frozen features, entity completion and mask consistency, each with both binding
+modules. Every run reads the same feature cache. Scored are retrieval among the photos that are held
+out and masks on COCO's photos: 133 words without a background, the stuff among them by itself, and
+things with a background. What is finished is not done again, a run that was stopped goes on, and
+several machines share the work by `--part 1/3` and so on. The table is printed and written to
+OUTPUT/table.json, mean and standard deviation over the seeds; with several numbers of photos,
+OUTPUT/growth.svg shows how the scores grow, fitted by a line in the logarithm of their number.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ovseg.api import evaluate, pretrain
+from ovseg.config.load import load_recipe
+from ovseg.evaluation.held_out import HeldOut
+from ovseg.evaluation.overlap import class_iou, mean_of_present
+from ovseg.evaluation.sets.panoptic import read_panoptic
+from ovseg.files import write_text
+from ovseg.models.aligned.aligner import read_aligned
+from tools.ablation import Lines, part
+
+OFF = ("loss.words.enabled=false", "loss.captions.enabled=false")
+GROUPS = (
+    "model.aligned.grouping=true",
+    "model.aligned.reading.maps=groups",
+    "model.projector_width=512",
+    "model.image.width=256",
+    "model.image.depths=[1, 1]",
+    "model.image.heads=4",
+    "model.image.group_tokens=32",
+    "model.image.groups=8",
+    "model.entity.heads=4",
+    "data.positions=0",
+    "data.captions=pairs",
+    "data.partners=in-batch",
+    "loss.mask.resolution=56",
+)
+ROWS: dict[str, tuple[str, ...]] = {
+    "contrast": OFF,
+    "captions": ("loss.words.enabled=false",),
+    "words": (),
+    "words-alone": ("loss.contrastive.enabled=false", "loss.captions.enabled=false"),
+    "groups-contrast": (*GROUPS, *OFF),
+    "groups-words": GROUPS,
+    "groups-entity": (*GROUPS, "loss.entity.enabled=true"),
+    "groups-mask": (*GROUPS, "loss.entity.enabled=true", "loss.mask.enabled=true"),
+}
+GROWTH = {"CC3M": 3_318_333, "CC12M": 12_423_374}
+"""Pairs of the sets that a growth is carried on to."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of the table; 0 photos are all."""
+
+    row: str
+    binding: str
+    photos: int
+    seed: int
+
+    @property
+    def group(self) -> str:
+        """What it has in common with the other seeds."""
+        return f"{self.row}-{self.binding}-{self.photos}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.group}-{self.seed}"
+
+
+def main() -> int:
+    options = parse()
+    cells = [
+        Cell(row, binding, photos, seed)
+        for seed in options.seeds
+        for photos in options.photos
+        for row in options.rows
+        for binding in (options.bindings if row.startswith("groups") else ("positions",))
+    ]
+    begin, step = options.part
+    for cell in cells[begin - 1 :: step]:
+        print(cell.name, file=sys.stderr)
+        if finished(cell, options) is None and run_cell(cell, options) is None:
+            print("stopped; the same command goes on", file=sys.stderr)
+            return 143
+    scores = {cell: found for cell in cells if (found := finished(cell, options)) is not None}
+    if len(scores) < len(cells):
+        print(f"{len(scores)} of {len(cells)} runs are done", file=sys.stderr)
+        return 0
+    table = summarise(scores)
+    write_text(options.output / "table.json", json.dumps(table, indent=2) + "\n")
+    show(table)
+    if len(options.photos) > 1:
+        grow(table, options.output / "growth.svg")
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shards", required=True, help="folder of ovseg build-dataset")
+    parser.add_argument("--coco", type=Path, required=True, help="folder of a COCO set")
+    parser.add_argument("--split", default="train2017", help="of the COCO set")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--recipe", default="align-flickr8k")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--bindings", nargs="+", default=["released", "slot"])
+    parser.add_argument("--photos", type=int, nargs="+", default=[0], help="0 takes all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--part", type=part, default=(1, 1), help="2/3: every third run from 2 on")
+    parser.add_argument("--limit", type=int, help="COCO photos to score, the first ones")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
+    return parser.parse_args()
+
+
+def recipe_of(cell: Cell, options: argparse.Namespace):
+    binding = (f"model.image.binding={cell.binding}",) if cell.binding != "positions" else ()
+    return load_recipe(
+        options.recipe,
+        [
+            f"data.shards={json.dumps([options.shards])}",
+            f"data.photos={cell.photos}",
+            f"train.seed={cell.seed}",
+            "train.evaluate_on=",  # scored once, at the end: the best of epochs would be a choice
+            *ROWS[cell.row],
+            *binding,
+            *options.changes,
+        ],
+    )
+
+
+def finished(cell: Cell, options: argparse.Namespace) -> dict[str, float] | None:
+    """The scores of a run that is done."""
+    path = options.output / cell.name / "scores.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def run_cell(cell: Cell, options: argparse.Namespace) -> dict[str, float] | None:
+    """Train and score; None if asked to stop."""
+    recipe, folder = recipe_of(cell, options), options.output / cell.name
+    path = folder / "last.safetensors"
+    if not path.is_file():
+        outcome = pretrain(recipe, folder, resume="auto", observer=Lines())
+        if outcome.signal:
+            return None
+    model = read_aligned(path)
+    scores = {**HeldOut(recipe)(model), **masks(path, options)}
+    write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+    return scores
+
+
+def masks(path: Path, options: argparse.Namespace) -> dict[str, float]:
+    """mIoU on COCO's photos: of 133 words at once, of the stuff among them, and of things."""
+    common = {"split": options.split, "limit": options.limit, "fresh": True}
+    panoptic = evaluate("coco-panoptic", options.coco, path, **common)
+    objects = evaluate("coco-object", options.coco, path, **common)
+    listed = read_panoptic(options.coco / "annotations" / f"panoptic_{options.split}.json")
+    is_stuff = np.array([number in listed.stuff for number in listed.categories])
+    iou = class_iou(panoptic.areas.sum(axis=0))
+    return {
+        "panoptic": panoptic.scores.mean_iou,
+        "stuff": mean_of_present(iou[is_stuff]),
+        "things": mean_of_present(iou[~is_stuff]),
+        "COCO-Object": objects.scores.mean_iou,
+    }
+
+
+def summarise(scores: dict[Cell, dict[str, float]]) -> list[dict[str, object]]:
+    """A row for each group of seeds: means, and their deviations under `NAME_deviation`."""
+    table: list[dict[str, object]] = []
+    for group in dict.fromkeys(cell.group for cell in scores):
+        found = {cell: values for cell, values in scores.items() if cell.group == group}
+        first = next(iter(found))
+        row: dict[str, object] = {
+            "row": first.row,
+            "binding": first.binding,
+            "photos": first.photos,
+            "seeds": len(found),
+        }
+        for name in next(iter(found.values())):
+            values = [each[name] for each in found.values()]
+            row[name] = statistics.mean(values)
+            row[f"{name}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        table.append(row)
+    return table
+
+
+def names_of(row: dict[str, object]) -> list[str]:
+    """The scores of a row."""
+    return [name for name in row if f"{name}_deviation" in row]
+
+
+def show(table: list[dict[str, object]]) -> None:
+    names = names_of(table[0])
+    print(f"| row | binding | photos | {' | '.join(names)} |")
+    print("|" + " --- |" * (len(names) + 3))
+    for row in table:
+        cells = [f"{100 * row[name]:.1f} ± {100 * row[f'{name}_deviation']:.1f}" for name in names]
+        photos = row["photos"] or "all"
+        print(f"| {row['row']} | {row['binding']} | {photos} | {' | '.join(cells)} |")
+
+
+def grow(table: list[dict[str, object]], path: Path) -> None:
+    """Draw how scores grow with photos in the last row of losses, and carry them on."""
+    last = table[-1]["row"], table[-1]["binding"]
+    rows = [row for row in table if (row["row"], row["binding"]) == last]
+    whole = max(int(row["photos"]) for row in rows)
+    rows = sorted(rows, key=lambda row: int(row["photos"]) or 2 * whole)
+    photos = [int(row["photos"]) or 2 * whole for row in rows]
+    shown = [name for name in ("panoptic", "stuff", "COCO-Object", "R@1") if name in rows[0]]
+    fits = {name: fitted(photos, [float(row[name]) for row in rows]) for name in shown}
+    for name, (start, slope) in fits.items():
+        carried = ", ".join(
+            f"{of} {100 * (start + slope * math.log10(count)):.1f}" for of, count in GROWTH.items()
+        )
+        print(f"{name}: {100 * slope:+.1f} for ten times the photos; if it held: {carried}")
+    write_text(path, drawn(photos, {n: [float(row[n]) for row in rows] for n in shown}, fits))
+
+
+def fitted(photos: list[int], values: list[float]) -> tuple[float, float]:
+    """Start and slope of `start + slope * log10(photos)`, by least squares."""
+    slope, start = np.polyfit(np.log10(photos), values, 1)
+    return float(start), float(slope)
+
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 560, 320, 44, 34
+
+
+def drawn(
+    photos: list[int], scores: dict[str, list[float]], fits: dict[str, tuple[float, float]]
+) -> str:
+    """An SVG: photos across, in logarithms, scores upwards; dots measured, lines fitted."""
+    ceiling = math.ceil(20 * max(max(values) for values in scores.values())) / 20
+    low, high = math.log10(min(photos)), math.log10(max(photos))
+
+    def place(count: int, value: float) -> tuple[float, float]:
+        along = (math.log10(count) - low) / max(high - low, 1e-9)
+        x = _LEFT + along * (_WIDTH - _LEFT - 130)
+        return x, 10 + (_HEIGHT - _BOTTOM - 10) * (1 - value / ceiling)
+
+    under = f'y="{_HEIGHT - 12}" text-anchor="middle"'
+    parts = [f'<text x="{place(n, 0)[0]:.1f}" {under}>{n:,}</text>' for n in photos]
+    for step in range(5):
+        value = ceiling * step / 4
+        y = place(photos[0], value)[1]
+        parts.append(
+            f'<line x1="{_LEFT}" x2="{_WIDTH - 125}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ccc"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.0f}</text>'
+        )
+    for colour, (name, values) in zip(COLOURS, scores.items(), strict=False):
+        start, slope = fits[name]
+        ends = [place(n, max(start + slope * math.log10(n), 0)) for n in (photos[0], photos[-1])]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in ends)
+        parts.append(f'<polyline points="{line}" stroke="{colour}" fill="none"/>')
+        parts += [
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
+            for x, y in (place(n, v) for n, v in zip(photos, values, strict=True))
+        ]
+        x, y = place(photos[-1], values[-1])
+        parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}" fill="{colour}">{name}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        'font-family="sans-serif" font-size="12"><title>Scores in percent by training photos'
+        f"</title>{''.join(parts)}</svg>\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,6 +37,8 @@ MAX_PIXELS = 100_000_000
 COSTLY_PIXELS = 50_000_000  # whose decoder, or whose numbers, take several times the memory
 _COSTLY = ("AVIF", "JPEG2000", "WEBP")
 _BAND = 1 << 22  # pixels
+# What a photograph of many pixels may unpack to, of its size; a clear sky is at a hundred times.
+_MANY_PIXELS, _TIMES = 25_000_000, 300
 LARGE, UNKNOWN, DAMAGED = "large", "unknown", "damaged"  # why an image is not decoded
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -97,6 +99,15 @@ def _is_costly(image: Image.Image) -> bool:
     return image.format in _COSTLY or image.mode in ("F", "I") or _has_sixteen_bits(image)
 
 
+def _require_substance(image: Image.Image, source: Path | bytes) -> None:
+    """Refuse kilobytes that claim to be a photograph of many megapixels: all work is by pixels."""
+    pixels = image.width * image.height
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if pixels > _MANY_PIXELS and 3 * pixels > _TIMES * size:
+        shape = f"{image.width}×{image.height}"
+        raise UndecodableError(f"{shape} pixels in {size:,} bytes are no photograph", DAMAGED)
+
+
 def _open(source: Path | bytes, formats: Sequence[str]) -> Image.Image:
     """Most files need few of Pillow's decoders; importing all takes longer than reading one."""
     Image.preinit()
@@ -144,6 +155,7 @@ def read_bytes(data: bytes, where: str) -> Pixels:
 def _read(source: Path | bytes, where: str) -> Pixels:
     try:
         with open_image(source) as image:
+            _require_substance(image, source)
             return to_rgb(image, where, source)
     except UndecodableError as error:
         raise DataError(f"{where}: {_why(error)}") from error
@@ -169,6 +181,7 @@ def decode(data: bytes) -> Pixels:
         UndecodableError: damaged, too large or no image.
     """
     with open_image(data) as image:
+        _require_substance(image, data)
         whole = data.rstrip(b"\0")[-2:] == b"\xff\xd9"
         if image.format == "JPEG" and image.mode != "CMYK" and whole:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)

@@ -3,7 +3,6 @@
 Letters: I image, T text, K class, C embedding width.
 """
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import SUFFIXES, Pixels, read_image, resize
 from ovseg.distributed import cpu_count
+from ovseg.documents import read_text
 from ovseg.errors import DataError
 from ovseg.evaluation.bootstrap import Interval, share_interval
 from ovseg.evaluation.run import Progress
-from ovseg.evaluation.sets.annotations import by_id, read_document, reference
-from ovseg.evaluation.sets.base import image_folder
+from ovseg.evaluation.sets.annotations import by_id, is_below, read_document, reference
+from ovseg.evaluation.sets.base import LONGEST_LIST, image_folder, read_lines
 from ovseg.inference.text import EmbeddingCache
 from ovseg.inference.views import normalised
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
@@ -121,7 +121,7 @@ def _class_words(folder: Path, names: Sequence[str]) -> ClassList:
     for name in ("LOC_synset_mapping.txt", "classes.txt"):
         for path in (folder / name, folder.parent / name):
             if path.is_file():
-                lines = path.read_text(encoding="utf-8").splitlines()
+                lines = read_lines(path)
                 words = dict(line.split(maxsplit=1) for line in lines if len(line.split()) > 1)
                 if missing := [name for name in names if name not in words]:
                     raise DataError(f"{path}: has no line for {missing[0]}")
@@ -157,9 +157,11 @@ def read_captions(folder: Path) -> CaptionedImages:
         if found:
             pairs = list(_coco_captions(folder, found[-1]))
         elif table.is_file():
-            with table.open(encoding="utf-8", newline="") as stream:
-                rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-                pairs = [(folder / row[0], row[1]) for row in rows if row]
+            lines = read_text(table, LONGEST_LIST).split("\n")
+            rows = [line.rstrip("\r").split("\t") for line in lines if line.strip()]
+            pairs = [(folder / row[0], row[1]) for row in rows]
+            if outside := next((row[0] for row in rows if not is_below(row[0])), None):
+                raise DataError(f"{table}: {outside[:100]!r} is not a file of the folder")
         else:
             raise DataError(
                 f"{folder}: expected annotations/captions_val2017.json with val2017/*.jpg "

@@ -61,7 +61,7 @@ class ImageRecord:
             pieces=_dense(values["pieces"], vector),
         )
         return cls(
-            name=values["name"],
+            name=str(values["name"]),
             confusion=_dense(values["confusion"], square),
             boundary=_dense(values["boundary"], (classes, 3)),
             grouping=grouping,
@@ -95,10 +95,10 @@ class RecordStore:
         """Records by name. A line that was cut off when the run died is passed over."""
         found: dict[str, ImageRecord] = {}
         for path in sorted(self.folder.glob("records-*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     record = ImageRecord.from_json(line, classes, thresholds)
-                except (ValueError, KeyError, IndexError, TypeError):
+                except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError):
                     continue  # will be computed again
                 found[record.name] = record
         return found

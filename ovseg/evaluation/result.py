@@ -5,13 +5,14 @@ Letters: I image, K class, T threshold of a sweep.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ovseg.documents import Bounds, fit, parse_json, read_bytes
 from ovseg.errors import DataError, UsageError
 from ovseg.evaluation.bootstrap import (
     Interval,
@@ -37,6 +38,7 @@ from ovseg.inference.protocol import Protocol
 from ovseg.version import __version__
 
 FORMAT = 1
+_BOUNDS = Bounds(size=1 << 30)  # of every image every class
 
 
 @dataclass(frozen=True)
@@ -180,10 +182,15 @@ class EvaluationResult:
             DataError: the file is missing or holds something else.
         """
         try:
-            return _from_document(json.loads(Path(path).read_text(encoding="utf-8")))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            content = read_bytes(Path(path), _BOUNDS.size)
+        except DataError as error:
+            raise DataError(f"the result cannot be read: {error}") from error
+        document = parse_json(content, f"{path}: not a result of `ovseg eval --json`", _BOUNDS)
+        try:
+            return _from_document(document, fit(_Told, document, "it"))
+        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: not a result of `ovseg eval --json` ({error!r})") from error
+        except (DataError, MemoryError) as error:
             raise DataError(f"{path}: not a result of `ovseg eval --json` ({error!r})") from error
 
 
@@ -241,36 +248,65 @@ def compare(first: EvaluationResult, second: EvaluationResult) -> PairedDifferen
     return paired_difference(first.areas, second.areas[order])
 
 
-def _from_document(document: dict[str, Any]) -> EvaluationResult:
+@dataclass(frozen=True)
+class _Named:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a saved result says in words."""
+
+    set: str
+    labels_from: str
+    root: str
+    classes: list[_Named]
+    background: bool
+    model: dict[str, str]
+    protocol: dict[str, Any]
+    threshold: float | None
+    version: str
+    absent: list[str] = field(default_factory=list)
+
+
+def _from_document(document: dict[str, Any], told: _Told) -> EvaluationResult:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
     counts = document["counts"]
-    classes = tuple(entry["name"] for entry in document["classes"])
-    per_image = np.zeros((len(counts["per_image"]), len(classes), 3), np.int64)
+    names = tuple(fit(_Named, entry, "an image").name for entry in counts["per_image"])
+    classes = tuple(entry.name for entry in told.classes)
+    per_image = np.zeros((len(names), len(classes), 3), np.int64)
     for index, entry in enumerate(counts["per_image"]):
         for label, *values in entry["areas"]:
             per_image[index, label] = values
-    protocol = dict(document["protocol"])
+    protocol = dict(told.protocol)
     grouping = {k: _number(v) for k, v in document["scores"]["grouping"].items()}
     return EvaluationResult(
-        set_name=document["set"],
-        labels_from=document["labels_from"],
-        root=document["root"],
+        set_name=told.set,
+        labels_from=told.labels_from,
+        root=told.root,
         classes=classes,
-        background=document["background"],
-        model=document["model"],
+        background=told.background,
+        model=told.model,
         protocol_hash=protocol.pop("hash"),
         protocol=protocol,
-        threshold=document["threshold"],
-        names=tuple(entry["name"] for entry in counts["per_image"]),
+        threshold=told.threshold,
+        names=names,
         areas=per_image,
-        confusion=np.array(counts["confusion"], np.int64),
-        boundary=np.array(counts["boundary"], np.int64),
+        confusion=_counts(counts["confusion"], (len(classes), len(classes))),
+        boundary=_counts(counts["boundary"], (len(classes), 3)),
         grouping=GroupingScores(**grouping),
         sweep=tuple(Swept(p["threshold"], _number(p["mean_iou"])) for p in document["sweep"]),
-        version=document["version"],
-        absent=tuple(document.get("absent", ())),
+        version=told.version,
+        absent=tuple(told.absent),
     )
+
+
+def _counts(values: Any, shape: tuple[int, int]) -> Counts:
+    found = np.array(values, np.int64)
+    if found.shape != shape:
+        raise ValueError(f"counts of shape {found.shape} for {shape[0]} classes")
+    return found
 
 
 def _rows(counts: Counts) -> list[list[int]]:
@@ -285,7 +321,7 @@ def _plain(protocol: Protocol) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return float("nan") if value is None else float(value)
 
 
 def _without_nan(value: Any) -> Any:

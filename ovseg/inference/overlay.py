@@ -25,6 +25,7 @@ _BASE = np.array(
     dtype=np.float64,
 )
 _SHADES = (1.0, 0.6, 1.45, 0.8, 1.25)
+_AT_ONCE = 1 << 22  # pixels
 _SWATCH, _GAP = 16, 8
 _TEXT = (20, 20, 20)
 _PAPER = (255, 255, 255)
@@ -74,17 +75,30 @@ def draw_overlay(
         entries: the classes to name, in order.
         opacity: of the colours, 0..1.
     """
-    blended = image.astype(np.float32)
-    named = labels > 0
     shown = _shown_labels(int(labels.max(initial=0)), entries)
-    paint = colours(shown[labels[named]]).astype(np.float32)
-    blended[named] += opacity * (paint - blended[named])
-    picture = blended.round().astype(np.uint8)
+    picture = np.empty_like(image)
+    rows = max(_AT_ONCE // max(labels.shape[1], 1), 1)
+    for first in range(0, len(labels), rows):  # floats of a whole large image take gigabytes
+        band = slice(first, first + rows)
+        picture[band] = _blended(image[band], labels[band], shown, opacity)
     width = max(round(min(labels.shape) / 250), 1)
     edges = _edges(labels)
     picture[_grown(edges, width)] = 0
     picture[_grown(edges, width - 1)] = 255
     return _with_legend(Image.fromarray(picture), [e for e in entries if e.label], shown)
+
+
+def _blended(
+    image: Pixels,
+    labels: npt.NDArray[np.uint16],
+    shown: npt.NDArray[np.int64],
+    opacity: float,
+) -> Pixels:
+    blended = image.astype(np.float32)
+    named = labels > 0
+    paint = colours(shown[labels[named]]).astype(np.float32)
+    blended[named] += opacity * (paint - blended[named])
+    return blended.round().astype(np.uint8)
 
 
 def _shown_labels(highest: int, entries: Sequence[LegendEntry]) -> npt.NDArray[np.int64]:

@@ -216,6 +216,11 @@ def test_a_given_image_is_not_turned_itself() -> None:
 def test_a_small_file_with_many_pixels_takes_bounded_memory(tmp_path: Path, mode: str) -> None:
     """9,999 squared pixels in kilobytes; its RGB alone has 300 MB."""
     Image.new(mode, (9_999, 9_999)).save(tmp_path / "a.png", compress_level=1)
+    if mode != "LA":
+        with pytest.raises(DataError, match=r"9999×9999 pixels in [\d,]+ bytes are no photograph"):
+            read_image(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("ab") as stream:
+        stream.write(bytes(1 << 20))  # what comes after a PNG's end is not looked at
     code = (
         "import resource, sys; from ovseg.data.images import read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -53,7 +53,9 @@ def test_what_could_not_be_measured_is_null_and_comes_back(
     assert np.isnan(EvaluationResult.read(path).scores.iou[2])
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "no json", '{"format": 99}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "[1]", "no json", '{"format": 99}', "[" * 100_000, '{"format": "\\ud800"}']
+)
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)
@@ -61,6 +63,29 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
         EvaluationResult.read(path)
     with pytest.raises(DataError, match="cannot be read"):
         EvaluationResult.read(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("set", 3),
+        ("classes", [3]),
+        ("threshold", "x"),
+        ("protocol", []),
+        ("counts", {"per_image": [{"name": 3}], "confusion": [], "boundary": []}),
+        ("counts", {"per_image": [], "confusion": [[1]], "boundary": []}),
+        ("counts", {"per_image": [], "confusion": [[1e300]], "boundary": []}),
+        ("scores", {"grouping": []}),
+        ("sweep", [3]),
+    ],
+)
+def test_a_result_that_was_changed_is_refused(
+    result: EvaluationResult, tmp_path: Path, key: str, value: object
+) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(json.loads(result.to_json()) | {key: value}))
+    with pytest.raises(DataError, match=r"result\.json: not a result"):
+        EvaluationResult.read(path)
 
 
 def test_comparison_pairs_images_by_name(result: EvaluationResult) -> None:

@@ -198,6 +198,8 @@ def _member(
 def _caption_file(image: Path) -> bytes | None:
     path = image.with_suffix(".txt")
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as stream:
             return stream.read(LONGEST_TEXT)
     except OSError:

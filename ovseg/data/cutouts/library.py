@@ -173,8 +173,11 @@ def _bytes(path: Path) -> bytes:
 
 def _words_beside(path: Path) -> Description | None:
     """First line of the text file of the same name, if there is one."""
+    beside = path.with_suffix(".txt")
     try:
-        with path.with_suffix(".txt").open("rb") as stream:
+        if not beside.is_file():
+            return None
+        with beside.open("rb") as stream:
             line = stream.readline(4096).decode("utf-8-sig", errors="replace").strip()
     except OSError:
         return None
@@ -183,8 +186,11 @@ def _words_beside(path: Path) -> Description | None:
 
 def _may_mirror(path: Path) -> bool:
     """Tux Paint's settings file says `nomirror` where mirroring makes nonsense."""
+    settings = path.with_suffix(".dat")
     try:
-        with path.with_suffix(".dat").open("rb") as stream:
+        if not settings.is_file():
+            return True
+        with settings.open("rb") as stream:
             return b"nomirror" not in stream.read(4096)
     except OSError:
         return True

@@ -16,8 +16,11 @@ OUTPUT/growth.svg shows how the scores grow, fitted by a line in the logarithm o
 import argparse
 import json
 import math
+import multiprocessing
 import statistics
 import sys
+import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +28,14 @@ import numpy as np
 
 from ovseg.api import evaluate, pretrain
 from ovseg.config.load import load_recipe
+from ovseg.config.schema import Recipe
+from ovseg.distributed import cpu_count
 from ovseg.evaluation.held_out import HeldOut
 from ovseg.evaluation.overlap import class_iou, mean_of_present
 from ovseg.evaluation.sets.panoptic import read_panoptic
 from ovseg.files import write_text
 from ovseg.models.aligned.aligner import read_aligned
+from ovseg.models.registry import choose_device
 from tools.ablation import Lines, part
 
 OFF = ("loss.words.enabled=false", "loss.captions.enabled=false")
@@ -49,9 +55,9 @@ GROUPS = (
     "loss.mask.resolution=56",
 )
 ROWS: dict[str, tuple[str, ...]] = {
+    "words": (),
     "contrast": OFF,
     "captions": ("loss.words.enabled=false",),
-    "words": (),
     "words-alone": ("loss.contrastive.enabled=false", "loss.captions.enabled=false"),
     "groups-contrast": (*GROUPS, *OFF),
     "groups-words": GROUPS,
@@ -83,29 +89,55 @@ class Cell:
 
 def main() -> int:
     options = parse()
-    cells = [
-        Cell(row, binding, photos, seed)
-        for seed in options.seeds
-        for photos in options.photos
+    cells = cells_of(options)
+    begin, step = options.part
+    stopped = run_all(cells[begin - 1 :: step], options)
+    scores = {cell: found for cell in cells if (found := finished(cell, options)) is not None}
+    print(f"{len(scores)} of {len(cells)} runs are done", file=sys.stderr)
+    if scores:
+        table = summarise(scores)
+        write_text(options.output / "table.json", json.dumps(table, indent=2) + "\n")
+        show(table)
+        grow([row for row in table if row["row"] == options.rows[0]], options.output / "growth.svg")
+    return 143 if stopped else 0
+
+
+def cells_of(options: argparse.Namespace) -> list[Cell]:
+    """All runs, the first rows first; other numbers of photos are for the first row alone."""
+    rows = [
+        (row, binding)
         for row in options.rows
         for binding in (options.bindings if row.startswith("groups") else ("positions",))
     ]
-    begin, step = options.part
-    for cell in cells[begin - 1 :: step]:
-        print(cell.name, file=sys.stderr)
-        if finished(cell, options) is None and run_cell(cell, options) is None:
-            print("stopped; the same command goes on", file=sys.stderr)
-            return 143
-    scores = {cell: found for cell in cells if (found := finished(cell, options)) is not None}
-    if len(scores) < len(cells):
-        print(f"{len(scores)} of {len(cells)} runs are done", file=sys.stderr)
-        return 0
-    table = summarise(scores)
-    write_text(options.output / "table.json", json.dumps(table, indent=2) + "\n")
-    show(table)
-    if len(options.photos) > 1:
-        grow(table, options.output / "growth.svg")
-    return 0
+    first, *others = options.photos
+    wanted = [(*row, first) for row in rows] + [(*rows[0], count) for count in others]
+    return [Cell(*each, seed) for each in wanted for seed in options.seeds]
+
+
+def run_all(cells: list[Cell], options: argparse.Namespace) -> bool:
+    """Train one cell after the other, and score those before meanwhile; whether it was stopped."""
+    end = time.monotonic() + options.budget
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.scorers, context, _few_threads, (options.scorers,)) as pool:
+        scoring: list[Future[None]] = []
+        for cell in cells:
+            if finished(cell, options) is not None:
+                continue
+            if time.monotonic() > end:
+                return True
+            print(cell.name, file=sys.stderr)
+            if not trained(cell, options):
+                return True
+            scoring.append(pool.submit(score, cell, options))
+        for each in scoring:
+            each.result()
+    return False
+
+
+def _few_threads(processes: int) -> None:
+    import torch
+
+    torch.set_num_threads(max(1, cpu_count() // (processes + 1)))
 
 
 def parse() -> argparse.Namespace:
@@ -115,17 +147,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split", default="train2017", help="of the COCO set")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--recipe", default="align-flickr8k")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=ROWS,
+        default=list(ROWS),
+        metavar="ROW",
+        help="the first one is that of --photos",
+    )
     parser.add_argument("--bindings", nargs="+", default=["released", "slot"])
     parser.add_argument("--photos", type=int, nargs="+", default=[0], help="0 takes all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--part", type=part, default=(1, 1), help="2/3: every third run from 2 on")
     parser.add_argument("--limit", type=int, help="COCO photos to score, the first ones")
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds to begin runs in")
+    parser.add_argument("--scorers", type=int, default=1, help="processes that score")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
     return parser.parse_args()
 
 
-def recipe_of(cell: Cell, options: argparse.Namespace):
+def recipe_of(cell: Cell, options: argparse.Namespace) -> Recipe:
     binding = (f"model.image.binding={cell.binding}",) if cell.binding != "positions" else ()
     return load_recipe(
         options.recipe,
@@ -147,23 +188,31 @@ def finished(cell: Cell, options: argparse.Namespace) -> dict[str, float] | None
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def run_cell(cell: Cell, options: argparse.Namespace) -> dict[str, float] | None:
-    """Train and score; None if asked to stop."""
+def trained(cell: Cell, options: argparse.Namespace) -> bool:
+    """Train a cell and score its retrieval, on the features that are there; False if stopped."""
     recipe, folder = recipe_of(cell, options), options.output / cell.name
-    path = folder / "last.safetensors"
-    if not path.is_file():
-        outcome = pretrain(recipe, folder, resume="auto", observer=Lines())
-        if outcome.signal:
-            return None
-    model = read_aligned(path)
-    scores = {**HeldOut(recipe)(model), **masks(path, options)}
+    path, found = folder / "last.safetensors", folder / "retrieval.json"
+    if not path.is_file() and pretrain(recipe, folder, resume="auto", observer=Lines()).signal:
+        return False
+    if not found.is_file():
+        model = read_aligned(path).to(choose_device("auto"))
+        held_out = HeldOut(recipe)
+        scores = dict(held_out(model))
+        write_text(found, json.dumps({"photos": held_out.trained_on, **scores}) + "\n")
+    return True
+
+
+def score(cell: Cell, options: argparse.Namespace) -> None:
+    """Score the masks of a trained cell, on the processor."""
+    folder = options.output / cell.name
+    found = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
+    scores = {**found, **masks(folder / "last.safetensors", options)}
     write_text(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
-    return scores
 
 
 def masks(path: Path, options: argparse.Namespace) -> dict[str, float]:
     """mIoU on COCO's photos: of 133 words at once, of the stuff among them, and of things."""
-    common = {"split": options.split, "limit": options.limit, "fresh": True}
+    common = {"split": options.split, "limit": options.limit, "fresh": True, "device": "cpu"}
     panoptic = evaluate("coco-panoptic", options.coco, path, **common)
     objects = evaluate("coco-object", options.coco, path, **common)
     listed = read_panoptic(options.coco / "annotations" / f"panoptic_{options.split}.json")
@@ -188,8 +237,9 @@ def summarise(scores: dict[Cell, dict[str, float]]) -> list[dict[str, object]]:
             "binding": first.binding,
             "photos": first.photos,
             "seeds": len(found),
+            "trained": int(next(iter(found.values()))["photos"]),
         }
-        for name in next(iter(found.values())):
+        for name in (n for n in next(iter(found.values())) if n != "photos"):
             values = [each[name] for each in found.values()]
             row[name] = statistics.mean(values)
             row[f"{name}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -212,13 +262,12 @@ def show(table: list[dict[str, object]]) -> None:
         print(f"| {row['row']} | {row['binding']} | {photos} | {' | '.join(cells)} |")
 
 
-def grow(table: list[dict[str, object]], path: Path) -> None:
-    """Draw how scores grow with photos in the last row of losses, and carry them on."""
-    last = table[-1]["row"], table[-1]["binding"]
-    rows = [row for row in table if (row["row"], row["binding"]) == last]
-    whole = max(int(row["photos"]) for row in rows)
-    rows = sorted(rows, key=lambda row: int(row["photos"]) or 2 * whole)
-    photos = [int(row["photos"]) or 2 * whole for row in rows]
+def grow(rows: list[dict[str, object]], path: Path) -> None:
+    """Draw how scores grow with the number of photos, and carry them on."""
+    if len(rows) < 2:
+        return
+    rows = sorted(rows, key=lambda row: int(row["trained"]))
+    photos = [int(row["trained"]) for row in rows]
     shown = [name for name in ("panoptic", "stuff", "COCO-Object", "R@1") if name in rows[0]]
     fits = {name: fitted(photos, [float(row[name]) for row in rows]) for name in shown}
     for name, (start, slope) in fits.items():

@@ -277,6 +277,8 @@ class TrainConfig(Section):
     """Steps between lines of the log."""
     save_every: Annotated[int, Field(ge=0)] = 1000
     """Steps between checkpoints, beside the one of each epoch; 0 keeps to epochs."""
+    save_epochs: Count = 1
+    """Epochs between their checkpoints; the last one always has one."""
     keep_last: Count = 2
     overlays_every: Annotated[int, Field(ge=0)] = 1000
     """Steps between overlays of a few fixed images; 0 draws none."""

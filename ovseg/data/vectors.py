@@ -144,6 +144,7 @@ class VectorRows:
     """One field of the first rows of complete shards, mapped from disk.
 
     Attributes:
+        name: the folder and the field.
         lengths: vectors of each row, int64 [R].
         problems: why a row has none, by row.
 
@@ -152,6 +153,7 @@ class VectorRows:
     """
 
     def __init__(self, folder: Path, field: str, rows: int, rows_per_shard: int) -> None:
+        self.name = f"{folder}/{field}"
         self.rows_per_shard = rows_per_shard
         self._paths: list[Path] = []
         self._open: dict[int, Half] = {}

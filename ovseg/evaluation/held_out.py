@@ -54,6 +54,11 @@ class HeldOut:
         }
         return {"R@1": both, **listed}
 
+    @property
+    def trained_on(self) -> int:
+        """How many photos the training has, once a model was scored."""
+        return 0 if self._features is None else len(self._features.split)
+
     @torch.no_grad()
     def retrieval(self, model: AlignedPredictor) -> Retrieval:
         """Recall at 1, 5 and 10 with intervals; features that are missing are made first."""

@@ -44,6 +44,7 @@ FREE = frozenset(
         "train.compile",
         "train.log_every",
         "train.save_every",
+        "train.save_epochs",
         "train.keep_last",
         "train.overlays_every",
         "train.tracker",

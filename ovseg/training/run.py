@@ -164,6 +164,7 @@ class Run:
         """Whatever is due after a step."""
         recipe = self.state.recipe.train
         ends_epoch = is_last or done % self.state.epoch_steps == 0
+        epoch = done // self.state.epoch_steps
         if self.group.rank == 0:
             self.observer.stepped(done)
         if is_last or done % recipe.log_every == 0:
@@ -172,10 +173,11 @@ class Run:
             self._noting(lambda: self.monitor.write(line))
         if recipe.overlays_every and done % recipe.overlays_every == 0:
             self._noting(lambda: self.monitor.draw(done))
-        scored = is_last or done // self.state.epoch_steps % recipe.evaluate_every == 0
+        scored = is_last or epoch % recipe.evaluate_every == 0
         if ends_epoch and scored and self.score is not None:
             self.saver.keep_best(done, self.monitor.evaluate(self.score, done))
-        if ends_epoch or (recipe.save_every and done % recipe.save_every == 0):
+        kept = ends_epoch and (is_last or epoch % recipe.save_epochs == 0)
+        if kept or (recipe.save_every and done % recipe.save_every == 0):
             self._save(done)
 
     def _save(self, done: int) -> None:

@@ -250,6 +250,9 @@ class PairIndex:
 
     def keys(self, rows: Numbers) -> list[str]:
         """Names of some pairs."""
+        if len(self.folders) == 1:
+            own = rows if self._rows is None else self._rows[rows]
+            return self.folders[0].keys.take(pa.array(own)).to_pylist()
         places = [self._place(int(row)) for row in rows]
         return [self.folders[place.folder].keys[place.row].as_py() for place in places]
 

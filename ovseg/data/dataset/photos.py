@@ -67,6 +67,9 @@ class Split:
     first: int
     last: int
 
+    def __len__(self) -> int:
+        return self.last - self.first
+
 
 def split_photos(order: PhotoOrder, held_out: int, photos: int) -> Split:
     """The first `held_out` photos, and the next `photos` of them, or all that are left where 0.

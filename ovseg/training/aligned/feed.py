@@ -83,6 +83,7 @@ class FeatureFeed:
         texts = photos.index.captions()
         _, numbers = np.unique(np.array(texts, dtype=object), return_inverse=True)
         self.text: Numbers = numbers.reshape(-1).astype(np.int64)  # [M]
+        self._words: dict[int, Numbers] = {}
 
     def batches(self, draws: Iterable[list[Draw]], first_step: int) -> Iterator[FeatureBatch]:
         """One for each list of draws, which are rows of the pairs that are trained on."""
@@ -127,9 +128,11 @@ class FeatureFeed:
 
     def words_of(self, photo: int) -> Numbers:
         """The entities that the captions of a photo name, each once."""
-        index, begins = self.photos.index, self.photos.begins
-        first, last = index.offsets[begins[photo]], index.offsets[begins[photo + 1]]
-        return np.unique(index.entities[first:last])
+        if photo not in self._words:
+            index, begins = self.photos.index, self.photos.begins
+            first, last = index.offsets[begins[photo]], index.offsets[begins[photo + 1]]
+            self._words[photo] = np.unique(index.entities[first:last])
+        return self._words[photo]
 
 
 def word_counts(photos: PhotoOrder, split: Split) -> Numbers:

@@ -12,6 +12,8 @@ from torch import Tensor
 from ovseg.data.vectors import VectorRows
 
 _SHARE = 0.6  # of a device's free memory that features may take
+_KEPT = 8  # tables that later runs of a process may find on the device
+_UPLOADED: dict[tuple, Tensor] = {}
 
 
 class FeatureTable:
@@ -27,8 +29,8 @@ class FeatureTable:
         self.device = device
         self._here: Tensor | None = None
         size = sum(2 * len(each) * each.longest * each.width for each in sets)
-        if device.type == "cuda" and size < _SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._here = self._upload()
+        if device.type == "cuda":
+            self._here = self._uploaded(size)
 
     @property
     def on_device(self) -> bool:
@@ -62,6 +64,17 @@ class FeatureTable:
             vectors = self.sets[number][row]
             found[place, : len(vectors)] = vectors
         return found
+
+    def _uploaded(self, size: int) -> Tensor | None:
+        """On the device, where runs of one process share them; None if they do not fit."""
+        key = (str(self.device), *((each.name, len(each)) for each in self.sets))
+        if key not in _UPLOADED:
+            if size > _SHARE * torch.cuda.mem_get_info(self.device)[0]:
+                return None
+            while len(_UPLOADED) >= _KEPT:
+                _UPLOADED.pop(next(iter(_UPLOADED)))
+            _UPLOADED[key] = self._upload()
+        return _UPLOADED[key]
 
     def _upload(self) -> Tensor:
         longest = max(each.longest for each in self.sets)

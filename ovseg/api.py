@@ -193,11 +193,19 @@ def evaluate(
         Counts and scores, shares in 0..1, with all it takes to say what they are of.
 
     Raises:
-        UsageError: there is no such set, split, protocol or augmentation.
+        UsageError: there is no such set, split, protocol or augmentation, or another run is writing
+            to `save` or `report`.
         DataError: files of the set are missing or damaged.
         OvsegError: the model or the protocol cannot be read.
     """
-    from ovseg.evaluation.evaluate import measure, model_of, prepare, protocol_changes, write
+    from ovseg.evaluation.evaluate import (
+        holding_outputs,
+        measure,
+        model_of,
+        prepare,
+        protocol_changes,
+        write,
+    )
     from ovseg.evaluation.sets.catalogue import open_set
     from ovseg.evaluation.sets.stored_values import StoredValues
 
@@ -206,16 +214,17 @@ def evaluate(
     )
     values = StoredValues.of(ignore_label, label_map)
     evaluated = open_set(name, Path(data), split, labels, values).first(limit)
-    run = prepare(
-        model_of(model, device),
-        evaluated,
-        None if protocol is None else str(protocol),
-        changes,
-        sweep=sweep,
-        batch=batch_size,
-    )
-    result = measure(run, on_progress, fresh=fresh)
-    write(run, result, save, report)
+    with holding_outputs(save, report):
+        run = prepare(
+            model_of(model, device),
+            evaluated,
+            None if protocol is None else str(protocol),
+            changes,
+            sweep=sweep,
+            batch=batch_size,
+        )
+        result = measure(run, on_progress, fresh=fresh)
+        write(run, result, save, report)
     return result
 
 
@@ -291,7 +300,8 @@ def export_model(
         shares in 0..1, differences of scores, and times in seconds.
 
     Raises:
-        UsageError: options that do not go together, or `output` is something else than an export.
+        UsageError: options that do not go together, `output` is something else than an export, or
+            another run is writing it.
         ModelError: the model cannot be exported, or the export does not give its labels.
         MissingDependencyError: a package is missing that the format needs.
         DataError: an image cannot be read, or the folder cannot be written.
@@ -341,7 +351,8 @@ def pretrain(
 
     Raises:
         RecipeError: the recipe is wrong, with one problem per mistake, or is not the checkpoint's.
-        UsageError: `output` holds a run, or the evaluation's set is not given.
+        UsageError: `output` holds a run, or another is at work there, or the evaluation's set is
+            not given.
         DataError: data or checkpoints are missing, damaged or cannot be written.
         DivergedError: too many steps in a row were not finite.
         PeerError: another process has raised one of these.

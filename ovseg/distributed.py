@@ -1,6 +1,7 @@
 """The one place that knows of several processes, and of threads that libraries start."""
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -293,6 +294,23 @@ def leave_processes() -> None:
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+@contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started within do not hear Ctrl-C, nor that the terminal is gone.
+
+    They would each show a traceback of their own, perhaps of an import; whoever started them ends
+    them. Signals to this process wait until the block is left.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ Any other file is one request of the standard library, resumed where it broke of
 HTTP and HTTPS alone, so no address and no redirect can reach `file:`, `ftp:` or `data:`.
 """
 
-import errno
 import http.client
 import json
 import logging
@@ -217,15 +216,8 @@ class _Part:
 
     def lock(self) -> None:
         """Keep a second process from appending to the same part, until the stream is closed."""
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks
-            return
-        try:
-            fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise DownloadError(f"{self.path}: another process is downloading it") from None
+        if not files.try_lock(self.stream.fileno()):
+            raise DownloadError(f"{self.path}: another process is downloading it")
         here = self.path.stat() if self.path.exists() else None
         if here is None or here.st_ino != os.fstat(self.stream.fileno()).st_ino:
             raise DownloadError("another process has just finished it: run again")

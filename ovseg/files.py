@@ -16,6 +16,7 @@ from ovseg.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
+_WINDOWS = os.name == "nt"
 _MARK = ".ovseg-"  # in the name of every temporary file, and in no other's
 _TEMPORARY = re.compile(rf"\.(.+){re.escape(_MARK)}[a-z0-9_]{{8}}(\.[^.]*|)")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # `s3://bucket`, also as a path spells it
@@ -30,25 +31,35 @@ def replacing(path: Path) -> Iterator[Path]:
     The data is on disk before the rename, so a crash leaves the old file or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem[:_STEM]}{_MARK}", suffix=path.suffix, dir=path.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _temporary_beside(path) as temporary:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+
+
+@contextmanager
+def _temporary_beside(path: Path) -> Iterator[Path]:
+    """A new file, locked while someone is at work on it."""
+    mark = f".{path.stem[:_STEM]}{_MARK}"
+    handle, name = tempfile.mkstemp(prefix=mark, suffix=path.suffix, dir=path.parent)
+    try:
+        try_lock(handle)
+        if _WINDOWS:  # where an open file cannot be renamed
+            os.close(handle)
+        yield Path(name)
     finally:
-        temporary.unlink(missing_ok=True)
+        if not _WINDOWS:
+            os.close(handle)
+        Path(name).unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, is_ours: Callable[[str], bool]) -> None:
+def remove_leftovers(folder: Path, is_ours: Callable[[str], bool] = lambda _: True) -> None:
     """Remove what a killed `replacing` left in a folder that is known to be ours.
 
-    Nothing else is touched, whatever it looks like: a temporary file has our mark in its name.
+    Nothing else is touched, whatever it looks like: a temporary file has our mark in its name, and
+    is locked as long as it is written.
 
     Args:
         folder: searched itself, not its folders.
@@ -56,30 +67,35 @@ def remove_leftovers(folder: Path, is_ours: Callable[[str], bool]) -> None:
     """
     for path in folder.glob(f".*{_MARK}*"):
         match = _TEMPORARY.fullmatch(path.name)
-        if match and is_ours(match[1] + match[2]) and path.is_file() and not path.is_symlink():
+        if match and is_ours(match[1] + match[2]) and _is_abandoned(path):
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock on a file, made if it is not there; it goes when the process does.
+def _is_abandoned(path: Path) -> bool:
+    """Whether a temporary file is nobody's any more; on Windows nobody could tell."""
+    if _WINDOWS or path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            return try_lock(stream.fileno())
+    except OSError:
+        return False
 
-    Where there are no such locks (Windows, some network folders), nobody is kept out.
 
-    Raises:
-        UsageError: with `refusal`; another process holds it.
+def try_lock(handle: int) -> bool:
+    """Lock an open file until it is closed; False if it is locked where else it is open.
+
+    True also where there are no such locks: on Windows, and on file systems that have none.
     """
-    with path.open("ab") as stream:  # which changes nothing in a file of somebody else's
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise UsageError(refusal) from error
-        yield
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
 
 
 def local_path(name: Path | str) -> Path:
@@ -125,18 +141,32 @@ def cache_folder() -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file; remembered for as long as its size and time of change stay."""
+    """SHA-256 of a file; remembered for as long as the file stays as it is."""
+    return remembered(path, "sha256", sha256)
+
+
+def remembered(path: Path, what: str, compute: Callable[[Path], str]) -> str:
+    """A digest of a file, computed again only where the file is another or has changed.
+
+    That is told by its size, its number and both times of change, one of which nobody can set.
+
+    Args:
+        path: the file.
+        what: the kind of digest.
+        compute: gives it, 64 hexadecimal digits.
+    """
     path = path.resolve()
     status = path.stat()
-    note = cache_folder() / "digests" / hashlib.sha256(str(path).encode()).hexdigest()[:32]
-    stamp = f"{status.st_size} {status.st_mtime_ns}"
+    name = hashlib.sha256(f"{what} {path}".encode(errors="surrogateescape")).hexdigest()[:32]
+    note = cache_folder() / "digests" / name
+    stamp = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
     try:
         digest, known = note.read_text(encoding="utf-8").strip().split(" ", 1)
-        if known == stamp and len(digest) == 64:
+        if known == stamp and re.fullmatch("[0-9a-f]{64}", digest):
             return digest
     except (OSError, ValueError):
         pass  # no note, or not one of ours
-    digest = sha256(path)
+    digest = compute(path)
     try:
         write_text(note, f"{digest} {stamp}\n")
     except OSError as error:

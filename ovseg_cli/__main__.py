@@ -3,22 +3,28 @@
 import os
 import sys
 
-from ovseg.errors import OvsegError, PeerError, RecipeError
-from ovseg_cli.console import OutputError, guarded_output, print_error, silence_output
-from ovseg_cli.launching import leave
+from ovseg_cli.interrupts import Interrupted, end, heed
 
 
 def main() -> None:
     """Run `ovseg` with the process's arguments and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        heed()
+        code = run(sys.argv[1:])
+    except Interrupted as stop:
+        end(stop)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run `ovseg` with these arguments and return the exit code.
 
-    0 success; 1 data and run time; 2 usage and recipes; 130 interrupted. With OVSEG_DEBUG=1 the
-    exception itself comes through.
+    0 success; 1 data and run time; 2 usage and recipes. With OVSEG_DEBUG=1 the exception itself
+    comes through. An interrupt always does; `main` ends with 130.
     """
+    from ovseg_cli.console import OutputError, guarded_output, print_error, silence_output
+    from ovseg_cli.launching import leave
+
     try:
         with guarded_output():
             return _run_command(arguments, debug=os.environ.get("OVSEG_DEBUG") == "1")
@@ -32,15 +38,15 @@ def run(arguments: list[str]) -> int:
 
 
 def _run_command(arguments: list[str], debug: bool) -> int:
+    from ovseg.errors import OvsegError, PeerError, RecipeError
     from ovseg_cli.app import app
+    from ovseg_cli.console import OutputError, print_error
+    from ovseg_cli.launching import leave
 
     try:
         app(args=arguments, prog_name="ovseg")
     except SystemExit as stop:  # typer's own way out, after help, success and usage errors alike
         return stop.code if isinstance(stop.code, int) else 1
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        return 130
     except (BrokenPipeError, OutputError):
         raise
     except OvsegError as error:
@@ -53,12 +59,19 @@ def _run_command(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        print_error(
-            f"internal error: {type(error).__name__}: {error} "
-            "(a fault of ovseg: run again with OVSEG_DEBUG=1 and report the traceback)"
-        )
+        print_error(_said(error))
         return 1
     return 0
+
+
+def _said(error: Exception) -> str:
+    """A line for what no command has told: the system's refusals by their names."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return (
+        f"internal error: {type(error).__name__}: {error} "
+        "(a fault of ovseg: run again with OVSEG_DEBUG=1 and report the traceback)"
+    )
 
 
 if __name__ == "__main__":

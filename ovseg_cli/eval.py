@@ -152,6 +152,7 @@ def evaluate(
 ) -> None:
     import ovseg
     from ovseg.distributed import leave_processes, processes
+    from ovseg.evaluation.evaluate import holding_outputs
     from ovseg_cli.eval_tables import print_result
     from ovseg_cli.launching import launch
 
@@ -162,7 +163,8 @@ def evaluate(
     views = [view.strip() for view in tta.split(",") if view.strip()]
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         changes = (threshold, refine, views, classes, background_rule, background_words)
-        _check(changes, name, data, split, labels, (ignore_label, label_map))
+        with holding_outputs(save, report):  # by all of them later
+            _check(changes, name, data, split, labels, (ignore_label, label_map))
         raise typer.Exit(launch(num_processes, ["eval", *_arguments(context)]))
     first = processes().rank == 0
     with counted(f"{name}, images", shown=first) as on_progress:

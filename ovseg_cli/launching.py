@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -55,15 +56,29 @@ def leave(code: int, agreed: bool) -> int:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command, handing signals on to it."""
-    with subprocess.Popen(command, env=environment) as child:
+    """Run a command, handing signals on to it; in a session of its own it hears no Ctrl-C."""
+    with subprocess.Popen(command, env=environment, start_new_session=True) as child:
         forward = _Forward(child)
         before = [signal.signal(getattr(signal, name), forward) for name in _FORWARDED]
         try:
             return child.wait()
+        except BaseException:  # an interrupt
+            _kill(child)
+            raise
         finally:
             for name, handler in zip(_FORWARDED, before, strict=True):
                 signal.signal(getattr(signal, name), handler)
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    """End the launcher first, which would have much to say of the others."""
+    import psutil
+
+    launcher = psutil.Process(child.pid)
+    started = launcher.children(recursive=True)
+    for process in (launcher, *started):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _launcher(num_processes: int) -> list[str]:

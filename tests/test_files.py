@@ -1,13 +1,11 @@
 """Files and what is remembered of them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ovseg.errors import UsageError
-from ovseg.files import file_digest, local_path, locked, remove_leftovers, replacing
+from ovseg.files import file_digest, local_path, remove_leftovers, replacing
 
 
 def test_digests_are_remembered_until_the_file_changes(tmp_path: Path, own_cache: Path) -> None:
@@ -56,19 +54,11 @@ def test_a_temporary_file_of_a_long_name(tmp_path: Path) -> None:
     assert (tmp_path / name).read_text() == "whole"
 
 
-def test_a_lock_keeps_others_out_and_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / ".lock"
-    path.write_text("of somebody else")
-    code = (
-        "import sys; from pathlib import Path; from ovseg.files import locked\n"
-        "with locked(Path(sys.argv[1]), 'held'): print('mine')"
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    with locked(path, "held"):
-        refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode and "UsageError: held" in refused.stderr
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "mine\n"
-    assert path.read_text() == "of somebody else"
+def test_what_is_still_written_is_no_leftover(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.json") as temporary:
+        temporary.write_text("whole")
+        remove_leftovers(tmp_path)
+    assert (tmp_path / "a.json").read_text() == "whole"
 
 
 @pytest.mark.parametrize("name", ["s3://bucket/x", "gs:/bucket", "file:///tmp/x", "a\0b"])

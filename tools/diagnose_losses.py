@@ -19,9 +19,10 @@ import torch
 from ovseg.config.schema import Recipe
 from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.mask import attention_masks, binary_targets
-from ovseg.models.checkpoint import load_state, read_info, read_tensors
+from ovseg.models.checkpoint import load_state, read_info
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage
 from ovseg.models.ovsegmentor.network import OVSegmentor
+from ovseg.models.tensor_files import read_tensors
 from ovseg.training.batch import Batch
 from ovseg.training.feed.collate import build_collator
 from ovseg.training.feed.source import open_source, share_of

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,17 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from ovseg.config.schema import Recipe
 from ovseg.config.section import Section
+from ovseg.documents import Bounds, parse_toml, read_toml
 from ovseg.errors import RecipeError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 S = TypeVar("S", bound=Section)
 Origin = Callable[[tuple[str, ...]], str]
 
-_MAX_BYTES = 1 << 20  # a recipe is a page of text; more than this is some other file
+_BOUNDS = Bounds(size=1 << 20)  # a recipe is a page of text; more than this is some other file
+_MOST_PARTS = 16  # of a key
 _KINDS = ("source",)  # sections that no training run has: a data set's recipe
 _EXPECTED = {
     "int_type": "must be a whole number",
@@ -82,7 +78,7 @@ def load(
     """
     path = find_recipe(name_or_path, kind)
     try:
-        values = _read_toml(path)
+        values = read_toml(path, _BOUNDS, RecipeError)
     except RecipeError as error:
         _, problems = _parse_overrides(overrides)
         raise RecipeError(*error.problems, *problems) from None
@@ -150,26 +146,13 @@ def recipes_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise RecipeError(f"{path}: larger than a recipe can be ({_MAX_BYTES >> 20} MiB)")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: not a text file in UTF-8") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
 def _parse_overrides(overrides: Sequence[str]) -> tuple[list[_Override], list[str]]:
     """The overrides that can be read, and a problem for each of the others."""
     changes, problems = [], []
     for override in overrides:
         key, equals, text = override.partition("=")
         path = tuple(part.strip() for part in key.split("."))
-        if equals and all(path):
+        if equals and all(path) and len(path) <= _MOST_PARTS:
             changes.append(_Override(path, _toml_value(text.strip())))
         else:
             problems.append(f"--set {override}: write section.key=value")
@@ -179,8 +162,8 @@ def _parse_overrides(overrides: Sequence[str]) -> tuple[list[_Override], list[st
 def _toml_value(text: str) -> Any:
     """The TOML value of `text`, or `text` itself: shells eat the quotes of strings."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {text}", "--set", _BOUNDS, RecipeError)
+    except RecipeError:
         return text
     return parsed["value"] if len(parsed) == 1 else text
 

@@ -9,6 +9,7 @@ name, and leads nowhere else.
 """
 
 import errno
+import logging
 import os
 import re
 import secrets
@@ -23,7 +24,10 @@ from typing import Any, BinaryIO, TypeAlias
 import fsspec
 
 from ovseg.errors import DataError, OvsegError
-from ovseg.files import local_path, locked, remove_leftovers, replacing
+from ovseg.files import local_path, remove_leftovers, replacing
+from ovseg.locks import holding
+
+_log = logging.getLogger(__name__)
 
 # Stores where a file appears when its upload is complete, and renaming means copying it.
 _WHOLE_UPLOADS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"}
@@ -104,7 +108,10 @@ class Store(ABC):
         """Remove a file if it is here."""
 
     def begin(self) -> AbstractContextManager[None]:
-        """Hold the place for one builder, if it can be held."""
+        """Hold the place for one run; where it cannot be held, say so."""
+        _log.warning(
+            "%s: nothing can be locked here: let one command at a time write this data set", self
+        )
         return nullcontext()
 
     @abstractmethod
@@ -196,10 +203,8 @@ class FolderStore(Store):
 
     @contextmanager
     def begin(self) -> Iterator[None]:
-        """Keep other builders out; the lock goes when the process does."""
-        self._make()
-        refusal = f"{self}: another build is at work here; wait for it to end"
-        with locked(self.folder / ".lock", refusal):
+        """Keep other runs out; the lock goes when the process does."""
+        with holding(self.folder):
             yield
 
     def remove_leftovers(self, is_ours: Callable[[str], bool]) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TypeVar
 
+from ovseg.distributed import deaf_children
 from ovseg.errors import DataError
 
 T = TypeVar("T")
@@ -55,9 +57,7 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     Raises:
         DataError: a worker died.
     """
-    # A forked child of a process with threads (polars, arrow) may hang, so none is forked.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_leave_with_parent)
+    pool = ProcessPoolExecutor(workers, _Workers(), initializer=_leave_with_parent)
     try:
         yield pool
     except BrokenProcessPool as error:
@@ -65,8 +65,34 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             "a worker process was killed, perhaps for memory: run the same command again, "
             "with fewer --workers"
         ) from error
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception):  # an interrupt waits for nobody's work
+            _end_workers()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class _Worker(SpawnProcess):
+    """A process that leaves interrupts to its parent, from its first import on."""
+
+    def start(self) -> None:
+        with deaf_children():
+            super().start()
+
+
+class _Workers(SpawnContext):
+    """Starts clean processes: a forked child of one with threads (polars, arrow) may hang."""
+
+    Process = _Worker
+
+
+def _end_workers() -> None:
+    for process in multiprocessing.active_children():
+        if isinstance(process, _Worker):
+            process.kill()
 
 
 def _leave_with_parent() -> None:

@@ -1,7 +1,8 @@
 """From names and folders to results: the steps that the verbs of evaluation are made of."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ovseg.inference.background import asked_for, check_rule
 from ovseg.inference.protocol import Protocol, check_share, swept_thresholds
 from ovseg.inference.refine.chain import NONE, parse_chain
 from ovseg.inference.segmenter import as_class_list
+from ovseg.locks import holding, holding_file
 from ovseg.models.interface import SegmentationModel
 from ovseg.models.registry import load_model
 
@@ -140,6 +142,25 @@ def measure(
 ) -> EvaluationResult:
     """The result of a run, the same in every process; arguments and errors as `run.evaluate`."""
     return summarise(run, evaluate(run, on_progress, fresh=fresh))
+
+
+@contextmanager
+def holding_outputs(
+    save: str | Path | None = None, report: str | Path | None = None
+) -> Iterator[None]:
+    """Keep other runs from what `write` will write, in the first process.
+
+    Raises:
+        UsageError: another run is at work there, or it is no path of this machine.
+        DataError: it cannot be written.
+    """
+    first = processes().rank == 0
+    with ExitStack() as held:
+        if save and first:
+            held.enter_context(holding_file(Path(save)))
+        if report and first:
+            held.enter_context(holding(Path(report)))
+        yield
 
 
 def write(

@@ -1,6 +1,5 @@
 """The protocols of the benchmarks by name, each with what it changes for single sets."""
 
-import sys
 from dataclasses import asdict, fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -9,15 +8,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ovseg.data.class_list import BACKGROUND
+from ovseg.documents import Bounds, parse_toml, read_toml
 from ovseg.errors import RecipeError, UsageError
 from ovseg.evaluation.sets.base import EvaluationSet
-from ovseg.inference.protocol import OWN, Protocol
+from ovseg.inference.protocol import OWN, Protocol, check_templates
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+_BOUNDS = Bounds(size=1 << 20)
 NAMES = ("own", "groupvit", "tcl", "sclip", "talk2dino", "tips", "dinotxt", "lposs")
 # Models of a kind are published under a protocol: that one is taken unless another is asked for.
 _BY_KIND = {
@@ -49,8 +45,8 @@ def load_protocol(
         RecipeError: the file has a key or value that makes no sense; all of them are named.
     """
     where, document = _read(name_or_path)
-    sets = document.pop("sets", {})
-    values = {**document, **sets.get(evaluated.name, {}), **(changes or {})}
+    of_set = _for_set(document.pop("sets", {}), evaluated, where)
+    values = {**document, **of_set, **(changes or {})}
     try:
         protocol = TypeAdapter(Protocol).validate_python(values)
     except ValidationError as error:
@@ -58,7 +54,7 @@ def load_protocol(
         raise RecipeError(f"{where}: {faults}") from error
     except UsageError as error:
         raise RecipeError(f"{where}: {error}") from error
-    _check_templates(protocol, where)
+    _check_texts(protocol, where)
     words = protocol.words or tuple("; ".join(phrases) for phrases in evaluated.words.synonyms)
     protocol = replace(protocol, words=words, background_words=_background(protocol, evaluated))
     if len(protocol.class_list.names) != len(evaluated.words.names):
@@ -74,17 +70,22 @@ def _read(name_or_path: str) -> tuple[str, dict[str, Any]]:
         return name_or_path, asdict(OWN)
     if name_or_path in NAMES:
         text = (files("ovseg.evaluation") / "protocols" / f"{name_or_path}.toml").read_text("utf-8")
-        return name_or_path, tomllib.loads(text)
+        return name_or_path, parse_toml(text, name_or_path)
     path = Path(name_or_path)
     if not path.is_file():
         raise UsageError(
             f"there is no protocol or file called {name_or_path}: choose {', '.join(NAMES)}, or "
             "give a TOML file"
         )
-    try:
-        return str(path), tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: not a readable TOML file ({error})") from error
+    return str(path), read_toml(path, _BOUNDS, RecipeError)
+
+
+def _for_set(sets: Any, evaluated: EvaluationSet, where: str) -> dict[str, Any]:
+    """What a protocol changes for one set."""
+    changes = sets.get(evaluated.name, {}) if isinstance(sets, dict) else None
+    if not isinstance(changes, dict):
+        raise RecipeError(f"{where}: sets: must be sections [sets.NAME] of keys")
+    return changes
 
 
 def _place(location: tuple[int | str, ...]) -> str:
@@ -93,10 +94,12 @@ def _place(location: tuple[int | str, ...]) -> str:
     return key if key in known else f"{key} (no such key)"
 
 
-def _check_templates(protocol: Protocol, where: str) -> None:
+def _check_texts(protocol: Protocol, where: str) -> None:
     given = () if isinstance(protocol.templates, str) else protocol.templates
-    if bad := [template for template in given if "{}" not in template]:
-        raise RecipeError(f"{where}: template '{bad[0]}' has no {{}} for the phrase")
+    try:
+        check_templates(given)
+    except UsageError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def _background(protocol: Protocol, evaluated: EvaluationSet) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """From a model to a folder that is verified, or to nothing."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -25,6 +26,8 @@ from ovseg.export.writers import (
     text_spec,
     write_graph,
 )
+from ovseg.files import local_path
+from ovseg.locks import holding_file
 from ovseg.models.exported import RUNNABLE, read_exported
 from ovseg.models.interface import SegmentationModel, is_dense
 from ovseg.models.manifest import (
@@ -47,6 +50,7 @@ from ovseg.models.manifest import (
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 END_TO_END_FORMATS = ("onnx", "onnx-int8")
+_NEW, _FORMER = ".new", ".former"  # how the names end of folders on their way
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,7 @@ def check_request(output: Path, options: ExportOptions) -> None:
         UsageError: options that do not go together, or `output` is something else than an export.
         MissingDependencyError: a package is missing that the format needs.
     """
+    local_path(output)
     if options.end_to_end and options.format not in END_TO_END_FORMATS:
         allowed = " and ".join(END_TO_END_FORMATS)
         raise UsageError(f"--end-to-end goes with the formats {allowed}, not {options.format}")
@@ -307,23 +312,40 @@ def check_request(output: Path, options: ExportOptions) -> None:
 
 @contextmanager
 def _replacing_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that takes its place on success and vanishes otherwise."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written: {error.strerror}") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if output.exists():
-            former = temporary.with_name(f"{temporary.name}.former")
-            output.rename(former)
-            temporary.rename(output)
-            shutil.rmtree(former)
+    """A temporary folder beside `output` that takes its place on success and vanishes otherwise.
+
+    Raises:
+        UsageError: another run is writing there.
+        DataError: it cannot be written.
+    """
+    mark = f".{output.name}.ovseg-"
+    with holding_file(output):
+        try:
+            _recover(output, mark)
+            temporary = Path(tempfile.mkdtemp(prefix=mark, suffix=_NEW, dir=output.parent))
+            try:
+                yield temporary
+                temporary.chmod(0o755)
+                if output.exists():
+                    former = temporary.with_suffix(_FORMER)
+                    output.rename(former)
+                    temporary.rename(output)
+                    shutil.rmtree(former)
+                else:
+                    temporary.rename(output)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            raise DataError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
+def _recover(output: Path, mark: str) -> None:
+    """Put back the export that a killed run had taken away, and remove what else it left."""
+    ours = re.compile(rf"{re.escape(mark)}[a-z0-9_]{{8}}({_NEW}|{_FORMER})")
+    for path in sorted(output.parent.iterdir()):
+        if not ours.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.suffix == _FORMER and not output.exists():
+            path.rename(output)
         else:
-            temporary.rename(output)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(path)

@@ -26,6 +26,7 @@ from ovseg.inference.refine.chain import parse_chain
 from ovseg.inference.refine.guided import GuidedFilter
 from ovseg.inference.refine.propagation import LabelPropagation
 from ovseg.models.interface import SegmentationModel, is_dense
+from ovseg.models.templates import is_template
 
 ONE_PASS = 1 << 30
 """Side of a window that no image fills: one pass over the whole image."""
@@ -299,7 +300,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
         UsageError: one has no `{}`, or more than that to fill in.
     """
     for template in templates:
-        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+        if not is_template(template):
             raise UsageError(
                 f"prompt {template!r} needs exactly one {{}} for the class: 'a photo of a {{}}.'"
             )

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from ovseg.errors import DataError, UsageError
-from ovseg.files import replacing, write_text
+from ovseg.files import local_path, remove_leftovers, replacing, write_text
 from ovseg.inference.inputs import Failure
 from ovseg.inference.result import Segmentation
 from ovseg.inference.result_names import RUN_FILE, relative_names, result_names
 from ovseg.inference.run_annotations import RunAnnotations
+from ovseg.locks import holding
 
 EXTRAS = ("json", "rle", "logits", "groups")
 _COCO = {"json", "rle"}
@@ -38,13 +39,13 @@ class ResultFolder:
         """Create the folder.
 
         Raises:
-            UsageError: an extra is unknown.
+            UsageError: an extra is unknown, or the folder is no path of this machine.
             DataError: the folder cannot be made or written to.
         """
         self._extras = [extra.strip() for extra in extras if extra.strip()]
         if unknown := [extra for extra in self._extras if extra not in EXTRAS]:
             raise UsageError(f"cannot save {', '.join(unknown)}: choose from {', '.join(EXTRAS)}")
-        self._folder = folder
+        self._folder = local_path(folder)
         self._names = result_names(images)
         self._files = relative_names(images)
         self._ids = {path: number for number, path in enumerate(images, start=1)}
@@ -63,16 +64,19 @@ class ResultFolder:
         """What is written within has one COCO dataset, which appears when the block is left.
 
         Raises:
+            UsageError: another run is writing into the folder.
             DataError: that cannot be written, or there is one that is not of an earlier run.
         """
-        if not _COCO & set(self._extras):
+        with ExitStack() as opened:
+            opened.enter_context(holding(self._folder))
+            remove_leftovers(self._folder)
+            if _COCO & set(self._extras):
+                self._run = opened.enter_context(RunAnnotations(self._folder / RUN_FILE))
+                opened.callback(self._forget_run)
             yield
-            return
-        try:
-            with RunAnnotations(self._folder / RUN_FILE) as self._run:
-                yield
-        finally:
-            self._run = None
+
+    def _forget_run(self) -> None:
+        self._run = None
 
     def write(self, path: Path, result: Segmentation) -> list[Path]:
         """Write one image's files and return their paths.

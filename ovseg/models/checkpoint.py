@@ -6,29 +6,36 @@ content hash. Reading the metadata needs no torch.
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ovseg import files
 from ovseg.config.dump import to_json
 from ovseg.config.load import recipe_from_values
 from ovseg.config.schema import Recipe
+from ovseg.documents import Bounds, parse_object
 from ovseg.errors import ModelError, RecipeError
+from ovseg.models.tensor_files import TensorHeader, read_header
 from ovseg.models.tokenizer import TokenizerFiles
 from ovseg.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
 ALIGNED = "AlignedModel"
 """The model class of aligned models, of which a checkpoint may leave out the frozen towers."""
 _FORMAT = "1"
 _NO_HASH = "0" * 64  # stands in the file until its tensors are written and can be hashed
 _SHOWN_KEYS = 4
-_MAX_HEADER_BYTES = 100_000_000  # as safetensors itself
+_RECIPE_BOUNDS = Bounds(size=1 << 20)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ def write_checkpoint(
     Args:
         tensors: a module's state, on any device; tied tensors are stored twice.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     metadata = {
@@ -93,10 +101,12 @@ def write_checkpoint(
     try:
         with files.replacing(path) as temporary:
             save_file(own, temporary, metadata)
-            found = _hash_content(temporary)
-            _fill_in_hash(temporary, found)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from error
+            header = read_header(temporary)
+            found = _hash_content(temporary, header)
+            _fill_in_hash(temporary, header, found)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{path}: cannot be written: {reason}") from error
     return found
 
 
@@ -106,8 +116,11 @@ def read_info(path: Path) -> CheckpointInfo:
     Raises:
         ModelError: no such file, damaged, no checkpoint of ovseg's, or of a newer version.
     """
-    header = _read_header(path)
-    metadata: dict[str, str] = header.pop("__metadata__", {})
+    return _info(path, read_header(path))
+
+
+def _info(path: Path, header: TensorHeader) -> CheckpointInfo:
+    metadata = header.metadata
     if "ovseg.recipe" not in metadata:
         raise ModelError(f"{path}: a safetensors file, but no checkpoint of ovseg")
     version = metadata.get("ovseg.version", "unknown")
@@ -121,20 +134,8 @@ def read_info(path: Path) -> CheckpointInfo:
         description=metadata.get("ovseg.description", ""),
         licence=metadata.get("ovseg.licence", ""),
         content_hash=metadata.get("ovseg.content_hash", ""),
-        tensors={name: tuple(entry["shape"]) for name, entry in header.items()},
+        tensors={name: entry.shape for name, entry in header.tensors.items()},
     )
-
-
-def read_tensors(path: Path, device: str = "cpu") -> dict[str, "Tensor"]:
-    """Read all tensors of a safetensors file.
-
-    Raises:
-        ModelError: no such file, or damaged.
-    """
-    from safetensors.torch import load_file
-
-    _read_header(path)
-    return load_file(path, device=device)
 
 
 def load_state(module: "nn.Module", tensors: Mapping[str, "Tensor"], where: str) -> None:
@@ -151,22 +152,37 @@ def load_state(module: "nn.Module", tensors: Mapping[str, "Tensor"], where: str)
     """
     wanted = module.state_dict()
     tensors = _unwrapped(tensors, wanted)
-    shared = [name for name in wanted if name in tensors]
+    check_shapes(module, shapes_of(tensors), where)
+    check_finite(tensors, where)
+    module.load_state_dict(tensors)
+
+
+def check_shapes(module: "nn.Module", shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Compare names and shapes with a module's, which may lie on the device `meta`.
+
+    Raises:
+        ModelError: naming missing, unexpected and misshapen tensors, a few of each.
+    """
+    wanted = shapes_of(module.state_dict())
+    shapes = _unwrapped(shapes, wanted)
     misshapen = [
-        f"{name} ({list(tensors[name].shape)} in the file, {list(wanted[name].shape)} in the model)"
-        for name in shared
-        if tensors[name].shape != wanted[name].shape
+        f"{name} ({list(shapes[name])} in the file, {list(wanted[name])} in the model)"
+        for name in wanted
+        if name in shapes and shapes[name] != wanted[name]
     ]
     problems = [
-        _few("missing", [name for name in wanted if name not in tensors]),
-        _few("unexpected", [name for name in tensors if name not in wanted]),
+        _few("missing", [name for name in wanted if name not in shapes]),
+        _few("unexpected", [name for name in shapes if name not in wanted]),
         _few("of another shape", misshapen),
     ]
     if any(problems):
         listed = "; ".join(problem for problem in problems if problem)
         raise ModelError(f"{where}: does not fit {type(module).__name__}: {listed}")
-    check_finite(tensors, where)
-    module.load_state_dict(tensors)
+
+
+def shapes_of(tensors: Mapping[str, "Tensor"]) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor, by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def own_name(name: str) -> str:
@@ -198,20 +214,35 @@ def _is_finite(tensor: "Tensor") -> bool:
     return bool(whole) or bool(torch.isfinite(tensor).all())
 
 
-def _unwrapped(
-    tensors: Mapping[str, "Tensor"], wanted: Mapping[str, "Tensor"]
-) -> Mapping[str, "Tensor"]:
-    """The tensors by the model's own names; as they are where two would get the same."""
-    names = {name: name if name in wanted else own_name(name) for name in tensors}
+def _unwrapped(found: Mapping[str, T], wanted: Mapping[str, Any]) -> Mapping[str, T]:
+    """What there is by the model's own names; as it is where two would get the same."""
+    names = {name: name if name in wanted else own_name(name) for name in found}
     if len(set(names.values())) < len(names):
-        return tensors
-    return {names[name]: tensor for name, tensor in tensors.items()}
+        return found
+    return {names[name]: value for name, value in found.items()}
 
 
 def content_is_intact(path: Path) -> bool:
     """Whether the content still has the hash that was written down; reads the whole file."""
-    expected = read_info(path).content_hash
-    return _hash_content(path) == expected
+    header = read_header(path)
+    return _hash_content(path, header) == header.metadata.get("ovseg.content_hash")
+
+
+def content_hash(path: Path) -> str:
+    """The content's hash as it is here, whatever the file claims.
+
+    The file is read through once, and again when it has changed.
+
+    Raises:
+        ModelError: as `read_info`.
+    """
+    found = files.remembered(
+        path, "checkpoint", lambda path: _hash_content(path, read_header(path))
+    )
+    claimed = read_header(path).metadata.get("ovseg.content_hash")
+    if claimed and claimed != found:
+        _log.warning("%s: its content is not what was written: altered, or damaged", path)
+    return found
 
 
 def _few(kind: str, names: list[str]) -> str:
@@ -222,78 +253,48 @@ def _few(kind: str, names: list[str]) -> str:
     return f"{len(names)} {noun} {kind}: {', '.join(names[:_SHOWN_KEYS])}{more}"
 
 
-def _read_header(path: Path) -> dict[str, Any]:
-    """The header, after safetensors has checked that it and the file's length agree."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-        return _parse_header(path)[0]
-    except OSError as error:  # safetensors sets no strerror
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise ModelError(f"{path}: cannot be read: {reason}") from None
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path}: no safetensors file, or one that is incomplete ({error}); fetch it again"
-        ) from None
-
-
-def _parse_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header, and where the tensors' bytes begin."""
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if length > _MAX_HEADER_BYTES:
-            raise ValueError("its header is too long")
-        return json.loads(stream.read(length)), 8 + length
-
-
 def _read_recipe(path: Path, text: str, version: str) -> Recipe:
+    values = parse_object(text, f"{path}: its recipe is damaged", _RECIPE_BOUNDS, ModelError)
     try:
-        return recipe_from_values(json.loads(text), "recipe")
-    except (ValueError, RecursionError):
-        raise ModelError(f"{path}: its recipe is damaged") from None
+        return recipe_from_values(values, "recipe")
     except RecipeError as error:
         raise ModelError(
             f"{path}: written by ovseg {version}, its recipe does not fit {__version__}: {error}"
         ) from None
 
 
-def _hash_content(path: Path) -> str:
+def _hash_content(path: Path, header: TensorHeader) -> str:
     """SHA-256 over what decides an embedding: tensors by name, `[model]` and the tokenizer."""
-    header, body = _parse_header(path)
-    metadata = header.pop("__metadata__")
-    recipe = json.loads(metadata["ovseg.recipe"])
+    metadata = header.metadata
+    recipe = parse_object(metadata.get("ovseg.recipe", "{}"), str(path), _RECIPE_BOUNDS, ModelError)
+    tokenizer, model_class = (metadata.get(f"ovseg.{key}") for key in ("tokenizer", "model_class"))
     digest = hashlib.sha256()
-    described = [recipe["model"], metadata["ovseg.tokenizer"], metadata["ovseg.model_class"]]
+    described = [recipe.get("model"), tokenizer, model_class]
     digest.update(json.dumps(described, sort_keys=True).encode())
     with path.open("rb") as stream:
-        for name, entry in sorted(header.items()):
-            digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
-            start, end = entry["data_offsets"]
-            stream.seek(body + start)
-            _update(digest, stream, end - start)
+        for name, entry in sorted(header.tensors.items()):
+            digest.update(json.dumps([name, entry.dtype, list(entry.shape)]).encode())
+            stream.seek(entry.start)
+            _update(digest, stream, entry.end - entry.start)
     return digest.hexdigest()
 
 
 def _update(digest: Any, stream: Any, count: int) -> None:
-    while count > 0:
-        chunk = stream.read(min(count, 1 << 20))
+    while count > 0 and (chunk := stream.read(min(count, 1 << 20))):
         digest.update(chunk)
         count -= len(chunk)
 
 
-def _fill_in_hash(path: Path, found: str) -> None:
+def _fill_in_hash(path: Path, header: TensorHeader, found: str) -> None:
     """Put the hash where its stand-in is, and the metadata in order, so that equal is equal.
 
     Both hashes have 64 letters and safetensors pads its header with spaces: nothing else moves.
     """
-    header, body = _parse_header(path)
-    header["__metadata__"]["ovseg.content_hash"] = found
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    if len(text) > body - 8:
+    metadata = {**header.metadata, "ovseg.content_hash": found}
+    written = {**header.raw, "__metadata__": dict(sorted(metadata.items()))}
+    text = json.dumps(written, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(text) > header.body - 8:
         raise ModelError(f"{path}: its header cannot be rewritten in place")
     with path.open("rb+") as stream:
         stream.seek(8)
-        stream.write(text.ljust(body - 8))
+        stream.write(text.ljust(header.body - 8))

@@ -3,7 +3,7 @@
 Letters: B image, G group, Q phrase, T prompt, L token, C embedding width, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.resources import files
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovseg.distributed import one_blas_thread
+from ovseg.documents import read_text
 from ovseg.errors import MissingDependencyError, ModelError
 from ovseg.models.interface import (
     DenseReading,
@@ -23,7 +24,13 @@ from ovseg.models.interface import (
     Preprocessing,
     UnknownPhrase,
 )
-from ovseg.models.manifest import WORDS_FOLDER, Manifest, TextRule, read_manifest
+from ovseg.models.manifest import (
+    WORDS_FOLDER,
+    Manifest,
+    TextRule,
+    folder_hash,
+    read_manifest,
+)
 from ovseg.models.runtimes import open_graph
 from ovseg.models.scoring import (
     Cleaning,
@@ -33,10 +40,12 @@ from ovseg.models.scoring import (
     starter_scores,
 )
 from ovseg.models.starter.words import WordTable
+from ovseg.models.trial import try_tokenizer
 
 Floats = npt.NDArray[np.floating]
 
 PROMPTS_PER_BATCH = 256
+_MAX_TOKENIZER_BYTES = 32 << 20
 RUNNABLE = ("onnx", "onnx-int8", "openvino")
 
 
@@ -53,9 +62,10 @@ def read_exported(folder: Path, device: str = "auto") -> "ExportedModel":
             f"{folder}: a {manifest.format} export is a program, for applications that load it "
             "themselves; segment with the checkpoint, or with an export in the format onnx"
         )
+    content_hash = folder_hash(folder)
     if manifest.reading is not None:
-        return ExportedDenseModel(folder, manifest, device)
-    return ExportedModel(folder, manifest, device)
+        return ExportedDenseModel(folder, manifest, device, content_hash)
+    return ExportedModel(folder, manifest, device, content_hash)
 
 
 class ExportedModel:
@@ -65,11 +75,15 @@ class ExportedModel:
         folder: where the graphs are.
         manifest: its `export.json`.
         device: as torch names it.
+        content_hash: of the folder as it is; what the manifest claims by default.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, device: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, device: str = "auto", content_hash: str = ""
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._content_hash = content_hash
         self._open(device)
 
     def _open(self, device: str) -> None:
@@ -79,7 +93,7 @@ class ExportedModel:
 
     @property
     def card(self) -> ModelCard:
-        return self.manifest.model_card(self.folder)
+        return self.manifest.model_card(self.folder, self._content_hash)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -123,7 +137,9 @@ class ExportedModel:
             {"pixels": pixels, "class_embeddings": nothing, "threshold": np.zeros((), np.float32)},
         )
         grid = (rows // rule.cell, columns // rule.cell)
-        return GroupedImage(grid=grid, **dict(zip(wanted, found, strict=True)))
+        arrays = dict(zip(wanted, found, strict=True))
+        self._check_shapes(len(pixels), grid, arrays)
+        return GroupedImage(grid=grid, **arrays)
 
     def _outputs(self) -> list[str]:
         """Outputs of the image graph that a `GroupedImage` consists of."""
@@ -135,16 +151,46 @@ class ExportedModel:
             names += ["heads", "attention"]
         return names
 
+    def _check_shapes(
+        self, images: int, grid: tuple[int, int], arrays: Mapping[str, Floats]
+    ) -> None:
+        """Refuse a graph whose answer is not what its description says."""
+        positions, width = grid[0] * grid[1], self.manifest.embedding_width
+        embedding = arrays["embedding"]
+        grouped = "assignment" in arrays and embedding.ndim == 3
+        groups = embedding.shape[1] if grouped else positions
+        promised = {
+            "embedding": (images, groups, width),
+            "assignment": (images, groups, positions),
+            "image_embedding": (images, width),
+        }
+        for name, array in arrays.items():
+            if array.shape != promised.get(name, (images, *array.shape[1:])):
+                raise ModelError(
+                    f"{self.folder}: its image graph gives {name} of the shape {array.shape} where "
+                    f"its description promises {promised.get(name)}: export the model again"
+                )
+
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Floats:
         """Class embedding of each phrase, averaged over the templates, float32 [Q, C]."""
         if self._text is None:
             return np.stack([self._words.weights(phrase) for phrase in phrases])
         prompts = [template.format(phrase) for phrase in phrases for template in templates]
         if self.manifest.aligned is not None:
-            return self._text.of_means(prompts, len(templates))
-        each = self._text(prompts).reshape(len(phrases), len(templates), -1)
+            return self._checked(self._text.of_means(prompts, len(templates)), len(phrases))
+        each = self._checked(self._text(prompts), len(prompts))
+        each = each.reshape(len(phrases), len(templates), -1)
         mean = each.mean(axis=1)
         return mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(1e-12))
+
+    def _checked(self, embeddings: Floats, count: int) -> Floats:
+        """What a text graph has made of so many texts."""
+        if embeddings.shape != (count, self.manifest.embedding_width):
+            raise ModelError(
+                f"{self.folder}: its text graph gives {embeddings.shape} for {count} texts: "
+                "export the model again"
+            )
+        return embeddings
 
     def score(
         self, grouped: GroupedImage, class_embeddings: Floats, threshold: float | None
@@ -201,7 +247,10 @@ class ExportedModel:
 
     @cached_property
     def _words(self) -> WordTable:
-        return WordTable(self.folder / WORDS_FOLDER)
+        words = WordTable(self.folder / WORDS_FOLDER)
+        if len(words.classes) != self.manifest.embedding_width:
+            raise ModelError(f"{self.folder}: its words are of another graph: export it again")
+        return words
 
 
 class ExportedDenseModel(ExportedModel):
@@ -246,6 +295,7 @@ class TextEmbedder:
 
     def __call__(self, prompts: Sequence[str]) -> Floats:
         """Embed prompts, each on its own, float32 [T, C]."""
+        self._try(prompts)
         batches = [
             self._embed(prompts[start : start + PROMPTS_PER_BATCH])
             for start in range(0, len(prompts), PROMPTS_PER_BATCH)
@@ -254,6 +304,7 @@ class TextEmbedder:
 
     def of_means(self, prompts: Sequence[str], count: int) -> Floats:
         """Embeddings of phrases with `count` prompts each, whose mean the graph takes, [Q, C]."""
+        self._try(prompts)
         together = max(PROMPTS_PER_BATCH // count, 1) * count
         batches = [
             self._embed(prompts[start : start + together], count)
@@ -273,16 +324,25 @@ class TextEmbedder:
             inputs["shares"] = np.repeat(phrases, count, axis=1) / np.float32(count)  # [Q, T]
         return self._graph.run(("text_embedding",), inputs)[0]
 
+    def _try(self, prompts: Sequence[str]) -> None:
+        _tokenizers()  # a missing package is told here, not by a child
+        try_tokenizer(self._content, prompts, self._text.max_tokens, str(self._file))
+
+    @cached_property
+    def _content(self) -> str:
+        return read_text(self._file, _MAX_TOKENIZER_BYTES, ModelError)
+
     @cached_property
     def _tokenizer(self) -> Any:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MissingDependencyError("tokenizers", "onnx", "the tokenizer") from error
-        try:
-            tokenizer = Tokenizer.from_file(str(self._file))
-        except Exception as error:  # it raises the base class
-            raise ModelError(f"{self._file}: no tokenizer: {error}") from error
+        tokenizer = _tokenizers().Tokenizer.from_str(self._content)  # tried before
         tokenizer.enable_truncation(self._text.max_tokens)
         tokenizer.enable_padding(pad_id=self._text.pad_id)
         return tokenizer
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise MissingDependencyError("tokenizers", "onnx", "the tokenizer") from error
+    return tokenizers

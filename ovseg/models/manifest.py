@@ -6,6 +6,7 @@ downloaded, so file names in it stay inside it, and sizes are bounded.
 
 import hashlib
 import json
+import math
 import platform
 import re
 from collections.abc import Collection
@@ -13,11 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from ovseg.documents import Bounds, read_object
 from ovseg.errors import ModelError
-from ovseg.files import sha256, write_text
+from ovseg.files import file_digest, sha256, write_text
 from ovseg.models.interface import DenseReading, ModelCard, Preprocessing
+from ovseg.models.templates import is_template
 
 MANIFEST = "export.json"  # what makes a folder an exported model
 FORMAT_VERSION = 1
@@ -28,7 +39,9 @@ PACKAGES = ("ovseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "
 
 Format = Literal["onnx", "onnx-int8", "torchscript", "torch-export", "openvino"]
 Kind = Literal["starter", "ovsegmentor", "dense-clip", "aligned"]
-Triple = tuple[float, float, float]
+Name = Annotated[str, Field(max_length=10_000)]
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Triple = tuple[Number, Number, Number]
 
 SUFFIXES: dict[Format, str] = {
     "onnx": ".onnx",
@@ -45,7 +58,9 @@ HUB_FOLDERS: dict[Format, str] = {
     "openvino": "openvino/",
 }
 
-_MAX_BYTES = 4 << 20
+_BOUNDS = Bounds(size=4 << 20)
+_MAX_FILES = 200  # an export has a dozen
+_MAX_WINDOWS = 4_096  # of one image, which at the published strides has a dozen
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)?")
 
 
@@ -74,10 +89,16 @@ class ManifestSection(BaseModel):
 class Card(ManifestSection):
     """The model's card; see `ModelCard`."""
 
-    name: str
-    description: str
-    licence: str
+    name: Name
+    description: Name
+    licence: Name
     content_hash: Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")]
+
+
+def _whole_template(text: str) -> str:
+    if not is_template(text):
+        raise ValueError("a template has one {} and no other braces")
+    return text
 
 
 class PixelRule(ManifestSection):
@@ -85,21 +106,36 @@ class PixelRule(ManifestSection):
 
     mean: Triple
     std: Triple
-    short_side: Annotated[int, Field(ge=1, le=65_536)]
-    long_side: Annotated[int, Field(ge=1, le=65_536)]
-    multiple_of: Annotated[int, Field(ge=1, le=4_096)]
-    window: Annotated[int, Field(ge=0, le=65_536)]
-    stride: Annotated[int, Field(ge=0, le=65_536)]
+    short_side: Annotated[int, Field(ge=1, le=2_048)]
+    long_side: Annotated[int, Field(ge=1, le=8_192)]
+    multiple_of: Annotated[int, Field(ge=1, le=1_024)]
+    window: Annotated[int, Field(ge=0, le=8_192)]
+    stride: Annotated[int, Field(ge=0, le=8_192)]
     resample: Literal["bilinear", "bicubic"] = "bilinear"
-    cell: Annotated[int, Field(ge=1, le=4_096)]
+    cell: Annotated[int, Field(ge=1, le=1_024)]
     """Pixels from one position of the grid to the next."""
 
     @field_validator("std")
     @classmethod
     def _divides(cls, values: Triple) -> Triple:
-        if min(values) <= 0:
+        if min(values) < 1e-6:
             raise ValueError("deviations must be positive")
         return values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PixelRule":
+        if self.multiple_of % self.cell:
+            raise ValueError(f"cell {self.cell} does not divide multiple_of {self.multiple_of}")
+        if not self.window:
+            return self
+        if not 0 < self.stride <= self.window:
+            raise ValueError("the stride must be between 1 and the window's side")
+        rows, columns = (
+            math.ceil(side / self.stride) for side in (self.short_side, self.long_side)
+        )
+        if rows * columns > _MAX_WINDOWS:
+            raise ValueError(f"{rows * columns} windows an image: at most {_MAX_WINDOWS}")
+        return self
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -110,11 +146,11 @@ class PixelRule(ManifestSection):
 class PositionRule(ManifestSection):
     """How positions of a dense model are compared; see `DenseReading`."""
 
-    scale: float
-    pad_to: Annotated[int, Field(ge=1, le=4_096)]
-    background: tuple[str, ...]
+    scale: Number
+    pad_to: Annotated[int, Field(ge=1, le=1_024)]
+    background: Annotated[tuple[Name, ...], Field(max_length=1_000)]
     rule: Literal["probability", "constant"] = "probability"
-    bias: float = 0.0
+    bias: Number = 0.0
 
     @property
     def dense_reading(self) -> DenseReading:
@@ -141,8 +177,8 @@ class TextRule(ManifestSection):
 
     graph: str
     tokenizer: str
-    max_tokens: Annotated[int, Field(ge=2, le=65_536)]
-    pad_id: Annotated[int, Field(ge=0)]
+    max_tokens: Annotated[int, Field(ge=2, le=8_192)]
+    pad_id: Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class FileEntry(ManifestSection):
@@ -173,10 +209,12 @@ class Manifest(ManifestSection):
     kind: Kind
     card: Card
     pixels: PixelRule
-    templates: tuple[str, ...]
-    threshold: float
-    scale: float
-    embedding_width: Annotated[int, Field(ge=1, le=1_000_000)]
+    templates: Annotated[
+        tuple[Annotated[Name, AfterValidator(_whole_template)], ...], Field(max_length=1_000)
+    ]
+    threshold: Number
+    scale: Number
+    embedding_width: Annotated[int, Field(ge=1, le=65_536)]
     image_graph: str
     end_to_end_graph: str | None = None
     text: TextRule | None = None
@@ -188,11 +226,11 @@ class Manifest(ManifestSection):
     files: dict[str, FileEntry] = {}
     gate: dict[str, Any] = {}
 
-    def model_card(self, where: Path) -> ModelCard:
-        """The card under the name it is asked for by."""
-        return ModelCard(
-            str(where), self.kind, self.card.description, self.card.licence, self.card.content_hash
-        )
+    def model_card(self, where: Path, content_hash: str = "") -> ModelCard:
+        """The card under the name it is asked for by; the hash it claims, unless one is given."""
+        card = self.card
+        found = content_hash or card.content_hash
+        return ModelCard(str(where), self.kind, card.description, card.licence, found)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -203,12 +241,12 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ModelError(f"{path}: too large to be the description of an export")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        written_in = values["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise ModelError(f"{path}: missing or damaged: export the model again") from None
+        values = read_object(path, _BOUNDS, ModelError)
+    except ModelError as error:
+        raise ModelError(f"{error}; missing or damaged: export the model again") from None
+    written_in = values.get("format_version")
+    if not isinstance(written_in, int):
+        raise ModelError(f"{path}: damaged: export the model again")
     if written_in != FORMAT_VERSION:
         raise ModelError(f"{path}: written in format {written_in} by a newer ovseg: update ovseg")
     try:
@@ -248,6 +286,26 @@ def content_hash(files: dict[str, FileEntry]) -> str:
     """Of every file, since all of them decide what the export answers."""
     listed = "\n".join(f"{name} {file.sha256}" for name, file in sorted(files.items()))
     return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """Of all that lies in an exported folder, as it is here, whatever its description claims.
+
+    Raises:
+        ModelError: it holds more files than any export, or one cannot be read.
+    """
+    found = []
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith("."):
+            found.append(name)
+        if len(found) > _MAX_FILES:
+            raise ModelError(f"{folder}: holds more than the files of an export")
+    try:
+        listed = "\n".join(f"{name} {file_digest(folder / name)}" for name in sorted(found))
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
 
 
 def installed_versions() -> dict[str, str]:

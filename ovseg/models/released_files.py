@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ovseg.locks import holding_file
 from ovseg.models.aligned.talk2dino import convert_projection, is_projection
 from ovseg.models.ovsegmentor.conversion import Conversion, convert_checkpoint
 from ovseg.models.torch_file import read_torch_file
@@ -18,9 +19,11 @@ def convert_released(source: Path, out: Path, overrides: Sequence[str] = ()) -> 
 
     Raises:
         ModelError: the file is refused, damaged, or fits no model of ours.
-        UsageError: the file does not tell something, or it and the overrides contradict each other.
+        UsageError: the file does not tell something, it and the overrides contradict each other, or
+            another run is writing `out`.
     """
-    file = read_torch_file(source)
-    if is_projection(file):
-        return convert_projection(file, out, overrides)
-    return convert_checkpoint(file, out, overrides)
+    with holding_file(out):
+        file = read_torch_file(source)
+        if is_projection(file):
+            return convert_projection(file, out, overrides)
+        return convert_checkpoint(file, out, overrides)

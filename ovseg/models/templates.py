@@ -5,6 +5,11 @@ from functools import cache
 from ovseg.errors import MissingDependencyError
 
 
+def is_template(text: str) -> bool:
+    """Whether a text has exactly one `{}`, and nothing else that is filled in."""
+    return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
+
+
 @cache
 def imagenet_templates() -> tuple[str, ...]:
     """The 80 templates OpenAI chose for ImageNet, which every dense CLIP method averages over.

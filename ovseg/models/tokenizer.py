@@ -10,10 +10,13 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ovseg.documents import Bounds, parse_object
 from ovseg.errors import MissingDependencyError, ModelError
+from ovseg.models.trial import is_panic, try_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +24,18 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_BYTES = 32 << 20  # of one file; the largest common vocabularies take a few MB
+_BOUNDS = Bounds(size=3 * _MAX_BYTES, depth=4)
+_CONFIG_BOUNDS = Bounds(size=4 << 20)
 # Read by transformers where present. Chat templates and code have no business here.
 _KEPT = re.compile(
     r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt"
+)
+
+# What of a configuration changes how texts are read; the rest names classes, files and code.
+_CONFIGURED = re.compile(
+    r"\w+_token|\w+_special_tokens|\w+_token_type_id|added_tokens_decoder|model_max_length"
+    r"|(padding|truncation)_side|clean_up_tokenization_spaces|add_prefix_space|do_lower_case"
+    r"|strip_accents|tokenize_chinese_chars|do_basic_tokenize|never_split|model_input_names"
 )
 
 CLIP_PREFIX = "clip:"
@@ -69,6 +81,37 @@ class HubTokenizer:
             return_tensors="pt",
         )
         return Tokens(ids=encoded["input_ids"], mask=encoded["attention_mask"].bool())
+
+
+class ForeignTokenizer(HubTokenizer):
+    """The tokenizer that a checkpoint brings: made when it is needed, and tried elsewhere first.
+
+    Args:
+        files: the checkpoint's.
+        max_tokens: longer texts are cut.
+        where: the checkpoint, for messages.
+    """
+
+    def __init__(self, files: "TokenizerFiles", max_tokens: int, where: str) -> None:
+        self.files = files
+        self.max_tokens = max_tokens
+        self._where = where
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """That of transformers."""
+        self._try(())
+        return restore_tokenizer(self.files)
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        self._try(texts)
+        return super().__call__(texts)
+
+    def _try(self, texts: Sequence[str]) -> None:
+        content = self.files.files.get("tokenizer.json")
+        if content is None:
+            raise ModelError(f"{self._where}: it brings a tokenizer without tokenizer.json")
+        try_tokenizer(content, texts, self.max_tokens, self._where)
 
 
 class ClipTokenizer:
@@ -141,14 +184,16 @@ class TokenizerFiles:
         """
         if not text:
             return None
+        values = parse_object(text, f"{where}: its tokenizer is damaged", _BOUNDS, ModelError)
         try:
-            values = json.loads(text)
             name, revision, files = values["name"], values["revision"], dict(values["files"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             raise ModelError(f"{where}: its tokenizer is damaged") from None
         strange = [str(file) for file in files if not _KEPT.fullmatch(str(file))]
         if strange or not all(isinstance(file, str) for file in files.values()):
             raise ModelError(f"{where}: refused: {strange} have no place in a tokenizer")
+        if any(len(file) > _MAX_BYTES for file in files.values()):
+            raise ModelError(f"{where}: refused: its tokenizer is larger than any")
         return TokenizerFiles(str(name), str(revision), files)
 
 
@@ -177,8 +222,8 @@ def collect_tokenizer_files(tokenizer: Any, name: str, revision: str = "main") -
 
 def _neutral(config: str) -> str:
     """The configuration without names of classes: they differ between versions, or are code."""
-    values = json.loads(config)
-    kept = {key: value for key, value in values.items() if key != "auto_map"}
+    values = parse_object(config, "tokenizer_config.json", _CONFIG_BOUNDS, ModelError)
+    kept = {key: value for key, value in values.items() if _CONFIGURED.fullmatch(key)}
     return json.dumps(kept | {"tokenizer_class": "PreTrainedTokenizerFast"}, sort_keys=True)
 
 
@@ -227,10 +272,13 @@ def restore_tokenizer(files: TokenizerFiles) -> Any:
     fast = _transformers().PreTrainedTokenizerFast
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.files.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
+            kept = _neutral(text) if name == "tokenizer_config.json" else text
+            (Path(folder) / name).write_text(kept, encoding="utf-8")
         try:
             return fast.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # the tokenizers library raises bare ones
+        except BaseException as error:  # the tokenizers library raises bare ones, and panics
+            if not (isinstance(error, Exception) or is_panic(error)):
+                raise
             raise ModelError(
                 f"the checkpoint's tokenizer ({files.name}) cannot be restored: "
                 f"{_first_line(error)}"
@@ -245,7 +293,7 @@ def _transformers() -> Any:
     return transformers
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

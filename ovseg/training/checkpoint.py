@@ -8,7 +8,9 @@
       state.json              step, recipe, counts
       complete                written last: its presence says that the rest is whole
 
-A folder is written under a temporary name, brought to disk and renamed; older ones go only then.
+A folder is written under a temporary name, brought to disk and renamed; older ones go only then,
+under another temporary name. What a killed run leaves of either is known by its name, and removed
+by the next one; nothing else is.
 """
 
 import json
@@ -19,22 +21,30 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from safetensors.torch import load_file, save_file
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ovseg.config.dump import differences
 from ovseg.config.load import recipe_from_values
 from ovseg.config.schema import Recipe
-from ovseg.errors import DataError, RecipeError
+from ovseg.documents import read_json
+from ovseg.errors import DataError, ModelError, RecipeError
 from ovseg.files import write_text
+from ovseg.models.tensor_files import read_tensors as read_tensor_file
 
 _log = logging.getLogger(__name__)
 
 FORMAT = 1
 MARKER = "complete"
-_NAME = re.compile(r"step-(\d{8})")
+_NAME = re.compile(r"step-\d{8}")
+_TEMPORARY = re.compile(r"\.step-\d{8}\.(tmp|old)")
+_OURS = re.compile(r"(model|optimizer|momentum|process-\d+)\.safetensors|state\.json|complete")
+
+Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+Step = Annotated[int, Field(strict=True, ge=0, lt=10**8)]  # a folder's name has eight digits
 
 FREE = frozenset(
     {
@@ -72,21 +82,23 @@ class CheckpointMeta:
         unreadable_in_a_row: per process.
     """
 
-    step: int
-    epoch: int
-    position: int
-    seed: int
-    world_size: int
-    global_batch: int
+    step: Step
+    epoch: Count
+    position: Count
+    seed: Count
+    world_size: Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+    global_batch: Count
     fingerprint: str
     recipe: dict[str, Any]
-    best: float | None = None
-    best_step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    unreadable: dict[str, int] = field(default_factory=dict)
-    unreadable_in_a_row: list[int] = field(default_factory=list)
+    best: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    best_step: Step = 0
+    skipped: Count = 0
+    skipped_in_a_row: Count = 0
+    unreadable: dict[str, Count] = field(default_factory=dict)
+    unreadable_in_a_row: list[Count] = field(default_factory=list)
     format: int = FORMAT
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
 
 class CheckpointFolder:
@@ -113,18 +125,30 @@ class CheckpointFolder:
         return temporary
 
     def finish(self, step: int, temporary: Path) -> Path:
-        """Bring a temporary folder to disk, give it its name and marker, remove older ones."""
+        """Mark a temporary folder, bring it to disk, give it its name, remove older ones.
+
+        Raises:
+            DataError: something else has its name.
+        """
+        write_text(temporary / MARKER, f"{step}\n")
         for path in temporary.iterdir():
             _sync(path)
         _sync(temporary)
         final = self.path_of(step)
-        shutil.rmtree(final, ignore_errors=True)  # an incomplete one, left by a crash
+        if final.exists():
+            self._remove_incomplete(final)
         temporary.replace(final)
         _sync(self.folder)
-        write_text(final / MARKER, f"{step}\n")
-        _sync(final)
         self._remove_old()
         return final
+
+    def clean(self) -> None:
+        """Remove what a killed run has left."""
+        if self.folder.is_dir():
+            for path in list(self.folder.iterdir()):
+                if _TEMPORARY.fullmatch(path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+            self._remove_old()
 
     def discard(self, step: int) -> None:
         """Remove the temporary folder of a checkpoint that could not be written."""
@@ -139,12 +163,21 @@ class CheckpointFolder:
 
     def _remove_old(self) -> None:
         for path in self.complete()[self.keep :]:
-            # The marker first: what is left of a removal that was interrupted counts as nothing.
-            (path / MARKER).unlink(missing_ok=True)
-            shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.iterdir():
-            if _NAME.fullmatch(path.name) and not (path / MARKER).is_file():
-                shutil.rmtree(path, ignore_errors=True)
+            self._remove(path)
+
+    def _remove_incomplete(self, path: Path) -> None:
+        """Make way for a checkpoint where a crash of version 0.1 left one without its marker."""
+        ours = path.is_dir() and all(_OURS.fullmatch(entry.name) for entry in path.iterdir())
+        if not ours or not (path / "state.json").is_file() or (path / MARKER).exists():
+            raise DataError(f"{path}: is not of this run, and would be overwritten: move it")
+        self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a checkpoint; half of one is never seen under its name."""
+        away = self.folder / f".{path.name}.old"
+        shutil.rmtree(away, ignore_errors=True)
+        path.replace(away)
+        shutil.rmtree(away, ignore_errors=True)
 
 
 def write_meta(folder: Path, meta: CheckpointMeta) -> None:
@@ -156,19 +189,30 @@ def read_meta(folder: Path) -> CheckpointMeta:
     """Read `state.json`.
 
     Raises:
-        DataError: damaged, or of a newer version.
+        DataError: damaged, of another folder, or of a newer version.
     """
     path = folder / "state.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
+    if isinstance(values, dict):
         if values.get("format") != FORMAT:
             raise DataError(f"{path}: written by a newer ovseg: update it")
         values.pop("loss_scale", None)  # written once, and never read
-        return CheckpointMeta(**values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}): remove its folder to go on from an older checkpoint"
-        ) from error
+    try:
+        meta = TypeAdapter(CheckpointMeta).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if folder.name != f"step-{meta.step:08d}":
+        raise _damaged(path, f"it is of step {meta.step}")
+    if len(meta.unreadable_in_a_row) != meta.world_size:
+        raise _damaged(path, f"it has no counts of {meta.world_size} processes")
+    return meta
+
+
+def _damaged(path: Path, reason: object) -> DataError:
+    return DataError(
+        f"{path} is damaged ({reason}): remove its folder to go on from an older checkpoint"
+    )
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -180,11 +224,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read tensors to the host; DataError if the file is damaged."""
     try:
-        return load_file(path)
-    except Exception as error:  # safetensors has errors of its own
-        raise DataError(
-            f"{path} is damaged ({error}): remove its folder to go on from an older checkpoint"
-        ) from error
+        return read_tensor_file(path)
+    except ModelError as error:
+        raise _damaged(path, error) from error
 
 
 def not_written(path: Path, error: Exception) -> DataError:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ovseg.documents import parse_json
 from ovseg.errors import DataError, MissingDependencyError
 from ovseg.training.step import StepResult
 
@@ -93,11 +94,11 @@ def _kept_lines(path: Path, keep_to: int) -> list[str]:
     if not path.is_file():
         return []
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
-            if json.loads(line)["step"] <= keep_to:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
+            if parse_json(line, str(path))["step"] <= keep_to:
+                kept.append(line.decode("utf-8"))
+        except (DataError, KeyError, TypeError):
             continue  # half a line, written when the power went
     return kept
 

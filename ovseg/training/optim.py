@@ -179,7 +179,7 @@ def load_optimizer(
     """Put back what `optimizer_tensors` gave.
 
     Raises:
-        DataError: the tensors are another model's.
+        DataError: the tensors are another model's, incomplete, or no numbers.
     """
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
@@ -187,9 +187,18 @@ def load_optimizer(
         parameter = parameters.get(name)
         if parameter is None or part not in _PARTS:
             raise DataError(f"{where}: holds the optimizer's state of another model ({key})")
-        if part != "step" and tensor.shape != parameter.shape:
-            raise DataError(f"{where}: {key} has another shape than the model's parameter")
+        _check_moment(part, tensor, parameter, f"{where}: {key}")
         optimizer.state[parameter][part] = tensor.to(parameter.device)
+    if broken := [name for name, p in parameters.items() if 0 < len(optimizer.state[p]) < 3]:
+        raise DataError(f"{where}: the optimizer's state of {broken[0]} is not complete")
+
+
+def _check_moment(part: str, tensor: Tensor, parameter: Tensor, where: str) -> None:
+    shape = torch.Size() if part == "step" else parameter.shape
+    if tensor.shape != shape:
+        raise DataError(f"{where} has another shape than the model's parameter")
+    if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        raise DataError(f"{where} holds no numbers: remove its folder to go on from an older one")
 
 
 def scaler_tensors(scaler: GradScaler) -> dict[str, Tensor]:
@@ -203,11 +212,20 @@ def scaler_tensors(scaler: GradScaler) -> dict[str, Tensor]:
     }
 
 
-def load_scaler(scaler: GradScaler, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `scaler_tensors` gave; a scaler that is off, or nothing, stays as it is."""
+def load_scaler(scaler: GradScaler, tensors: Mapping[str, Tensor], where: str = "") -> None:
+    """Put back what `scaler_tensors` gave; a scaler that is off, or nothing, stays as it is.
+
+    Raises:
+        DataError: the tensors are something else.
+    """
     if not scaler.is_enabled() or not tensors:
         return
-    scale, good = float(tensors["scale"]), int(tensors["good"])
+    try:
+        scale, good = float(tensors["scale"]), int(tensors["good"])
+    except (KeyError, ValueError, RuntimeError, OverflowError) as error:
+        raise DataError(f"{where}: its loss scale is damaged") from error
+    if not 0 < scale < math.inf or good < 0:
+        raise DataError(f"{where}: its loss scale is damaged")
     scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": good})
 
 

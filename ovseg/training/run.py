@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -13,6 +14,8 @@ import torch
 from ovseg.config.schema import Recipe
 from ovseg.distributed import HostChannel, Processes, leave_processes, processes
 from ovseg.errors import DataError, OvsegError
+from ovseg.files import remove_leftovers
+from ovseg.locks import holding
 from ovseg.training.faults import Faults
 from ovseg.training.log import Evaluate, Observer
 from ovseg.training.monitor import Monitor
@@ -88,18 +91,35 @@ def train(
 
     Raises:
         RecipeError: the recipe cannot be run, or differs from the checkpoint's.
+        UsageError: another run is at work in the folder, or it holds one that is not to go on.
         DataError: data or checkpoints are missing, damaged or cannot be written.
         PeerError: another process has raised one of these.
     """
     group = processes()
     try:
-        # A signal before the first step just ends the process: what it has made so far is kept.
-        run = Run(recipe, output, group, resume, evaluate, observer or Observer())
-        with StopRequest() as stop:
-            return run.loop(stop)
+        channel = HostChannel(group.size)
+        with _holding(output, group, channel):
+            # A signal before the first step just ends the process: what it has made is kept.
+            run = Run(recipe, output, group, channel, resume, evaluate, observer or Observer())
+            with StopRequest() as stop:
+                return run.loop(stop)
     finally:
         if group.size > 1:
             leave_processes()
+
+
+@contextmanager
+def _holding(output: Path, group: Processes, channel: HostChannel) -> Iterator[None]:
+    """The run's folder, held by the first process for all, without what a killed run left."""
+    with ExitStack() as held:
+
+        def hold() -> None:
+            if group.rank == 0:
+                held.enter_context(holding(output))
+                remove_leftovers(output)
+
+        channel.together(hold)
+        yield
 
 
 class Run:
@@ -114,6 +134,7 @@ class Run:
         recipe: Recipe,
         output: Path,
         group: Processes,
+        channel: HostChannel,
         resume: str,
         evaluate: Evaluate | None,
         observer: Observer,
@@ -122,7 +143,7 @@ class Run:
         self.output = output
         self.observer = observer
         self.score = evaluate
-        self.channel = HostChannel(group.size)
+        self.channel = channel
         self.state = self.channel.together(lambda: TrainState(recipe, group))
         self.channel.together(lambda: self.state.prepare(self._told))
         self.channel.together(self.state.begin)

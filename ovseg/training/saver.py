@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 
 from ovseg.config.dump import to_values
 from ovseg.distributed import HostChannel
-from ovseg.errors import DataError, ModelError, OvsegError, UsageError
+from ovseg.errors import ModelError, OvsegError, UsageError
 from ovseg.models.checkpoint import load_state
 from ovseg.training.checkpoint import (
     CheckpointFolder,
@@ -28,7 +28,7 @@ from ovseg.training.optim import (
     optimizer_tensors,
     scaler_tensors,
 )
-from ovseg.training.rng import RngState, rng_state, set_rng_state
+from ovseg.training.rng import RngState, read_rng, rng_state, set_rng_state
 from ovseg.training.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -66,17 +66,17 @@ class Saver:
         Raises:
             UsageError: there is one, and `mode` is "never".
             RecipeError: it belongs to another recipe or other data.
-            DataError: it is damaged, or the folder cannot be written.
+            DataError: it is damaged.
         """
-        self.channel.together(lambda: self._only_first(lambda: _make_writable(self.output)))
         found = self.channel.gather(self.folder.complete()[:1])[0]
-        if not found:
-            return 0
-        if mode == "never":
+        if found and mode == "never":
             raise UsageError(
                 f"{self.output} already holds a run: go on with --resume auto, or give another "
                 "--output"
             )
+        self.channel.together(lambda: self._only_first(self.folder.clean))
+        if not found:
+            return 0
         self.saved_step = self.channel.together(lambda: self._load(found[0]))
         return self.saved_step
 
@@ -95,8 +95,8 @@ class Saver:
         self.saved_step = step
 
     def keep_best(self, step: int, score: float) -> None:
-        """Write `best.safetensors` if no earlier model scored as high."""
-        if self.best is not None and score <= self.best:
+        """Write `best.safetensors` if no earlier model scored as high; NaN is no score."""
+        if not score >= 0 or (self.best is not None and score <= self.best):
             return
         self.best, self.best_step = score, step
         self._write_for_all("best.safetensors")
@@ -211,20 +211,10 @@ class Saver:
                 state.group.size,
             )
         if rank < meta.world_size:
-            own = read_tensors(path / f"process-{rank}.safetensors")
+            file = path / f"process-{rank}.safetensors"
+            own = read_tensors(file)
             scale = {k.removeprefix("loss_scale."): v for k, v in own.items() if "." in k}
-            load_scaler(state.scaler, scale)
+            load_scaler(state.scaler, scale, str(file))
             if meta.world_size == state.group.size:
-                self._rng = RngState(own["host"], own.get("device"))
+                self._rng = read_rng(own, state.device, str(file))
                 self.faults.unreadable_in_a_row = meta.unreadable_in_a_row[rank]
-
-
-def _make_writable(folder: Path) -> None:
-    """Find out before the training, not after an hour of it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error

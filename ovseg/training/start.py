@@ -7,10 +7,11 @@ import torch
 
 from ovseg.config.schema import ModelConfig, Recipe, TrainConfig
 from ovseg.errors import UsageError
-from ovseg.models.checkpoint import load_state, read_info, read_tensors
-from ovseg.models.ovsegmentor.build import build_ovsegmentor
+from ovseg.models.checkpoint import load_state, read_info
+from ovseg.models.ovsegmentor.build import build_fitting, build_ovsegmentor
 from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.ovsegmentor.text_encoder import BertEncoder
+from ovseg.models.tensor_files import read_tensors
 
 
 def build_model(recipe: Recipe) -> OVSegmentor:
@@ -23,7 +24,8 @@ def build_model(recipe: Recipe) -> OVSegmentor:
     info = read_info(path)
     if info.model_class != "OVSegmentor":
         raise UsageError(f"{path}: holds a {info.model_class}, which cannot be trained on")
-    model = build_ovsegmentor(_sized_like(recipe.model, info.recipe.model), contrastive=contrastive)
+    config = _sized_like(recipe.model, info.recipe.model)
+    model = build_fitting(config, info.tensors, str(path), contrastive)
     load_state(model, read_tensors(path), str(path))
     return model
 

@@ -121,9 +121,12 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ('name = "x"\nrule = "loudest"', "rule: Input should be"),
         ('name = "x"\nrule = "model"\nshort_sied = 3', r"short_sied \(no such key\)"),
         ('name = "x"\nrule = "model"\nwindow = 4\nstride = 5', "the stride must be between 1 and"),
-        ('name = "x"\nrule = "model"\ntemplates = ["a photo"]', "has no {} for the phrase"),
+        (
+            'name = "x"\nrule = "model"\ntemplates = ["a photo"]',
+            "needs exactly one {} for the class",
+        ),
         ('name = "x"\nrule = "model"\nwords = ["cat"]', "names 1 classes for voc, which has 20"),
-        ("name = ", "not a readable TOML file"),
+        ("name = ", "no TOML"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -96,10 +96,11 @@ def publish_dataset(folder: Address, address: Address, progress: Progress = sile
     last = [names[-1] for names in groups]  # says of each group that it is there
     mine, theirs = (store.read_many(last) for store in (dataset.store, target))
     sent = 0
-    for done, names in enumerate(groups, 1):
-        if mine[names[-1]] != theirs.get(names[-1]):
-            for name in names:
-                copy_file(dataset.store, target, name)
-            sent += len(names)
-        progress("copying", done, len(groups))
+    with target.begin():
+        for done, names in enumerate(groups, 1):
+            if mine[names[-1]] != theirs.get(names[-1]):
+                for name in names:
+                    copy_file(dataset.store, target, name)
+                sent += len(names)
+            progress("copying", done, len(groups))
     return sent

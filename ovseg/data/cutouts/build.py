@@ -36,6 +36,7 @@ from ovseg.data.workers import Progress
 from ovseg.documents import fit, read_object
 from ovseg.errors import DataError, UsageError
 from ovseg.files import remove_leftovers, write_text
+from ovseg.locks import holding_file
 
 _SCENES_PER_PIECE = 64
 _FILES_PER_PIECE = 32
@@ -127,10 +128,16 @@ def build_cutouts(
     The result depends on the request and the files alone, byte for byte.
 
     Raises:
-        UsageError: the request makes no sense, or `out` holds something else.
+        UsageError: the request makes no sense, `out` holds something else, or another run is at
+            work there.
         DataError: a folder is missing, or nothing in it can be used.
         MissingDependencyError: there are SVGs and the extra `cutouts` is not installed.
     """
+    with holding_file(request.out):
+        return _build(request, workers, progress)
+
+
+def _build(request: CutoutsRequest, workers: int, progress: Progress | None) -> CutoutsSummary:
     sources = find_sources(request)
     finished = _open_out(request, make_fingerprint(request, sources))
     if finished is not None:

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from ovseg.data.cutouts import svg
 from ovseg.data.cutouts.naming import Description, Rejected
+from ovseg.distributed import deaf_children
 from ovseg.errors import DataError
 
 TIMEOUT = 20.0  # seconds; far more than any honest drawing needs
@@ -87,7 +88,8 @@ class Renderer:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
+        with deaf_children():
+            self._process.start()
         theirs.close()
         self._connection = ours
         if not ours.poll(_START_TIMEOUT):
@@ -113,7 +115,7 @@ def _serve(connection: Connection) -> None:
     while True:
         try:
             data, side = connection.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         connection.send(_answer(data, side))
 

@@ -19,7 +19,14 @@ from ovseg.errors import ModelError
 from ovseg.models.aligned.aligned_model import AlignedModel
 from ovseg.models.aligned.assembly import build_head, build_text, build_vision, located
 from ovseg.models.aligned.vision import VisionFeatures
-from ovseg.models.checkpoint import ALIGNED, load_state, read_info, read_tensors
+from ovseg.models.checkpoint import (
+    ALIGNED,
+    check_shapes,
+    content_hash,
+    load_state,
+    read_info,
+    shapes_of,
+)
 from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
@@ -30,6 +37,7 @@ from ovseg.models.interface import (
 from ovseg.models.normalisation import IMAGENET
 from ovseg.models.ovsegmentor.predictor import tokenizer_of
 from ovseg.models.scoring import Cleaning, aligned_scores, dense_clip_scores
+from ovseg.models.tensor_files import read_tensors
 from ovseg.models.tokenizer import Tokenizer
 
 TEXTS_TOGETHER = 256
@@ -215,19 +223,27 @@ def read_aligned(path: Path) -> AlignedPredictor:
         raise ModelError(f"{path}: holds a {info.model_class}, which is no aligned model")
     tensors = read_tensors(path)
     vision, text = _part(tensors, "vision."), _part(tensors, "text.")
+    head, where = _part(tensors, "head."), str(path)
+    with torch.device("meta"):  # what a file claims is built without memory first
+        if vision:
+            check_shapes(build_vision(config.aligned), shapes_of(vision), where)
+        if text:
+            check_shapes(build_text(config), shapes_of(text), where)
     vision_tower = build_vision(config.aligned, pretrained=not vision)
     text_tower = build_text(config, pretrained=not text)
+    with torch.device("meta"):
+        check_shapes(build_head(config, vision_tower, text_tower.width), shapes_of(head), where)
     model = AlignedModel(
         vision_tower, text_tower, build_head(config, vision_tower, text_tower.width)
     )
-    load_aligned_state(model, tensors, str(path))
+    load_aligned_state(model, tensors, where)
     model.requires_grad_(False)
     card = ModelCard(
         name=str(path),
         kind="aligned",
         description=info.description or "frozen towers, aligned by images and captions",
         licence=info.licence,
-        content_hash=info.content_hash,
+        content_hash=content_hash(path),
     )
     tokenizer = tokenizer_of(path, info, located(config.text))
     return AlignedPredictor(model, config, tokenizer, card)

@@ -4,6 +4,7 @@ Letters: B image, N position, P prompt, Q phrase, L token, C embedding width, H 
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from math import lcm
 from pathlib import Path
@@ -19,7 +20,7 @@ from ovseg.models.clip.guide import GuideNetwork, load_guide
 from ovseg.models.clip.heads import HEADS, Guide, LastBlock, head_defaults, scaled
 from ovseg.models.clip.names import ClipName, parse_clip_name
 from ovseg.models.clip.tower import OpenClipTower, SiglipTower, image_tower
-from ovseg.models.clip.weights import LoadedClip, load_clip
+from ovseg.models.clip.weights import LOCAL_PREFIX, LoadedClip, foreign_tokenizer, load_clip
 from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
@@ -31,8 +32,12 @@ from ovseg.models.normalisation import Normalisation
 from ovseg.models.positions import ENLARGEMENT
 from ovseg.models.scoring import dense_clip_scores
 from ovseg.models.templates import imagenet_templates
+from ovseg.models.trial import try_tokenizer
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_TOKENIZER_SUFFIXES = (".json", ".txt", ".model")
+_MOST_TOKENS = 8_192
 
 LICENCES = {
     "openai": "MIT",
@@ -60,6 +65,7 @@ class DenseClip:
         tower = image_tower(loaded.model.visual, ENLARGEMENT, by_count=name.as_released)
         self._text_model = loaded.model
         self._tokenizer = loaded.tokenizer
+        self._foreign = _foreign_tokenizer(loaded)
         self._dtype = _DTYPES[name.precision]
         self.network = DenseImageEncoder(tower, name.head, guide, name.as_released)
         self.network.eval().requires_grad_(False)
@@ -130,7 +136,14 @@ class DenseClip:
 
     @torch.inference_mode()
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Class embeddings in float32, normalised: [Q, C]."""
+        """Class embeddings in float32, normalised: [Q, C].
+
+        Raises:
+            ModelError: the tokenizer of a folder cannot be used.
+        """
+        if self._foreign is not None:
+            prompts = [template.format(phrase) for phrase in phrases for template in templates]
+            try_tokenizer(self._foreign, prompts, _MOST_TOKENS, self.card.name)
         return embed_phrases(self._text_model, self._tokenizer, phrases, templates)
 
     @torch.inference_mode()
@@ -173,7 +186,8 @@ def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
     what = f"{name.architecture}/{name.tag}" if name.path is None else str(name.path)
     activation = "quick-GELU" if loaded.spec.config.get("quick_gelu") else "GELU"
     licence = next((text for start, text in LICENCES.items() if name.tag.startswith(start)), "")
-    identity = f"{loaded.digest} {activation} {_tokenizer_identity(loaded)}"
+    config = json.dumps(loaded.spec.config, sort_keys=True)
+    identity = f"{loaded.digest} {config} {_tokenizer_identity(loaded)}"
     return ModelCard(
         name=f"clip:{what}",
         kind="dense-clip",
@@ -186,11 +200,21 @@ def _card(loaded: LoadedClip, name: ClipName) -> ModelCard:
     )
 
 
+def _foreign_tokenizer(loaded: LoadedClip) -> str | None:
+    """The file that a folder's tokenizer was made of, if it was."""
+    name = loaded.spec.tokenizer
+    is_folder = name.startswith(LOCAL_PREFIX)
+    return foreign_tokenizer(Path(name.removeprefix(LOCAL_PREFIX))) if is_folder else None
+
+
 def _tokenizer_identity(loaded: LoadedClip) -> str:
     """What tells one tokenizer from another, wherever its files lie."""
     name = loaded.spec.tokenizer
-    file = Path(name.removeprefix("local-dir:")) / "tokenizer.json"
-    return file_digest(file) if file.is_file() else type(loaded.tokenizer).__name__
+    if not name.startswith(LOCAL_PREFIX):
+        return f"{name} {type(loaded.tokenizer).__name__}"
+    folder = Path(name.removeprefix(LOCAL_PREFIX))
+    files = sorted(path for path in folder.iterdir() if path.suffix in _TOKENIZER_SUFFIXES)
+    return " ".join(f"{file.name} {file_digest(file)}" for file in files if file.is_file())
 
 
 class DenseImageEncoder(nn.Module):

@@ -5,20 +5,26 @@ are described (open_clip's table, the folder's configuration), never from how th
 spelled: `ViT-B-16/openai` and `ViT-B-16-quickgelu/openai` are the same model.
 """
 
-import json
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ovseg.documents import read_text
 from ovseg.download import hub_file
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
 from ovseg.files import file_digest
 from ovseg.models.checkpoint import check_finite
+from ovseg.models.clip.folder_config import FOLDER_CONFIG, read_folder_config
 from ovseg.models.clip.names import WEIGHT_NAMES, ClipName, nearest
+from ovseg.models.trial import is_panic, try_tokenizer
+
+LOCAL_PREFIX = "local-dir:"
+"""How open_clip's name of a tokenizer in a folder begins."""
 
 _QUICK = "-quickgelu"
-_FOLDER_CONFIG = "open_clip_config.json"
+_SPARE_BYTES = 64 << 20
+_MAX_TOKENIZER_BYTES = 32 << 20
 _FOLDER_WEIGHTS = (*WEIGHT_NAMES, "model.safetensors")
 
 
@@ -62,6 +68,8 @@ def load_clip(name: ClipName) -> LoadedClip:
         MissingDependencyError: open_clip is not installed.
     """
     spec = find_spec(name)
+    if name.path is not None:
+        _check_size(spec.config, spec.weights)
     model = build(spec.config)
     load_weights(model, spec.weights)
     model.eval().requires_grad_(False)
@@ -121,15 +129,13 @@ def _from_table(name: ClipName, download: bool) -> ClipSpec:
 
 def _from_folder(folder: Path) -> ClipSpec:
     """A folder as open_clip uploads it: configuration, weights, tokenizer."""
-    described = _read_json(folder / _FOLDER_CONFIG)
-    config = described.get("model_cfg")
-    if not isinstance(config, dict):
-        raise ModelError(f"{folder / _FOLDER_CONFIG}: there is no model_cfg in it")
+    described = read_folder_config(folder)
+    config = described["model_cfg"]
     weights = next((folder / n for n in _FOLDER_WEIGHTS if (folder / n).is_file()), None)
     if weights is None:
         raise ModelError(f"{folder}: there is no {' or '.join(_FOLDER_WEIGHTS)} in it")
     pixels = described.get("preprocess_cfg", {})
-    tokenizer = f"local-dir:{folder}"
+    tokenizer = f"{LOCAL_PREFIX}{folder}"
     return ClipSpec(
         config, weights, tokenizer, _triple(pixels, "mean"), _triple(pixels, "std"), str(folder)
     )
@@ -168,8 +174,8 @@ def _from_file(name: ClipName) -> ClipSpec:
 def _tokenizer_beside(weights: Path) -> str:
     """The folder of the weights, if it holds a tokenizer and says how to use it."""
     folder = weights.parent
-    complete = (folder / "tokenizer.json").is_file() and (folder / _FOLDER_CONFIG).is_file()
-    return f"local-dir:{folder}" if complete else ""
+    complete = (folder / "tokenizer.json").is_file() and (folder / FOLDER_CONFIG).is_file()
+    return f"{LOCAL_PREFIX}{folder}" if complete else ""
 
 
 def build(config: dict[str, Any]) -> Any:
@@ -189,8 +195,22 @@ def build(config: dict[str, Any]) -> Any:
         text["hf_model_pretrained"] = False
     try:
         return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
-    except (TypeError, AssertionError, RuntimeError) as error:
+    except Exception as error:  # of a description that does not fit, it has any
         raise ModelError(f"open_clip cannot build this model: {_first_line(error)}") from error
+
+
+def _check_size(config: dict[str, Any], weights: Path) -> None:
+    """Refuse a model that has far more numbers than its file, before they are allocated."""
+    import torch
+
+    with torch.device("meta"):
+        model = build(config)
+    numbers = sum(each.numel() for part in (model.parameters(), model.buffers()) for each in part)
+    if 2 * numbers > weights.stat().st_size + _SPARE_BYTES:  # a weight has two bytes or more
+        raise ModelError(
+            f"{weights}: refused: its description is of {numbers / 1e6:,.0f} M numbers, which are "
+            "not in the file"
+        )
 
 
 def load_weights(model: Any, path: Path) -> None:
@@ -225,9 +245,15 @@ def load_tokenizer(name: str) -> Any:
     """
     import open_clip
 
+    folder = Path(name.removeprefix(LOCAL_PREFIX)) if name.startswith(LOCAL_PREFIX) else None
+    content = None if folder is None else foreign_tokenizer(folder)
+    if content is not None:
+        try_tokenizer(content, (), 2, str(folder))
     try:
-        return open_clip.get_tokenizer(name)
-    except Exception as error:
+        return open_clip.get_tokenizer(name, **({} if folder is None else _without_code(folder)))
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         config = open_clip.get_model_config(name) if ":" not in name else None
         repository = (config or {}).get("text_cfg", {}).get("hf_tokenizer_name", "")
         where = f"https://huggingface.co/{repository}" if repository else name
@@ -235,6 +261,18 @@ def load_tokenizer(name: str) -> Any:
             f"the tokenizer of {name} cannot be loaded ({_first_line(error)}): put the files of "
             f"{where} into one folder and name it, as --model clip:/path/to/folder"
         ) from error
+
+
+def foreign_tokenizer(folder: Path) -> str | None:
+    """The text of a folder's `tokenizer.json`, if it has one."""
+    path = folder / "tokenizer.json"
+    return read_text(path, _MAX_TOKENIZER_BYTES, ModelError) if path.is_file() else None
+
+
+def _without_code(folder: Path) -> dict[str, bool]:
+    """What keeps transformers from running, and from asking whether to run, code of a folder."""
+    text = read_folder_config(folder)["model_cfg"].get("text_cfg", {})
+    return {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
 
 
 def _config(architecture: str) -> dict[str, Any]:
@@ -245,22 +283,23 @@ def _config(architecture: str) -> dict[str, Any]:
 
 
 def _triple(source: dict[str, Any], key: str) -> tuple[float, float, float]:
-    """Mean or deviation of a description, OpenAI's where it has none."""
+    """Mean or deviation of a description, OpenAI's where it has none.
+
+    Raises:
+        ModelError: they are no numbers of pixels in 0..1.
+    """
     from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
     default = OPENAI_DATASET_MEAN if key == "mean" else OPENAI_DATASET_STD
-    red, green, blue = source.get(key, default)
-    return float(red), float(green), float(blue)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+    values = source.get(key, default)
+    low = 0.0 if key == "mean" else 1e-4
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read: {_first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: not a description of a model")
-    return content
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        red = green = blue = -1.0
+    if not all(low <= value <= 1 for value in (red, green, blue)):
+        raise ModelError(f"{key} of the pixels is {str(values)[:80]}, not three shares of 0 to 1")
+    return red, green, blue
 
 
 def _first_line(error: BaseException) -> str:

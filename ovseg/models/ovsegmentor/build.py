@@ -1,12 +1,15 @@
 """Building the model that a recipe describes; the only model code that reads the config."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from ovseg.config.losses import ContrastiveLossConfig
 from ovseg.config.schema import ImageEncoderConfig, ModelConfig, TextEncoderConfig
-from ovseg.errors import RecipeError
+from ovseg.errors import ModelError, RecipeError
+from ovseg.models.checkpoint import check_shapes
 from ovseg.models.ovsegmentor.backbone import backbone_weights, load_backbone
 from ovseg.models.ovsegmentor.binding import ReleasedBinding, SlotBinding
 from ovseg.models.ovsegmentor.entity_decoder import EntityDecoder
@@ -59,6 +62,37 @@ def build_ovsegmentor(
         initial_temperature=contrastive.initial_temperature,
         max_scale=contrastive.max_scale,
     )
+
+
+def build_fitting(
+    config: ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    where: str,
+    contrastive: ContrastiveLossConfig | None = None,
+) -> OVSegmentor:
+    """Build the modules that a file's tensors are the state of.
+
+    Nothing is allocated before a model without memory has shown that the file holds what the
+    section claims.
+
+    Args:
+        config, contrastive: as for `build_ovsegmentor`.
+        shapes: of the file's tensors, by name.
+        where: the file, for messages.
+
+    Raises:
+        ModelError: the file holds other tensors than the section's.
+        RecipeError: the parts do not fit together.
+    """
+    text = config.text
+    if not text.has_sizes and not text.encoder.startswith(CLIP_PREFIX):
+        raise ModelError(
+            f"{where}: does not tell the sizes of its text encoder {text.encoder}: set "
+            "model.text.architecture and the sizes beside it, and write it again"
+        )
+    with torch.device("meta"):
+        check_shapes(build_ovsegmentor(config), shapes, where)
+    return build_ovsegmentor(config, contrastive=contrastive)
 
 
 def build_image_encoder(config: ImageEncoderConfig, pretrained: bool = False) -> ImageEncoder:

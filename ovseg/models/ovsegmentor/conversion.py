@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ovseg.config.load import recipe_from_values
 from ovseg.config.schema import Recipe, TextEncoderConfig
 from ovseg.errors import ModelError, UsageError
-from ovseg.models.checkpoint import load_state, write_checkpoint
+from ovseg.models.checkpoint import load_state, shapes_of, write_checkpoint
 from ovseg.models.ovsegmentor.released import released_checkpoint
 from ovseg.models.ovsegmentor.released_config import released_model_values
 from ovseg.models.tokenizer import TokenizerFiles, fetch_tokenizer_files
@@ -122,11 +122,12 @@ def convert_checkpoint(file: TorchFile, out: Path, overrides: Sequence[str] = ()
         UsageError: the file does not tell a size, or sizes and overrides contradict each other.
     """
     released, source = released_checkpoint(file), file.path
-    from ovseg.models.ovsegmentor.build import build_ovsegmentor
+    from ovseg.models.ovsegmentor.build import build_fitting
 
     recipe = _recipe({"model": released_model_values(released)}, source, overrides)
-    model = build_ovsegmentor(recipe.model)
-    load_state(model, released_to_ours(released.tensors), str(source))
+    tensors = released_to_ours(released.tensors)
+    model = build_fitting(recipe.model, shapes_of(tensors), str(source))
+    load_state(model, tensors, str(source))
     state = model.state_dict()
     tokenizer = _tokenizer(recipe.model.text, out)
     content_hash = write_checkpoint(

@@ -13,22 +13,22 @@ from torch.nn import functional
 
 from ovseg.config.schema import TextEncoderConfig
 from ovseg.errors import ModelError
-from ovseg.models.checkpoint import CheckpointInfo, load_state, read_info, read_tensors
+from ovseg.models.checkpoint import CheckpointInfo, content_hash, load_state, read_info
 from ovseg.models.interface import (
     GroupedImage,
     ModelCard,
     Preprocessing,
     UnknownPhrase,
 )
-from ovseg.models.ovsegmentor.build import build_ovsegmentor
+from ovseg.models.ovsegmentor.build import build_fitting
 from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.scoring import ovsegmentor_scores
+from ovseg.models.tensor_files import read_tensors
 from ovseg.models.tokenizer import (
     CLIP_PREFIX,
-    HubTokenizer,
+    ForeignTokenizer,
     Tokenizer,
     load_tokenizer,
-    restore_tokenizer,
 )
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -177,14 +177,15 @@ def read_model(path: Path) -> Predictor:
         raise ModelError(
             f"{path}: holds a {info.model_class or 'model without a name'}, which cannot segment"
         )
-    model = build_ovsegmentor(info.recipe.model, contrastive=info.recipe.loss.contrastive)
+    recipe = info.recipe
+    model = build_fitting(recipe.model, info.tensors, str(path), recipe.loss.contrastive)
     load_state(model, read_tensors(path), str(path))
     card = ModelCard(
         name=str(path),
         kind="ovsegmentor",
         description=info.description or "OVSegmentor, learned from images and captions",
         licence=info.licence,
-        content_hash=info.content_hash,
+        content_hash=content_hash(path),
     )
     return Predictor(model, tokenizer_of(path, info, info.recipe.model.text), card)
 
@@ -196,7 +197,7 @@ def tokenizer_of(path: Path, info: CheckpointInfo, text: TextEncoderConfig) -> T
         ModelError: it neither brings nor names one, or it is neither here nor reachable.
     """
     if info.tokenizer is not None:
-        return HubTokenizer(restore_tokenizer(info.tokenizer), text.max_tokens)
+        return ForeignTokenizer(info.tokenizer, text.max_tokens, str(path))
     clip = text.encoder if text.encoder.startswith(CLIP_PREFIX) else ""
     name = text.tokenizer or clip or text.encoder
     if not name:

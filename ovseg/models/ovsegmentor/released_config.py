@@ -77,7 +77,7 @@ def _image_values(sizes: _Sizes) -> dict[str, Any]:
     return {
         "backbone": _BACKBONES.get(width, ""),
         "width": width,
-        "depths": [sizes.count(rf"{_STAGE}\.{i}\.blocks\.(\d+)\.") for i in (0, 1)],
+        "depths": [sizes.count(rf"{_STAGE}\.{i}\.blocks\.(\d{{1,4}})\.") for i in (0, 1)],
         "heads": _heads(sizes),
         "patch": patch,
         "image_size": side * patch,
@@ -91,10 +91,10 @@ def _image_values(sizes: _Sizes) -> dict[str, Any]:
 def _heads(sizes: _Sizes) -> int:
     """Attention heads, which no shape tells; 8 where the file does not say either."""
     stored = sizes.stored("img_encoder", "num_heads")
-    heads = set(stored) if isinstance(stored, list) else {stored if stored else 8}
-    if len(heads) != 1 or not isinstance(value := heads.pop(), int):
+    heads = stored if isinstance(stored, list) else [stored if stored else 8]
+    if not heads or type(heads[0]) is not int or any(each != heads[0] for each in heads):
         raise sizes.contradiction(f"its stages have different numbers of heads: {stored}")
-    return value
+    return heads[0]
 
 
 def _text_values(sizes: _Sizes) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _text_values(sizes: _Sizes) -> dict[str, Any]:
         "max_tokens": min(longest if isinstance(longest, int) else 77, positions),
         "architecture": architecture,
         "width": width,
-        "depth": sizes.count(rf"{re.escape(layers)}\.(\d+)\."),
+        "depth": sizes.count(rf"{re.escape(layers)}\.(\d{{1,4}})\."),
         # No shape tells the heads; where the usual head width does not fit, a person must say.
         "heads": width // _HEAD_WIDTH if width % _HEAD_WIDTH == 0 else None,
         "mlp_width": sizes.at(f"{layers}.0.{up}.weight", 0),

@@ -9,8 +9,8 @@ otherwise the ImageNet classes at or below its senses in WordNet: `cat` the five
 
 import difflib
 import gzip
-import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.abc import Traversable
 from importlib.resources import files
@@ -19,9 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ovseg.documents import Bounds, TooLongError, parse_object, read_stream
+from ovseg.errors import ModelError
 from ovseg.models.interface import PartlyKnown, UnknownPhrase
 
 SUGGESTIONS = 3
+
+_BOUNDS = Bounds(size=32 << 20, depth=8)  # unpacked; ours take less than one
 
 _ARTICLES = frozenset(("a", "an", "the"))
 
@@ -38,11 +42,15 @@ class WordTable:
 
     def __init__(self, folder: Traversable | None = None) -> None:
         self._folder = folder or files("ovseg.models.starter")
+        self._is_foreign = folder is not None
         self._suggested: dict[str, tuple[str, ...]] = {}
 
     @cached_property
     def _words(self) -> dict[str, Any]:
-        return self._table("words.json.gz")
+        words = self._table("words.json.gz")
+        if self._is_foreign:
+            self._check(_are_words, words, words)
+        return words
 
     @property
     def _groundings(self) -> dict[str, list[tuple[int, float]]]:
@@ -51,10 +59,30 @@ class WordTable:
 
     @cached_property
     def _neighbours(self) -> dict[str, Any]:
-        return self._table("neighbours.json.gz")
+        neighbours = self._table("neighbours.json.gz")
+        if self._is_foreign:
+            self._check(_are_neighbours, neighbours, self._words)
+        return neighbours
 
     def _table(self, name: str) -> dict[str, Any]:
-        return json.loads(gzip.decompress(self._folder.joinpath(name).read_bytes()))
+        """Errors: ModelError where it is missing, damaged or larger than any."""
+        path = self._folder.joinpath(name)
+        try:
+            if not path.is_file():
+                raise FileNotFoundError("no such file")
+            with path.open("rb") as packed, gzip.GzipFile(fileobj=packed) as stream:
+                content = read_stream(stream, _BOUNDS.size)
+        except (OSError, EOFError, zlib.error, TooLongError) as error:
+            raise ModelError(f"{path}: cannot be read ({error}): export the model again") from error
+        return parse_object(content, str(path), _BOUNDS, ModelError)
+
+    def _check(self, rule: Callable[..., bool], table: dict[str, Any], words: Any) -> None:
+        try:
+            fits = rule(table, len(words["classes"]))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            fits = False
+        if not fits:
+            raise ModelError(f"{self._folder}: holds other tables than words: export it again")
 
     @property
     def classes(self) -> list[str]:
@@ -151,3 +179,35 @@ class WordTable:
                 members = self._neighbours["senses"][offset]
                 return tuple(self.classes[index] for index in members[:SUGGESTIONS])
         return tuple(difflib.get_close_matches(phrase.lower(), self.words, SUGGESTIONS))
+
+
+def _are_words(table: Mapping[str, Any], classes: int) -> bool:
+    """Whether every entry of a foreign table is what `WordTable` takes it for."""
+    shares = [pair for pairs in table.get("groundings", {}).values() for pair in pairs]
+    senses = [pair for pairs in table["words"].values() for pair in pairs]
+    return (
+        _are_texts(table["classes"])
+        and _are_texts(table["singular"].values())
+        and all(table["words"].values())
+        and all(offset in table["senses"] and 0 <= count <= 1e9 for offset, count in senses)
+        and all(_are_members(members, classes) for members in table["senses"].values())
+        and _are_members([index for index, _ in shares], classes)
+        and all(0 <= share <= 1 for _, share in shares)
+    )
+
+
+def _are_neighbours(table: Mapping[str, Any], classes: int) -> bool:
+    offsets = table["words"].values()
+    members = table["senses"].values()
+    return all(offset in table["senses"] for offset in offsets) and all(
+        _are_members(each, classes) for each in members
+    )
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _are_members(values: Iterable[Any], classes: int) -> bool:
+    """Whether they are numbers of classes."""
+    return all(type(value) is int and 0 <= value < classes for value in values)

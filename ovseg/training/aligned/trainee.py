@@ -16,8 +16,8 @@ from ovseg.models.aligned.aligned_model import AlignedModel, write_aligned
 from ovseg.models.aligned.aligner import AlignedPredictor, load_aligned_state
 from ovseg.models.aligned.assembly import build_aligned
 from ovseg.models.aligned.head import AlignedHead
-from ovseg.models.checkpoint import read_tensors
 from ovseg.models.interface import ModelCard
+from ovseg.models.tensor_files import read_tensors
 from ovseg.training.aligned.encoding import HEADS, SENTENCE, TOKENS
 from ovseg.training.aligned.features import CAPTIONS, MASKED, PROMPTS, WORDS, Features, view_name
 from ovseg.training.aligned.feed import FeatureBatch, FeatureFeed, word_counts

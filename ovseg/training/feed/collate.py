@@ -20,6 +20,7 @@ from ovseg.data.dataset.index import PairIndex
 from ovseg.data.dataset.pairs import Mention, Pair
 from ovseg.data.dataset.shards import UnreadableError
 from ovseg.data.images import UndecodableError, decode
+from ovseg.distributed import deaf_children
 from ovseg.models.templates import imagenet_templates
 from ovseg.models.tokenizer import Tokenizer
 from ovseg.training.batch import Batch, CrossImages, Problem, Questions
@@ -257,7 +258,8 @@ def load_batches(
         # Draws nothing from torch's generator, whose state belongs to the training.
         generator=torch.Generator(),
     )
-    return iter(loader)
+    with deaf_children():
+        return iter(loader)
 
 
 def _as_it_is(batch: Any) -> Any:

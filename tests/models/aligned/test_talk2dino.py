@@ -20,9 +20,10 @@ from ovseg.files import sha256
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models import registry
 from ovseg.models.aligned import projections, talk2dino
-from ovseg.models.checkpoint import read_info, read_tensors
+from ovseg.models.checkpoint import read_info
 from ovseg.models.description import describe
 from ovseg.models.released_files import convert_released
+from ovseg.models.tensor_files import read_tensors
 from ovseg_cli.__main__ import run
 from tests.conftest import ROOT
 from tests.hostile_server import honest, serving

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from ovseg.config.load import recipe_from_values  # noqa: E402
 from ovseg.errors import ModelError, RecipeError, UsageError  # noqa: E402
-from ovseg.models.checkpoint import read_info, read_tensors  # noqa: E402
+from ovseg.models.checkpoint import read_info  # noqa: E402
 from ovseg.models.ovsegmentor.conversion import our_key, released_to_ours  # noqa: E402
 from ovseg.models.ovsegmentor.released import (  # noqa: E402
     ReleasedCheckpoint,
@@ -22,6 +22,7 @@ from ovseg.models.ovsegmentor.released import (  # noqa: E402
 )
 from ovseg.models.ovsegmentor.released_config import released_model_values  # noqa: E402
 from ovseg.models.released_files import convert_released  # noqa: E402
+from ovseg.models.tensor_files import read_tensors  # noqa: E402
 
 PARITY = Path(__file__).parents[2] / "parity" / "data"
 HEADS = "model.text.heads=4"

@@ -1,6 +1,7 @@
 """Our checkpoints: what goes in comes out, and nothing else is accepted."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -268,3 +269,65 @@ def test_a_failed_write_leaves_the_old_file(
         write(path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["a.safetensors"]
+
+
+def test_a_file_without_a_key_of_ours_is_described(tmp_path: Path) -> None:
+    """`models info` on a checkpoint that lacks what the hash is made of."""
+    from ovseg.models.description import describe_file
+
+    for key in ("tokenizer", "model_class", "content_hash"):
+        path = write(tmp_path / "a.safetensors")
+        rewrite_header(path, **{key: None})
+        assert describe_file(path).intact is False
+    path = write(tmp_path / "a.safetensors")
+    rewrite_header(path, recipe="{}")
+    assert describe_file(path).intact is False
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (
+            {
+                f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+                for i in range(100_001)
+            },
+            "lists more than any model has",
+        ),
+        (
+            {"t": {"dtype": "F32", "shape": [1] * 8_000_001, "data_offsets": [0, 4]}},
+            "lists more than any model has",
+        ),
+        ({"t": {"dtype": "F32", "shape": [2**62], "data_offsets": [0, 4]}}, "no safetensors file"),
+        ({"t": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, "no safetensors file"),
+    ],
+)
+def test_headers_that_claim_too_much(tmp_path: Path, header: dict, reason: str) -> None:
+    path = tmp_path / "a.safetensors"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"1234")
+    with pytest.raises(ModelError, match=reason):
+        read_tensors(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match="a pipe"):
+        read_info(tmp_path / "a.safetensors")
+
+
+def test_a_file_too_large_for_its_disk_is_one_sentence(tmp_path: Path) -> None:
+    """safetensors has an error of its own for it."""
+    code = (
+        "import resource, sys, torch; from pathlib import Path\n"
+        "from ovseg.config.load import load_recipe; from ovseg.errors import ModelError\n"
+        "from ovseg.models.checkpoint import write_checkpoint\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    write_checkpoint(Path(sys.argv[1]), {'a': torch.zeros(10**6)}, load_recipe('smoke'))\n"
+        "except ModelError as error: print(error)"
+    )
+    path = tmp_path / "a.safetensors"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.stdout.startswith(f"{path}: cannot be written: "), done.stderr
+    assert list(tmp_path.glob("*.safetensors")) == []

@@ -1,5 +1,8 @@
 """OVSegmentor behind the interface of inference, and from a checkpoint file."""
 
+import json
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +11,12 @@ import torch
 
 from ovseg.config.schema import Recipe
 from ovseg.errors import ModelError
-from ovseg.models.checkpoint import write_checkpoint
+from ovseg.models.checkpoint import read_info, write_checkpoint
 from ovseg.models.interface import ModelCard
 from ovseg.models.ovsegmentor.build import build_ovsegmentor
 from ovseg.models.ovsegmentor.predictor import Predictor, read_model
 from ovseg.models.registry import load_model
-from ovseg.models.tokenizer import fetch_tokenizer_files, load_tokenizer
+from ovseg.models.tokenizer import ForeignTokenizer, fetch_tokenizer_files, load_tokenizer
 from tests.models.sizes import small_model, small_text, write_tokenizer
 
 
@@ -135,3 +138,52 @@ def test_a_card_is_what_it_was_given(checkpoint: Path) -> None:
     given = read_model(checkpoint)
     card = ModelCard("n", "k", "d", "l", "h")
     assert Predictor(given.model, given.tokenizer, card, threshold=0.35).threshold == 0.35
+
+
+def altered(path: Path, **changes: object) -> Path:
+    """The checkpoint with other weights of the text projector, or other sizes, and the old hash."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    recipe = json.loads(header["__metadata__"]["ovseg.recipe"])
+    recipe["model"]["image"] |= changes
+    header["__metadata__"]["ovseg.recipe"] = json.dumps(recipe)
+    body = bytearray(content[8 + length :])
+    if not changes:
+        start, end = header["text_projector.out.weight"]["data_offsets"]
+        body[start:end] = bytes(end - start)
+    text = json.dumps(header).encode()
+    other = path.with_name("altered.safetensors")
+    other.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return other
+
+
+def test_a_hash_that_a_file_claims_is_not_believed(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a file made so could put its own embeddings into the cache of an honest model."""
+    honest, other = read_model(checkpoint).card, read_model(altered(checkpoint)).card
+    assert read_info(checkpoint).content_hash == honest.content_hash
+    assert read_info(altered(checkpoint)).content_hash == honest.content_hash
+    assert other.content_hash != honest.content_hash
+    assert "its content is not what was written" in caplog.text
+
+
+def test_a_model_that_a_file_only_claims_is_never_allocated(checkpoint: Path) -> None:
+    """A text of 40 bytes may ask for 100 GB."""
+    path = altered(checkpoint, width=16_384, depths=[200, 200])
+    with pytest.raises(ModelError, match=r"does not fit OVSegmentor: .* tensors missing"):
+        read_model(path)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert peak < 8 << 30
+
+
+def test_a_tokenizer_that_panics_is_one_sentence(checkpoint: Path, tmp_path: Path) -> None:
+    files = fetch_tokenizer_files(str(tmp_path / "tokenizer"))
+    values = json.loads(files.files["tokenizer.json"])
+    rule = {"type": "Split", "pattern": {"Regex": "(a+)+$|(a|aa)+$"}, "behavior": "Isolated"}
+    values["pre_tokenizer"] = rule | {"invert": False}
+    hostile = replace(files, files={**files.files, "tokenizer.json": json.dumps(values)})
+    tokenizer = ForeignTokenizer(hostile, 77, "x.safetensors")
+    with pytest.raises(ModelError, match=r"x\.safetensors: "):
+        tokenizer(["a" * 60 + "!"])

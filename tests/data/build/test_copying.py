@@ -55,7 +55,7 @@ def test_shards_go_as_they_are_built_and_once(tmp_path: Path) -> None:
 def test_where_nobody_can_write(tmp_path: Path) -> None:
     folder = build(tmp_path, (1, 1))
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write to"):
+    with pytest.raises(DataError, match="cannot be written"):
         publish_dataset(folder, str(tmp_path / "file" / "below"))
     with pytest.raises(DataError, match="cannot read from nosuch://place: Protocol not known"):
         publish_dataset(folder, "nosuch://place")

@@ -189,7 +189,8 @@ def load_optimizer(
             raise DataError(f"{where}: holds the optimizer's state of another model ({key})")
         _check_moment(part, tensor, parameter, f"{where}: {key}")
         optimizer.state[parameter][part] = tensor.to(parameter.device)
-    if broken := [name for name, p in parameters.items() if 0 < len(optimizer.state[p]) < 3]:
+    parts = {name: len(optimizer.state.get(p, ())) for name, p in parameters.items()}
+    if broken := [name for name, count in parts.items() if count not in (0, len(_PARTS))]:
         raise DataError(f"{where}: the optimizer's state of {broken[0]} is not complete")
 
 

@@ -100,12 +100,16 @@ class ForeignTokenizer(HubTokenizer):
     @cached_property
     def tokenizer(self) -> Any:
         """That of transformers."""
-        self._try(())
         return restore_tokenizer(self.files)
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         self._try(texts)
-        return super().__call__(texts)
+        try:
+            return super().__call__(texts)
+        except Exception as error:  # of transformers, where its settings do not go together
+            raise ModelError(
+                f"{self._where}: its tokenizer cannot be used: {_first_line(error)}"
+            ) from error
 
     def _try(self, texts: Sequence[str]) -> None:
         content = self.files.files.get("tokenizer.json")
@@ -270,6 +274,8 @@ def restore_tokenizer(files: TokenizerFiles) -> Any:
     # One class for all: the file holds every rule of the tokenizer, whereas the class it was saved
     # by changes its name between versions of transformers.
     fast = _transformers().PreTrainedTokenizerFast
+    if "tokenizer.json" in files.files:
+        try_tokenizer(files.files["tokenizer.json"], (), 2, f"tokenizer {files.name}")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.files.items():
             kept = _neutral(text) if name == "tokenizer_config.json" else text

@@ -182,3 +182,22 @@ def test_any_schema_has_the_same_machinery(tmp_path: Path) -> None:
     assert 'must be one of title, author; did you mean "author"?' in choice
     with pytest.raises(RecipeError, match="no such recipe"):
         load(Shelf, "smoke", kind="shelves")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a = " + b"[" * 3000, b"a = " + b"9" * 5000, b".".join([b"a"] * 3000) + b" = 1", b"a = 1\0"],
+)
+def test_what_would_bring_a_parser_down_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "hostile.toml"
+    path.write_bytes(content)
+    (problem,) = problems(path)
+    assert problem.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("value", ["[" * 3000, "9" * 5000, "{a=" * 3000])
+def test_overrides_that_would_bring_a_parser_down(value: str) -> None:
+    with pytest.raises(RecipeError, match=r"train\.seed = .*must be a whole number"):
+        load_recipe("smoke", [f"train.seed={value}"])
+    with pytest.raises(RecipeError, match=r"write section\.key=value"):
+        load_recipe("smoke", [".".join(["a"] * 3000) + "=1"])

@@ -127,6 +127,11 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ),
         ('name = "x"\nrule = "model"\nwords = ["cat"]', "names 1 classes for voc, which has 20"),
         ("name = ", "no TOML"),
+        ('name = "x"\nrule = "model"\nsets = 3', "sets: must be sections"),
+        ('name = "x"\nrule = "model"\n[sets]\nvoc = 3', "sets: must be sections"),
+        ('name = "x"\nrule = "model"\ntemplates = ["{:>1000000000}"]', "needs exactly one {}"),
+        ("a = " + "[" * 3000, "nested too deeply"),
+        ("a = " + "9" * 5000, "5000 digits|limit"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:

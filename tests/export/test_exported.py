@@ -14,6 +14,7 @@ from ovseg.inference.segmenter import Segmenter
 from ovseg.models.exported import ExportedModel
 from ovseg.models.registry import load_model
 from ovseg.models.starter.model import StarterModel
+from tests.conftest import ROOT
 from tests.export.models import tiny_predictor
 from tests.export.without import TORCH, run_without
 
@@ -174,3 +175,61 @@ def test_cached_embeddings_belong_to_one_export(tiny_export: ExportResult) -> No
     exported = load_model(tiny_export.folder)
     assert isinstance(exported, ExportedModel)
     assert exported.card.content_hash != tiny_predictor().card.content_hash
+
+
+def test_a_hash_that_a_folder_claims_is_not_believed(copied: Path) -> None:
+    """Else its embeddings would be taken for those of the model that it names."""
+    before = load_model(copied).card.content_hash
+    assert load_model(copied).card.content_hash == before
+    words = (copied / "tokenizer.json").read_text()
+    (copied / "tokenizer.json").write_text(words + " ")
+    assert load_model(copied).card.content_hash != before
+
+
+PIXELS = json.loads((ROOT / "tests/compatibility/made/onnx/export.json").read_text())["pixels"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"short_side": 65_536},
+        {"window": 32, "stride": 1},
+        {"window": 448, "stride": 0},
+        {"cell": 7},
+        {"mean": [1e308, 0, 0]},
+        {"std": [1e-300, 1, 1]},
+        {"multiple_of": 10**30},
+    ],
+)
+def test_pixels_that_no_model_wants(copied: Path, changes: dict[str, object]) -> None:
+    rewrite(copied, pixels=PIXELS | changes)
+    with pytest.raises(ModelError, match=r"export\.json: pixels"):
+        load_model(copied)
+
+
+@pytest.mark.parametrize("template", ["{:>1000000000}", "{0.__class__}", "a {} and {}", "a photo"])
+def test_templates_that_are_programs(copied: Path, template: str) -> None:
+    rewrite(copied, templates=[template])
+    with pytest.raises(ModelError, match="templates"):
+        load_model(copied)
+
+
+def test_a_graph_of_another_width(copied: Path) -> None:
+    rewrite(copied, embedding_width=33)
+    model = load_model(copied)
+    with pytest.raises(ModelError, match="its image graph gives embedding of the shape"):
+        model.encode_image(np.zeros((1, 3, 32, 32), np.float32))
+    with pytest.raises(ModelError, match="its text graph gives"):
+        model.encode_text(["cat"], ["a photo of a {}."])
+
+
+def test_a_tokenizer_that_dies_is_one_sentence(copied: Path) -> None:
+    values = json.loads((copied / "tokenizer.json").read_text())
+    rule = {"type": "Split", "pattern": {"Regex": "(a+)+$|(a|aa)+$"}, "behavior": "Isolated"}
+    values["pre_tokenizer"] = rule | {"invert": False}
+    (copied / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"tokenizer\.json: "):
+        load_model(copied).encode_text(["a" * 60 + "!"], ["{}"])
+    (copied / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError, match=r"tokenizer\.json: its tokenizer cannot be used"):
+        load_model(copied).encode_text(["cat"], ["{}"])

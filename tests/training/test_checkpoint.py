@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.amp import GradScaler
 
 from ovseg.data.dataset.index import open_index
 from ovseg.errors import DataError, RecipeError, UsageError
-from ovseg.training.checkpoint import CheckpointFolder
+from ovseg.locks import holding
+from ovseg.training.checkpoint import CheckpointFolder, read_meta
 from ovseg.training.optim import load_scaler, scaler_tensors
 from ovseg.training.run import train
 from tests.training.runs import finish, kill_after, log_of, recipe, start, steps_logged
@@ -234,3 +235,96 @@ def test_a_loss_scale_goes_on() -> None:
     off = GradScaler("cpu", enabled=False)
     load_scaler(off, scaler_tensors(scaler))
     assert scaler_tensors(off) == {} and off.scale(torch.tensor(2.0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", 10**30),
+        ("step", 7),
+        ("step", "8"),
+        ("best", "high"),
+        ("best", 1e400),
+        ("world_size", 0),
+        ("world_size", 3),
+        ("world_size", -1),
+        ("unreadable_in_a_row", []),
+        ("unreadable_in_a_row", ["x"]),
+        ("unreadable", [1]),
+        ("recipe", 3),
+        ("more", 1),
+        ("format", 9),
+    ],
+)
+def test_a_state_that_cannot_be_is_one_sentence(
+    key: str, value: object, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "step-00000008"
+    shutil.copytree(whole / "checkpoints" / "step-00000008", folder)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {key: value}))
+    with pytest.raises(DataError, match=r"state\.json"):
+        read_meta(folder)
+    for content in ("", "[]", "[" * 3000, '{"step": ' + "9" * 5000 + "}"):
+        (folder / "state.json").write_text(content)
+        with pytest.raises(DataError, match=r"state\.json"):
+            read_meta(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "tensors"),
+    [
+        ("process-0", {}),
+        ("process-0", {"host": torch.zeros(3)}),
+        ("process-0", {"host": torch.zeros(5056, dtype=torch.int64)}),
+        ("optimizer", {"logit_scale/exp_avg": torch.zeros(())}),
+        ("optimizer", {"logit_scale/step": torch.zeros(4)}),
+        ("optimizer", {"logit_scale/exp_avg": torch.tensor(float("nan"))}),
+    ],
+)
+def test_what_a_run_cannot_go_on_from_is_one_sentence(
+    file: str, tensors: dict, scenes: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    path = output / "checkpoints" / "step-00000008" / f"{file}.safetensors"
+    save_file(tensors, path)
+    with pytest.raises(DataError, match=rf"{file}\.safetensors"):
+        train(recipe(scenes), output, resume="auto")
+
+
+def test_a_log_that_is_no_text_is_gone_over(scenes: Path, whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    before = log_of(output)
+    with (output / "log.jsonl").open("ab") as stream:
+        stream.write(b'\xff\xfe\n{"step": "x"}\n[3]\n' + b"[" * 3000 + b"\n")
+    train(recipe(scenes), output, resume="auto")
+    assert log_of(output) == before
+
+
+def test_what_killed_runs_left_is_gone_and_nothing_else(
+    scenes: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    checkpoints = output / "checkpoints"
+    shutil.copytree(checkpoints / "step-00000006", checkpoints / "step-00000001")  # surplus
+    for name in (".step-00000007.tmp", ".step-00000003.old"):
+        (checkpoints / name).mkdir()
+    (output / ".last.ovseg-abcdefgh.safetensors").touch()
+    kept = [output / ".last.txt", output / ".mine.safetensors", checkpoints / "step-00000500"]
+    kept[2].mkdir()
+    (kept[2] / "model.safetensors").touch()  # of another program
+    for path in kept[:2]:
+        path.touch()
+    train(recipe(scenes), output, resume="auto")
+    assert all(path.exists() for path in kept)
+    left = {path.name for path in checkpoints.iterdir()}
+    assert left == {"step-00000006", "step-00000008", "step-00000500"}
+    assert not (output / ".last.ovseg-abcdefgh.safetensors").exists()
+
+
+def test_two_runs_at_one_output_are_refused(scenes: Path, tmp_path: Path) -> None:
+    with holding(tmp_path / "run"), pytest.raises(UsageError, match="another run is at work here"):
+        train(recipe(scenes), tmp_path / "run")

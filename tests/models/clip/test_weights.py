@@ -1,5 +1,6 @@
 """Names, activations, weights: what is built for what was asked."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,62 @@ def test_the_hash_is_of_everything_that_changes_a_class_embedding(tmp_path: Path
     assert len({one, other_weights, other_activation}) == 3
     assert "naclip" in cards[0].description
     assert "sclip" in cards[1].description
+
+
+def described(folder: Path, **text: Any) -> Path:
+    """A folder whose configuration has more keys under `text_cfg`."""
+    path = write_folder(folder) / "open_clip_config.json"
+    values = json.loads(path.read_text())
+    values["model_cfg"]["text_cfg"] |= text
+    path.write_text(json.dumps(values))
+    return folder
+
+
+def test_code_beside_a_model_is_never_run(tmp_path: Path) -> None:
+    """open_clip hands `tokenizer_kwargs` on to a loader that runs code where it is told to."""
+    folder = described(
+        tmp_path / "hostile",
+        hf_tokenizer_name="anything",
+        tokenizer_kwargs={"trust_remote_code": True},
+    )
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nT = None\n")
+    config = {"auto_map": {"AutoTokenizer": ["evil.T", None]}, "tokenizer_class": "T"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="refused: tokenizer_kwargs"):
+        load_clip(ClipName(path=folder))
+    again = described(tmp_path / "hostile", hf_tokenizer_name="anything")
+    with pytest.raises(ModelError):
+        load_clip(ClipName(path=again))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({"width": 32_768, "layers": 200, "heads": 8}, "numbers, which are not in the file"),
+        ({"layers": 10**9}, "layers = 1000000000 is beyond any model"),
+        ({"vocab_size": 10**11}, "vocab_size"),
+        ({"context_length": 60_000}, "context_length"),
+        ({"hf_model_name": "hf-hub:someone/else"}, "no plain name"),
+        ({"width": 0}, "open_clip cannot build"),
+        ({"heads": 0}, "open_clip cannot build"),
+    ],
+)
+def test_descriptions_that_no_model_has(tmp_path: Path, text: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_clip(ClipName(path=described(tmp_path / "tiny", **text)))
+
+
+@pytest.mark.parametrize("content", ["[" * 3000, "9" * 5000, "[]", '{"model_cfg": [1]}'])
+def test_descriptions_that_are_none(tmp_path: Path, content: str) -> None:
+    folder = write_folder(tmp_path / "tiny")
+    (folder / "open_clip_config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"open_clip_config\.json"):
+        load_clip(ClipName(path=folder))
+
+
+def test_the_same_weights_with_another_description_are_another_model(tmp_path: Path) -> None:
+    """Else a folder made so could fill the cache of the honest one."""
+    honest = DenseClip.load(f"clip:{write_folder(tmp_path / 'a')}")
+    folder = described(tmp_path / "b", tokenizer_kwargs={"clean": "canonicalize"})
+    assert DenseClip.load(f"clip:{folder}").card.content_hash != honest.card.content_hash

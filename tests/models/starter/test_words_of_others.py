@@ -1,0 +1,66 @@
+"""Tables of words from a folder that anyone may have made."""
+
+import gzip
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ovseg.errors import ModelError
+from ovseg.models.starter.words import WordTable
+
+OWN = json.loads(gzip.decompress((files("ovseg.models.starter") / "words.json.gz").read_bytes()))
+
+
+def table(folder: Path, content: Any) -> WordTable:
+    data = content if isinstance(content, bytes) else gzip.compress(json.dumps(content).encode())
+    (folder / "words.json.gz").write_bytes(data)
+    return WordTable(folder)
+
+
+def test_our_own_are_taken_from_a_folder(tmp_path: Path) -> None:
+    assert table(tmp_path, OWN).weights("cat").sum() == WordTable().weights("cat").sum()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage",
+        gzip.compress(b"{}"),
+        gzip.compress(b"[1]"),
+        gzip.compress(b"[" * 5000),
+        gzip.compress(json.dumps(OWN).encode())[:-20],
+        gzip.compress(b'{"a": "' + b"x" * (40 << 20) + b'"}'),  # 40 kB on disk
+    ],
+)
+def test_garbage_and_bombs_are_one_sentence(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(ModelError):
+        table(tmp_path, content).weights("cat")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": 3},
+        {"classes": []},
+        {"words": {"cat": []}},
+        {"words": {"cat": [["nowhere", 1]]}},
+        {"words": {"cat": [["x", "many"]]}, "senses": {"x": [0]}},
+        {"senses": {"x": [99_999]}, "words": {"cat": [["x", 1]]}},
+        {"senses": {"x": [-1]}, "words": {"cat": [["x", 1]]}},
+        {"groundings": {"cat": [[5_000, 1.0]]}},
+        {"groundings": {"cat": [[1, 1e308]]}},
+        {"singular": {"cats": 3}},
+    ],
+)
+def test_tables_that_do_not_fit_are_one_sentence(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="holds other tables than words"):
+        table(tmp_path, OWN | changes).weights("cat")
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"words\.json\.gz: cannot be read"):
+        WordTable(tmp_path).weights("cat")

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
 from ovseg.errors import ModelError, RecipeError
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
+from ovseg.models.tensor_files import read_tensors
 
 LOCAL_PREFIX = "local-dir:"
 
@@ -56,13 +55,12 @@ def backbone_weights(name: str, pretrained: bool = True) -> dict[str, Tensor]:
 
 def _local_weights(folder: Path) -> dict[str, Tensor]:
     """A folder's safetensors. timm's own reader of folders would fall back to pickles."""
-    path = folder / "model.safetensors"
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_tensors(folder / "model.safetensors")
+    except ModelError as error:
         raise ModelError(
-            f"start weights {path} cannot be read ({_first_line(error)}); put model.safetensors "
-            f"of the timm model from the hub into {folder}"
+            f"start weights: {error}; put model.safetensors of the timm model from the hub into "
+            f"{folder}"
         ) from error
 
 

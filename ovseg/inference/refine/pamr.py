@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from array_api_compat import is_torch_array
+
 from ovseg.inference.resize import resize_bilinear
 from ovseg.models.interface import Array, array_namespace
 
 _SHARPNESS = 0.1  # share of a channel's local deviation that counts as one unit of difference
 _TINY = 1e-8
+
+PIECE = 1_200_000
+"""Values of maps that move together: they stay in a processor's caches through all iterations."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,21 @@ class PixelShares:
         """Maps [Q, h, w] at the image's size and refined: [Q, H, W]. Each map is on its own."""
         maps = resize_bilinear(maps, self.shape, align_corners=True)
         xp: Any = array_namespace(maps)
+        step = max(PIECE // (self.shape[0] * self.shape[1]), 1)
+        starts = range(0, maps.shape[0], step)
+        return xp.concat([self._moved(maps[start : start + step]) for start in starts], axis=0)
+
+    def _moved(self, maps: Array) -> Array:
+        """A few maps [q, H, W] after all iterations."""
+        xp: Any = array_namespace(maps)
         for _ in range(self.settings.iterations):
             moved = xp.zeros_like(maps)
-            for share, neighbour in zip(
-                self.weights, _neighbours(maps, self.settings.dilations), strict=True
-            ):
-                moved += share * neighbour
+            neighbours = _neighbours(maps, self.settings.dilations)
+            for share, neighbour in zip(self.weights, neighbours, strict=True):
+                if is_torch_array(moved):
+                    moved.addcmul_(share, neighbour)
+                else:
+                    moved += share * neighbour
             maps = moved
         return maps
 

@@ -83,22 +83,22 @@ class PixelGraph:
         """W times values [H W, L]."""
         xp: Any = array_namespace(values)
         height, width = self.shape
-        near = self._reached(xp.reshape(values, (height, width, -1)), 0.0)  # [R, C, L, e]
+        near = self._reached(xp.reshape(values, (height, width, -1)), 0.0)  # [R, C, e, L]
         bands = []
         for tiles, weights in zip(near, self._weights(), strict=True):
             weights = xp.astype(weights, values.dtype, copy=False)
-            bands.append(self._joined(tiles @ xp.matrix_transpose(weights)))  # [8, W, L]
+            bands.append(self._joined(weights @ tiles))  # [8, W, L]
         return xp.reshape(xp.concat(bands)[:height], (height * width, -1))
 
     def _joined(self, tiles: Array) -> Array:
-        """A row of tiles [C, L, t] as rows of pixels, [8, W, L]."""
+        """A row of tiles [C, t, L] as rows of pixels, [8, W, L]."""
         xp: Any = array_namespace(tiles)
-        squares = xp.reshape(tiles, (*tiles.shape[:2], SIDE, SIDE))  # [C, L, 8, 8]
-        rows = xp.permute_dims(squares, (2, 0, 3, 1))
-        return xp.reshape(rows, (SIDE, -1, tiles.shape[1]))[:, : self.shape[1]]
+        squares = xp.reshape(tiles, (tiles.shape[0], SIDE, SIDE, -1))  # [C, 8, 8, L]
+        rows = xp.permute_dims(squares, (1, 0, 2, 3))
+        return xp.reshape(rows, (SIDE, -1, tiles.shape[2]))[:, : self.shape[1]]
 
     def _reached(self, values: Array, beyond: float) -> Array:
-        """For every tile the values [H, W, L] of all pixels within its reach, [R, C, L, e].
+        """For every tile the values [H, W, L] of all pixels within its reach, [R, C, e, L].
 
         Those outside of the image are `beyond`.
         """
@@ -121,7 +121,7 @@ class PixelGraph:
     @cached_property
     def _held(self) -> list[Array] | None:
         """All of them, where there is room."""
-        rows, columns, _, reached = self._colours_reached.shape
+        rows, columns, reached, _ = self._colours_reached.shape
         if rows * columns * SIDE * SIDE * reached > HELD:
             return None
         return [self._of_row(row) for row in self._colours_reached]
@@ -129,22 +129,28 @@ class PixelGraph:
     @cached_property
     def _colours_reached(self) -> Array:
         xp: Any = array_namespace(self.colours)
-        return self._reached(xp.permute_dims(self.colours, (1, 2, 0)), _FAR)  # [R, C, 3, e]
+        return self._reached(xp.permute_dims(self.colours, (1, 2, 0)), _FAR)  # [R, C, e, 3]
 
     def _of_row(self, colours: Array) -> Array:
-        """Weights of a row of tiles from the colours [C, 3, e] within their reach: [C, t, e]."""
+        """Weights of a row of tiles from the colours [C, e, 3] within their reach: [C, t, e]."""
         xp: Any = array_namespace(colours)
         side, reach = SIDE + 2 * self.settings.reach, self.settings.reach
-        squares = xp.reshape(colours, (*colours.shape[:2], side, side))
-        own = squares[:, :, reach : reach + SIDE, reach : reach + SIDE]
-        own = xp.reshape(own, (*colours.shape[:2], -1))  # [C, 3, t]
+        squares = xp.reshape(colours, (colours.shape[0], side, side, 3))
+        own = squares[:, reach : reach + SIDE, reach : reach + SIDE]
+        own = xp.reshape(own, (colours.shape[0], -1, 3))  # [C, t, 3]
         total: Any = None
-        for channel in range(colours.shape[1]):
-            away = own[:, channel, :, None] - colours[:, channel, None, :]
+        for channel in range(3):
+            away = own[:, :, None, channel] - colours[:, None, :, channel]
             away *= away
-            total = away if total is None else total + away
-        weights = xp.exp(xp.sqrt(total) * (-1 / self.settings.tau))
-        return weights * self._neighbouring
+            if total is None:
+                total = away
+            else:
+                total += away
+        distance = xp.sqrt(total)
+        distance *= -1 / self.settings.tau
+        weights = xp.exp(distance)
+        weights *= self._neighbouring
+        return weights
 
     @cached_property
     def _neighbouring(self) -> Array:
@@ -153,13 +159,14 @@ class PixelGraph:
 
 
 def _squares(padded: Array, side: int) -> Array:
-    """Squares of a side, one per tile, of [rows, columns, L]: [R, C, L, side * side]."""
+    """Squares of a side, one per tile, of [rows, columns, L]: [R, C, side * side, L]."""
     if is_torch_array(padded):
         found = padded.unfold(0, side, SIDE).unfold(1, side, SIDE)  # [R, C, L, side, side]
+        found = found.permute(0, 1, 3, 4, 2)
     else:
         views = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
-        found = views[::SIDE, ::SIDE]
-    return found.reshape(*found.shape[:3], side * side)
+        found = views[::SIDE, ::SIDE].transpose(0, 1, 3, 4, 2)
+    return found.reshape(*found.shape[:2], side * side, found.shape[4])
 
 
 def _neighbouring(reach: int) -> NDArray[np.float64]:

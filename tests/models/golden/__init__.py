@@ -1,0 +1,1 @@
+"""Token layouts of libraries, held by stored outputs of small models."""

@@ -12,7 +12,12 @@ import pyarrow.parquet as pq
 
 from ovseg.data.dataset.folder import DATASET, Dataset, DatasetSummary
 from ovseg.data.dataset.index import FAILURES, FAILURES_SCHEMA, INDEX, INDEX_SCHEMA
-from ovseg.data.dataset.parquet import damage_told, require_entities, rows_of
+from ovseg.data.dataset.parquet import (
+    damage_told,
+    require_entities,
+    require_proportion,
+    rows_of,
+)
 from ovseg.data.dataset.partners import NOBODY, PARTNERS, read_partners
 from ovseg.data.dataset.shards import OK, ShardStats, read_shard_table, shard_name
 from ovseg.data.store import Address, Store
@@ -119,7 +124,9 @@ def _verify_tables(dataset: Dataset, found: Inspection, shards: Sequence[ShardSt
         takers = []
         for name, schema in joined:
             stack.enter_context(damage_told(f"{dataset.store}/{name}", "build again"))
-            file = pq.ParquetFile(stack.enter_context(dataset.store.open(name)))
+            stream = stack.enter_context(dataset.store.open(name))
+            file = pq.ParquetFile(stream)
+            require_proportion(file, stream)
             takers.append(rows_of(file, schema))
         for stats in shards:
             name = shard_name(stats.shard)
@@ -154,6 +161,7 @@ def _draw_samples(dataset: Dataset, count: int, seed: int) -> list[InspectedPair
     where = f"{dataset.store}/{INDEX}"
     with damage_told(where, "build again"), dataset.store.open(INDEX) as stream:
         index = pq.ParquetFile(stream)
+        require_proportion(index, stream)
         total = index.metadata.num_rows
         chosen = _draw_rows(total, count, seed)
         if not len(chosen):

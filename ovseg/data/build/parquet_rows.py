@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ovseg.data.build.captions import LONGEST_CAPTION
 from ovseg.data.build.columns import Layout, find_columns, pick
 from ovseg.data.build.lines import TablePart
-from ovseg.data.dataset.parquet import FAULTS, damage_told
+from ovseg.data.dataset.parquet import FAULTS, damage_told, require_proportion
 from ovseg.data.dataset.plan import Tally
 from ovseg.data.streams import is_packed, open_binary
 from ovseg.errors import DataError, UsageError
@@ -52,6 +52,7 @@ def read_parquet(
         nth = [schema.names[:place].count(schema.names[place]) for place in places]
         end = table.metadata.num_row_groups if part.end is None else part.end
         groups = list(range(part.start, end))
+        require_proportion(table, stream, groups)
         text, others = _text_columns(table, names, groups)
         table = pq.ParquetFile(stream, metadata=table.metadata, read_dictionary=text)
         rows = _FEW_ROWS if others else _ROWS

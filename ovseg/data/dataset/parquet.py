@@ -4,7 +4,8 @@ Arrow checks little of what it reads: here a table has the columns it should hav
 UTF-8, no gaps where there may be none, and lists that belong together.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from ovseg.data.streams import LEAST_READ, TIMES_READ
 from ovseg.errors import DataError
 
 # All that Arrow raises of damaged files: its own errors, Python's behind them, and what a
@@ -34,9 +36,22 @@ def damage_told(where: str, advice: str = "") -> Iterator[None]:
         raise DataError(f"{told}: {advice}" if advice else told) from error
 
 
+def require_proportion(
+    table: pq.ParquetFile, stream: BinaryIO, groups: Iterable[int] | None = None
+) -> None:
+    """ValueError where these row groups, or all, unpack to far more than their file has."""
+    numbers = range(table.metadata.num_row_groups) if groups is None else groups
+    unpacked = sum(table.metadata.row_group(number).total_byte_size for number in numbers)
+    size = stream.seek(0, os.SEEK_END)
+    if unpacked < 0 or unpacked > max(TIMES_READ * size, LEAST_READ):
+        raise ValueError(f"it unpacks from {size:,} bytes to {unpacked:,}")
+
+
 def read_columns(stream: BinaryIO, schema: pa.Schema) -> pa.Table:
     """The columns of a schema, checked; errors of `FAULTS`."""
-    return checked(pq.ParquetFile(stream).read(columns=schema.names), schema)
+    table = pq.ParquetFile(stream)
+    require_proportion(table, stream)
+    return checked(table.read(columns=schema.names), schema)
 
 
 def checked(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ovseg.data.dataset.parquet import checked, damage_told
+from ovseg.data.dataset.parquet import checked, damage_told, require_proportion
 from ovseg.data.store import Store
 from ovseg.errors import DataError
 
@@ -110,21 +111,22 @@ def _regroup(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
 
 def shard_count(store: Store) -> int:
     """How many shards the plan at a place has."""
-    with _open(store) as plan:
+    with _open(store) as (_, plan):
         return plan.metadata.num_row_groups
 
 
 def read_shard_plan(store: Store, number: int) -> pa.Table:
     """The rows of one shard, as `SCHEMA` has them."""
-    with _open(store) as plan:
+    with _open(store) as (stream, plan):
+        require_proportion(plan, stream, [number])
         return checked(plan.read_row_group(number, columns=SCHEMA.names), SCHEMA)
 
 
 @contextmanager
-def _open(store: Store) -> Iterator[pq.ParquetFile]:
+def _open(store: Store) -> Iterator[tuple[BinaryIO, pq.ParquetFile]]:
     where = f"{store}/{PLAN}"
     try:
         with damage_told(where, "remove it and run again"), store.open(PLAN) as stream:
-            yield pq.ParquetFile(stream)
+            yield stream, pq.ParquetFile(stream)
     except FileNotFoundError as error:
         raise DataError(f"{where} does not exist: run the build again") from error

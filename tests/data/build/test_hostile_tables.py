@@ -289,6 +289,15 @@ def test_one_long_text_that_stands_for_many(tmp_path: Path) -> None:
     assert _peak() - before < 700 << 20
 
 
+def test_a_page_that_unpacks_to_much(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    long = pa.array(["x" * (300 << 20)])
+    pq.write_table(pa.table({"url": URLS[:1], "caption": long}), path, compression="zstd")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match=r"a\.parquet is damaged \(it unpacks from [\d,]+ bytes to"):
+        _read(path, PARQUET)
+
+
 def test_parquet_that_is_packed_again(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet.gz"
     path.write_bytes(gzip.compress(b"PAR1"))

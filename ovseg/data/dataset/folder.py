@@ -21,7 +21,7 @@ from ovseg.errors import DataError, OvsegError, UsageError
 FORMAT = 1
 RECIPE, PLAN_SUMMARY = "recipe.json", "plan.json"
 REPORT, DATASET = "report.html", "dataset.json"
-_NEWER = {"all_captions": False}  # settings that older data sets do not name
+_NEWER = {"all_captions": False}  # settings that older data sets do not name, nor equal ones
 HEAD = (RECIPE, ENTITIES, PLAN, PLAN_SUMMARY)  # what is there before any shard
 CHECKED = (INDEX, FAILURES, ENTITIES, PARTNERS, SHARED_ENTITIES)
 SETTINGS = Bounds(size=MOST_BYTES)  # 65,535 entities are counted in some of these files
@@ -152,7 +152,8 @@ class Dataset:
         elif any(name.endswith(".tar") for name in self.store.names()):
             raise UsageError(f"{self.store} holds .tar files that are not ours: give another")
         else:
-            self.store.write_text(RECIPE, json.dumps(mine, indent=2) + "\n")
+            written = {k: v for k, v in mine.items() if k not in _NEWER or v != _NEWER[k]}
+            self.store.write_text(RECIPE, json.dumps(written, indent=2) + "\n")
 
     def is_finished(self) -> bool:
         """Whether the files that join all shards are there."""

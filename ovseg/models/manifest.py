@@ -61,7 +61,7 @@ HUB_FOLDERS: dict[Format, str] = {
 _BOUNDS = Bounds(size=4 << 20)
 _MAX_FILES = 200  # an export has a dozen
 _MAX_WINDOWS = 4_096  # of one image, which at the published strides has a dozen
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)?")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99})?")
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{path}: {key}: {first['msg']}") from None
     for name in _named_files(manifest):
         if not _PLAIN_NAME.fullmatch(name):
-            raise ModelError(f"{path}: refused: {name!r} does not lie in the folder")
+            raise ModelError(f"{path}: refused: {name[:100]!r} does not lie in the folder")
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: incomplete: {name} is missing; export the model again")
     return manifest

@@ -56,15 +56,17 @@ def _run_command(arguments: list[str], debug: bool) -> int:
             for problem in error.problems if isinstance(error, RecipeError) else [str(error)]:
                 print_error(problem)
         return leave(error.exit_code, agreed=error.shared)
-    except Exception as error:
-        if debug:
+    except BaseException as error:  # native code that gives up raises no Exception
+        from ovseg.models.trial import is_panic
+
+        if debug or not (isinstance(error, Exception) or is_panic(error)):
             raise
         print_error(_said(error))
         return 1
     return 0
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """A line for what no command has told: the system's refusals by their names."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -36,3 +36,31 @@ def test_module_runs_as_a_process() -> None:
         [sys.executable, "-m", "ovseg_cli", "--version"], capture_output=True, text=True
     )
     assert (result.returncode, result.stdout.strip()) == (0, f"ovseg {__version__}")
+
+
+class PanicException(BaseException):
+    """As the bridge to native code raises it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PanicException("gave up"), "internal error: PanicException: gave up (a fault of ovseg"),
+        (ValueError("odd"), "internal error: ValueError: odd (a fault of ovseg"),
+        (OSError(27, "File too large", "out/x"), "out/x: File too large"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_no_command_has_told_is_one_line(
+    error: BaseException,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def app(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ovseg_cli.app.app", app)
+    assert run(["segment"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"ovseg: error: {line}") and len(told.splitlines()) == 1

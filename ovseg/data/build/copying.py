@@ -4,7 +4,15 @@ import shutil
 from collections.abc import Sequence
 
 from ovseg.data.build.pipeline import finish_if_complete
-from ovseg.data.dataset.folder import DATASET, HEAD, RECIPE, REPORT, Dataset, DatasetSummary
+from ovseg.data.dataset.folder import (
+    CHECKED,
+    DATASET,
+    HEAD,
+    RECIPE,
+    REPORT,
+    Dataset,
+    DatasetSummary,
+)
 from ovseg.data.dataset.shards import shard_files
 from ovseg.data.store import Address, FolderStore, Store, open_store
 from ovseg.data.workers import Progress, silent
@@ -86,10 +94,16 @@ def publish_dataset(folder: Address, address: Address, progress: Progress = sile
 
     Shards whose statistics are there already, checksum included, are skipped, so that the call
     can be repeated while the data set grows or after it broke off. The files that join all shards
-    follow once the data set is finished, `dataset.json` last. Raises `DataError` if the address
-    cannot be written.
+    follow once the data set is finished, `dataset.json` last.
+
+    Raises:
+        DataError: the address cannot be written, or the data set is damaged.
+        UsageError: something else is there already.
     """
     dataset, target = Dataset(folder), open_store(address)
+    if missing := [name for name in HEAD if not dataset.store.has(name)]:
+        raise DataError(f"{dataset.store} has no {missing[0]}: it is no data set")
+    _require_own_place(dataset.store, target)
     groups = [HEAD, *(shard_files(stats.shard) for stats in dataset.complete_shards())]
     if dataset.is_finished():
         groups.append((*sorted(dataset.checksums()), REPORT, DATASET))
@@ -102,5 +116,15 @@ def publish_dataset(folder: Address, address: Address, progress: Progress = sile
                 for name in names:
                     copy_file(dataset.store, target, name)
                 sent += len(names)
+            if done == 1 and isinstance(target, FolderStore):  # now it is known to be ours
+                Dataset(target).remove_leftovers()
             progress("copying", done, len(groups))
     return sent
+
+
+def _require_own_place(source: Store, target: Store) -> None:
+    """UsageError where files would be written over that are not of this data set."""
+    there = target.sizes((*HEAD, *CHECKED, REPORT, DATASET))
+    if there and (RECIPE not in there or target.read(RECIPE) != source.read(RECIPE)):
+        name = RECIPE if RECIPE in there else min(there)
+        raise UsageError(f"{target} holds another {name}: give an empty place, or this data set's")

@@ -10,7 +10,7 @@ from ovseg.data.build.engine import Engine
 from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
-from ovseg.errors import DataError
+from ovseg.errors import DataError, UsageError
 from tests.data.pictures import picture
 
 
@@ -50,6 +50,28 @@ def test_shards_go_as_they_are_built_and_once(tmp_path: Path) -> None:
     assert {Path(path).name for path in memory.ls(address, detail=False)} == names
     for name in names:
         assert memory.cat_file(f"{address}/{name}") == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "plan.json", "report.html"])
+def test_files_of_somebody_else_are_not_written_over(tmp_path: Path, name: str) -> None:
+    folder = build(tmp_path, (1, 1))
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"elsewhere holds another {name}"):
+        publish_dataset(folder, target)
+    assert {path.name: path.read_text() for path in target.iterdir()} == {name: "mine"}
+
+
+def test_what_a_killed_copy_left_goes(tmp_path: Path) -> None:
+    folder = build(tmp_path, (1, 1))
+    publish_dataset(folder, tmp_path / "copy")
+    left = tmp_path / "copy" / ".000000.ovseg-abcdefgh.tar"
+    left.write_text("half")
+    (tmp_path / "copy" / ".mine.tar").write_text("mine")
+    assert publish_dataset(folder, tmp_path / "copy") == 0
+    assert not left.exists()
+    assert (tmp_path / "copy" / ".mine.tar").read_text() == "mine"
 
 
 def test_where_nobody_can_write(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Letters: M window, G group, N position, C feature width, L map, h w grid, H W or
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -276,19 +276,25 @@ def _on_grid(grouped: GroupedImage, grid: tuple[int, int]) -> GroupedImage:
 
 
 def _guide(step: Step, model: SegmentationModel) -> PositionEncoder:
-    """The backbone of a step, on the model's device."""
+    """The backbone of a step, on the model's device; loaded once for all who ask for it."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
             "torch", "torch", f"refine {step.name} by a backbone"
         ) from error
+    values = model.from_numpy(np.zeros(1, np.float32))
+    where = str(values.device) if is_torch_array(values) else "cpu"
+    pixels = model.preprocessing
+    return _loaded_guide(step, pixels.mean, pixels.std, where)
+
+
+@lru_cache(maxsize=4)
+def _loaded_guide(
+    step: Step, mean: tuple[float, float, float], std: tuple[float, float, float], device: str
+) -> PositionEncoder:
     from ovseg.models.clip.guide import GuideModel, load_guide
     from ovseg.models.normalisation import Normalisation
 
-    pixels = model.preprocessing
-    arriving = Normalisation.of_levels(pixels.mean, pixels.std)
-    network = load_guide(step.backbone, arriving)
-    values = model.from_numpy(np.zeros(1, np.float32))
-    where = values.device if is_torch_array(values) else "cpu"
-    return GuideModel(network, step.name != "affinity", where)
+    network = load_guide(step.backbone, Normalisation.of_levels(mean, std))
+    return GuideModel(network, step.name != "affinity", device)

@@ -101,6 +101,13 @@ def test_a_named_backbone_takes_its_own_grid(step: str, window: str, backbone: s
     assert (found.labels[:, :10] == 1).all() and (found.labels[:, -10:] == 2).all()
 
 
+def test_a_backbone_is_loaded_once(backbone: str) -> None:
+    model = ColourModel()
+    protocol = own(refine=f"lposs={backbone}").for_model(model)
+    first, second = (Refinement(model, protocol).guides for _ in range(2))
+    assert list(first.values()) == list(second.values())
+
+
 def test_values_and_output_of_a_backbone_differ(backbone: str) -> None:
     network = load_guide(backbone, IMAGENET)
     pixels = torch.randn(2, 3, 48, 64)

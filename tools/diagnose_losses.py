@@ -17,12 +17,16 @@ from statistics import fmean
 import torch
 
 from ovseg.config.schema import Recipe
+from ovseg.distributed import Processes
 from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.mask import attention_masks, binary_targets
 from ovseg.models.checkpoint import load_state, read_info
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage
 from ovseg.models.ovsegmentor.network import OVSegmentor
 from ovseg.models.tensor_files import read_tensors
+from ovseg.training.aligned.feed import FeatureBatch
+from ovseg.training.aligned.lesson import AlignedStep
+from ovseg.training.aligned.trainee import AlignedTrainee
 from ovseg.training.batch import Batch
 from ovseg.training.feed.collate import build_collator
 from ovseg.training.feed.source import open_source, share_of
@@ -69,6 +73,8 @@ def main() -> int:
 def findings(path: Path) -> list[Finding]:
     """Those of a few batches of the training pairs."""
     recipe = with_entities(read_info(path).recipe)
+    if recipe.model.aligned is not None:
+        return aligned_findings(path, recipe)
     source = open_source(recipe)
     texts = build_tokenizer(recipe, source)
     model = build_model(recipe)
@@ -80,6 +86,31 @@ def findings(path: Path) -> list[Finding]:
     share = share_of(recipe, 0, 1)
     batches = map(collator.__getitems__, source.sampler(recipe, share, 0, STEPS))
     return [finding(model, batch, recipe) for batch in batches]
+
+
+def aligned_findings(path: Path, recipe: Recipe) -> list[Finding]:
+    """Those of an aligned model with groups, on the features of its towers."""
+    trainee = AlignedTrainee(Processes(), torch.device("cpu"), recipe)
+    trainee.prepare(lambda *_: None)
+    step = trainee.step_for(None)
+    trainee.load(read_tensors(path), str(path))
+    torch.manual_seed(0)
+    return [aligned_finding(step, batch, recipe) for batch in trainee.batches(0, STEPS)]
+
+
+def aligned_finding(step: AlignedStep, batch: FeatureBatch, recipe: Recipe) -> Finding:
+    side, grid = recipe.loss.mask.resolution, step.tables.grid
+    seen = step.see(batch)
+    assert seen.grouped is not None
+    binding = seen.grouped.binding
+    masks = attention_masks(binding.query, binding.key, grid, (side, side))
+    targets = binary_targets(masks, recipe.loss.mask.threshold)
+    # By two, as `both`.
+    other = replace(seen.grouped, groups=seen.grouped.groups.roll(2, dims=0))
+    right, wrong = (
+        float(step.entities(batch, groups, batch.valid)) for groups in (seen.grouped, other)
+    )
+    return Finding(right, wrong, float(masks.abs().max()), float(targets.mean()))
 
 
 def with_entities(recipe: Recipe) -> Recipe:

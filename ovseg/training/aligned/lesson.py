@@ -196,14 +196,15 @@ class AlignedStep:
         (batch,) = parts
         valid = batch.valid.to(self.device)
         with self._autocast():
-            seen = self._see(batch)
+            seen = self.see(batch)
             said = self._hear(batch)
         zero = seen.image.new_zeros((), dtype=torch.float32)
         loss = self.loss
         contrastive = self._contrast(seen, said, valid) if self.weights.contrastive else zero
         captions = self._captions(seen, said, valid) if loss.captions.enabled else zero
         words = self._words(batch, seen, valid) if loss.words.enabled else zero
-        entity = self._entities(batch, seen, valid) if self.weights.entity else zero
+        grouped = seen.grouped if self.weights.entity else None
+        entity = zero if grouped is None else self.entities(batch, grouped, valid)
         mask = self._masks(batch, seen, valid) if self.weights.mask else zero
         structure = self._structure(seen, said) if loss.structure.enabled else zero
         total = (
@@ -219,7 +220,8 @@ class AlignedStep:
         losses = (total, contrastive, entity, mask, captions, words, structure)
         return step_result(losses, soft)
 
-    def _see(self, batch: FeatureBatch) -> SeenPhotos:
+    def see(self, batch: FeatureBatch) -> SeenPhotos:
+        """The photos of a batch, as the head makes them of their features."""
         tables = self.tables
         positions = heads = None
         if tables.positions is not None:
@@ -317,16 +319,16 @@ class AlignedStep:
             return 0.0
         return config.weight * min(1.0, step / max(config.rising_steps, 1))
 
-    def _entities(self, batch: FeatureBatch, seen: SeenPhotos, valid: Tensor) -> Tensor:
+    def entities(self, batch: FeatureBatch, grouped: EncodedImage, valid: Tensor) -> Tensor:
+        """Masked entity completion from the groups of the photos, float []."""
         tables, head = self.tables, self.head
         assert tables.masked is not None and tables.prompts is not None
-        assert seen.grouped is not None
         rows = batch.caption[:, 0]
         tokens, there = tables.masked.take_texts(rows)
         prompts = tables.prompts.take(rows)[:, 0]
         with self._autocast():
             masked = EncodedText(tokens[:, 0], tokens, there)
-            answer = head.embed_answer(head.complete_entities(masked, seen.grouped))
+            answer = head.embed_answer(head.complete_entities(masked, grouped))
             prompt = head.embed_text_features(prompts, self.noise)
         counted = valid & batch.asked.to(self.device)  # without an entity, nothing to complete
         return contrastive_loss(answer, prompt, head.scale, counted, self.rank, self.world_size)

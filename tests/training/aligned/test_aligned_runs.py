@@ -18,6 +18,7 @@ from ovseg.training.run import train
 from tests.training.aligned.tiny_recipes import GROUPING, tiny
 from tests.training.runs import finish, kill_after, log_of, start
 from tests.training.scenes import make_scenes
+from tools import diagnose_losses
 
 
 @pytest.mark.parametrize("name", ["align-flickr8k", "align-dinov2-s", "talk2dino"])
@@ -60,9 +61,11 @@ def test_a_grouping_has_all_losses_of_the_paper(binding: str, photos: Path, tmp_
             assert line[name] > 0 and math.isfinite(line[name]), name
         assert 0 <= line["assignment_entropy"] <= 1
     assert log_of(tmp_path / "run")[-1]["structure"] > 0
-    model = read_aligned(tmp_path / "run" / "last.safetensors")
-    grouped = model.encode_image(torch.zeros(1, 3, 32, 32))
+    path = tmp_path / "run" / "last.safetensors"
+    grouped = read_aligned(path).encode_image(torch.zeros(1, 3, 32, 32))
     assert grouped.embedding.shape[0] == 1
+    for found in diagnose_losses.findings(path):
+        assert found.right > 0 and found.other > 0 and 0 < found.on <= 1
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
 from ovseg.config.losses import ContrastiveLossConfig
-from ovseg.losses.pooling import unit
+from ovseg.losses.contrastive import contrastive_loss
+from ovseg.losses.pooling import chosen_heads, unit
 from ovseg.training.aligned.lesson import SeenPhotos, _firsts, _named, _same_text, caption_scores
 
 
@@ -62,3 +65,18 @@ def test_the_same_words_under_another_photo_are_no_wrong_answer() -> None:
 def test_words_as_a_table() -> None:
     named = _named(torch.tensor([[2, 0], [1, -1], [-1, -1]]), 3)
     assert named.tolist() == [[True, False, True], [False, True, False], [False] * 3]
+
+
+def test_the_released_loss_choice_of_heads_and_similarity_come_out() -> None:
+    """Against what Talk2DINO's own code computed on small towers."""
+    stem = Path(__file__).parents[2] / "parity/data/talk2dino-a"
+    found = load_file(stem.with_suffix(".safetensors"))
+    heads, texts = (found[f"out.train.{n}"] for n in ("head_vectors_scale0125", "projected_text"))
+    own = unit(heads) @ unit(texts)[..., None]  # [B, A, 1]
+    assert torch.equal(own[..., 0].argmax(dim=1), found["out.train.head_index"])
+    config = ContrastiveLossConfig(score="heads")
+    scores = caption_scores(replace(seen(heads), heads=heads), texts, config, texts)
+    torch.testing.assert_close(scores.T, found["out.train.similarity"], atol=1e-5, rtol=0)
+    image, count = chosen_heads(heads, texts), len(texts)
+    loss = contrastive_loss(texts, image, torch.tensor(1 / 0.07)) / count**2
+    torch.testing.assert_close(loss, found["out.train.loss"][0], atol=1e-5, rtol=0)

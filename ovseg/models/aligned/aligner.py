@@ -39,6 +39,7 @@ from ovseg.models.ovsegmentor.predictor import tokenizer_of
 from ovseg.models.scoring import Cleaning, aligned_scores, dense_clip_scores
 from ovseg.models.tensor_files import read_tensors
 from ovseg.models.tokenizer import Tokenizer
+from ovseg.models.without_memory import without_memory
 
 TEXTS_TOGETHER = 256
 
@@ -224,14 +225,14 @@ def read_aligned(path: Path) -> AlignedPredictor:
     tensors = read_tensors(path)
     vision, text = _part(tensors, "vision."), _part(tensors, "text.")
     head, where = _part(tensors, "head."), str(path)
-    with torch.device("meta"):  # what a file claims is built without memory first
+    with without_memory():  # what a file claims is built without memory first
         if vision:
             check_shapes(build_vision(config.aligned), shapes_of(vision), where)
         if text:
             check_shapes(build_text(config), shapes_of(text), where)
     vision_tower = build_vision(config.aligned, pretrained=not vision)
     text_tower = build_text(config, pretrained=not text)
-    with torch.device("meta"):
+    with without_memory():
         check_shapes(build_head(config, vision_tower, text_tower.width), shapes_of(head), where)
     model = AlignedModel(
         vision_tower, text_tower, build_head(config, vision_tower, text_tower.width)

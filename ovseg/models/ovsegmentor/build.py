@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from ovseg.config.losses import ContrastiveLossConfig
@@ -25,6 +24,7 @@ from ovseg.models.ovsegmentor.text_encoder import (
 )
 from ovseg.models.ovsegmentor.tower_encoder import clip_group_encoder, starter_group_encoder
 from ovseg.models.tokenizer import CLIP_PREFIX
+from ovseg.models.without_memory import without_memory
 
 STARTER = "starter"  # the built-in network, in `model.image.init`
 
@@ -90,7 +90,7 @@ def build_fitting(
             f"{where}: does not tell the sizes of its text encoder {text.encoder}: set "
             "model.text.architecture and the sizes beside it, and write it again"
         )
-    with torch.device("meta"):
+    with without_memory():
         check_shapes(build_ovsegmentor(config), shapes, where)
     return build_ovsegmentor(config, contrastive=contrastive)
 

@@ -1,0 +1,1 @@
+"""Attempts to break ovseg that can be repeated: `python -m tests.campaign --help`."""

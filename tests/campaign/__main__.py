@@ -25,7 +25,9 @@ def campaign(options: argparse.Namespace) -> Report:
         return fuzz.fuzz(minutes, seed, options.count or fuzz.ALL_OF_THEM, options.only)
     if options.part == "load":
         return load.load(minutes, seed, options.count or 12_000_000)
-    return {"attack": attacks.attack, "starve": starve.starve}[options.part](minutes, seed)
+    return {"attack": attacks.attack, "starve": starve.starve}[options.part](
+        minutes, seed, options.only
+    )
 
 
 def main() -> int:
@@ -37,7 +39,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="begin nothing after them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, help="kills each, inputs, or rows of the table")
-    parser.add_argument("--only", nargs="+", default=[], help="doors to fuzz, or works to kill")
+    parser.add_argument("--only", nargs="+", default=[], help="of these names")
     report = campaign(parser.parse_args())
     sys.stdout.write(report.table() + "\n")
     return 0 if report.sound else 1

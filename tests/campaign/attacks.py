@@ -295,16 +295,12 @@ def markup_in_names(folder: Path) -> str:
 
 def nul_in_output(folder: Path) -> str:
     """A name that no file can have: no shell passes it on, but another program can."""
-    arguments = [
-        "ovseg",
-        "segment",
-        str(MADE / "scene.png"),
-        "--classes",
-        "cat",
-        "--output",
-        "a\0b",
-    ]
-    code = f"import runpy, sys; sys.argv = {arguments!r}; runpy.run_module('ovseg_cli', alter_sys=True, run_name='__main__')"
+    photo = str(MADE / "scene.png")
+    arguments = ["ovseg", "segment", photo, "--classes", "cat", "--output", "a\0b"]
+    code = (
+        f"import runpy, sys; sys.argv = {arguments!r}; "
+        "runpy.run_module('ovseg_cli', alter_sys=True, run_name='__main__')"
+    )
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
     return refusal(run)

@@ -209,10 +209,10 @@ def _dataset(path: Path) -> object:
 
 
 def _tokenizer(path: Path) -> object:
-    from ovseg.models.tokenizer import TokenizerFiles, restore_tokenizer
+    from ovseg.models.tokenizer import ForeignTokenizer, TokenizerFiles
 
     stored = TokenizerFiles.from_json(path.read_text("utf-8", "replace"), str(path))
-    return stored and restore_tokenizer(stored)
+    return stored and ForeignTokenizer(stored, 64, str(path))(["a" * 64 + "! a red circle"])
 
 
 def _records(path: Path) -> object:

@@ -241,10 +241,10 @@ def _without(folder: Path, name: str) -> Path:
 
 
 def _step(folder: Path, step: int) -> Path:
-    shutil.copytree(MADE / "run/checkpoints/step-00000004", folder / "state")
-    path = folder / "state" / "state.json"
+    shutil.copytree(MADE / "run/checkpoints/step-00000004", folder / "step-00000004")
+    path = folder / "step-00000004" / "state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "step": step}))
-    return folder / "state"
+    return folder
 
 
 def names_as_paths(folder: Path) -> str:

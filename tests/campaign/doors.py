@@ -198,8 +198,9 @@ def _export(path: Path) -> object:
 def _train_state(path: Path) -> object:
     from ovseg.training.checkpoint import read_meta, read_tensors
 
-    read_meta(path)
-    return [len(read_tensors(file)) for file in sorted(path.glob("*.safetensors"))]
+    (folder,) = path.iterdir()
+    read_meta(folder)
+    return [len(read_tensors(file)) for file in sorted(folder.glob("*.safetensors"))]
 
 
 def _dataset(path: Path) -> object:
@@ -400,6 +401,12 @@ def _files(folder: str, *kinds: str) -> Callable[[], dict[str, bytes]]:
     return read
 
 
+def _last_state(*kinds: str) -> Callable[[], dict[str, bytes]]:
+    name = "step-00000004"
+    within = _files(f"run/checkpoints/{name}", *kinds)
+    return lambda: {f"{name}/{file}": content for file, content in within().items()}
+
+
 @cache
 def _tokenizer_file() -> dict[str, bytes]:
     data = (MADE / "wordpiece" / "last.safetensors").read_bytes()
@@ -506,16 +513,16 @@ DOORS: dict[str, Door] = {
     ),
     "train state": Door(
         _train_state,
-        _files("run/checkpoints/step-00000004", "optimizer.safetensors", "process-0.safetensors"),
+        _last_state("optimizer.safetensors", "process-0.safetensors"),
         damaged_header,
-        _files("run/checkpoints/step-00000004"),
+        _last_state(),
         ("ovseg.training.checkpoint", *_TORCH),
     ),
     "train state JSON": Door(
         _train_state,
-        _files("run/checkpoints/step-00000004", "state.json"),
+        _last_state("state.json"),
         damaged_json,
-        _files("run/checkpoints/step-00000004"),
+        _last_state(),
         ("ovseg.training.checkpoint", *_TORCH),
     ),
     "tokenizer": Door(_tokenizer, _tokenizer_file, damaged_json, None, _TORCH),

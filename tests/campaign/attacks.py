@@ -209,7 +209,7 @@ FILES: dict[str, tuple[str, Callable[[Path], Path]]] = {
         "COCO instances", _instances([[1, 1, 30_000_001, 1, 30_000_001, 9]])),
     "a polygon to x = 2^31": ("COCO instances", _instances([[1, 1, 2**31, 1, 2**31, 9]])),
     "a packed JSON of 1.4 GB": ("COCO captions", _packed_document),
-    "a 1-bit PNG of 9,999 squared": (
+    "a 1-bit PNG of 9,999 squared, which may pass": (
         "label PNG", _file("a.png", _png(9999, 9999, 1, 0, bytes(1251 * 9999)))),
     "a PNG of 2.5 gigapixels": ("image", _file("a.png", _png(50_000, 50_000, 8, 2, bytes(1000)))),
     "3,000 brackets of JSON": ("COCO captions", _file("a.json", _DEEP)),

@@ -29,7 +29,8 @@ def load(minutes: float, seed: int, rows: int = 12_000_000) -> Report:
 
 def segment_a_growing_folder(minutes: float, seed: int) -> Attempt:
     """Photos one by one through one Segmenter, as they come in; its memory is watched."""
-    from ovseg import Segmenter, load_model
+    from ovseg import Segmenter
+    from ovseg.models.registry import load_model
 
     random, segmenter = np.random.default_rng(seed), Segmenter(load_model("starter", "cpu"))
     end, count, first, most = time.monotonic() + 60 * minutes, 0, 0, 0

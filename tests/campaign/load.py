@@ -16,7 +16,6 @@ from PIL import Image
 from tests.campaign.report import Attempt, End, Report
 
 _GROWTH = 60 << 20  # bytes that a process may gain after its first photos
-_WARM = 8  # photos after which memory should no longer grow
 _ROWS_LIMIT = 1500 << 20
 
 
@@ -28,8 +27,17 @@ def load(minutes: float, seed: int, rows: int = 12_000_000) -> Report:
     return report
 
 
-def segment_a_growing_folder(minutes: float, seed: int) -> Attempt:
-    """Photos one by one through one Segmenter, as they come in; its memory is watched."""
+def segment_a_growing_folder(
+    minutes: float, seed: int, sides: tuple[int, int] = (48, 400), warm: int = 200
+) -> Attempt:
+    """Photos one by one through one Segmenter, as they come in; its memory is watched.
+
+    Args:
+        minutes: it takes.
+        seed: of the photos.
+        sides: least and greatest side, exclusive; what the largest takes is kept for the next.
+        warm: photos after which memory should no longer grow.
+    """
     from ovseg import Segmenter
     from ovseg.models.registry import load_model
 
@@ -38,16 +46,16 @@ def segment_a_growing_folder(minutes: float, seed: int) -> Attempt:
     with TemporaryDirectory() as folder:
         while time.monotonic() < end:
             path = Path(folder) / f"{count:06d}.jpg"
-            height, width = random.integers(48, 400, 2)
+            height, width = random.integers(*sides, 2)
             Image.fromarray(random.integers(0, 255, (height, width, 3), np.uint8)).save(path)
             segmenter.segment(path, ["cat", "dog"])
             count += 1
             now = resident()
-            first = now if count == _WARM else first
+            first = now if count == warm else first
             most = max(most, now)
     growth = most - first if first else 0
     end_of = End.ACCEPTED if first and growth < _GROWTH else End.UNEXPECTED
-    what = f"{count} photos, {first / 1e6:.0f} MB after {_WARM}, {most / 1e6:.0f} MB at most"
+    what = f"{count} photos, {first / 1e6:.0f} MB after {warm}, {most / 1e6:.0f} MB at most"
     return Attempt("segment", end_of, what, growth, 60 * minutes, f"seed {seed}")
 
 

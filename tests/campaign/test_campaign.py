@@ -81,6 +81,6 @@ def test_kills() -> None:
 
 def test_load() -> None:
     report = Report(most_memory=1500 << 20)
-    report.add(load.segment_a_growing_folder(0.2, 0))
+    report.add(load.segment_a_growing_folder(0.2, 0, sides=(96, 97), warm=5))
     report.add(load.read_many_rows(20_000, 0))
     assert report.sound, report.table()

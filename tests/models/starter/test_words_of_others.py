@@ -35,6 +35,7 @@ def test_our_own_are_taken_from_a_folder(tmp_path: Path) -> None:
         gzip.compress(json.dumps(OWN).encode())[:-20],
         gzip.compress(b'{"a": "' + b"x" * (40 << 20) + b'"}'),  # 40 kB on disk
     ],
+    ids=("empty", "garbage", "object", "list", "deep", "cut", "bomb"),
 )
 def test_garbage_and_bombs_are_one_sentence(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ModelError):

@@ -22,8 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.campaign.doors import MADE
 from tests.campaign.report import Attempt, End, Report
+from tests.campaign.seeds import MADE
 from tests.campaign.worker import Reader, reader
 
 Attack = Callable[[Path], str]

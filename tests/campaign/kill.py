@@ -12,8 +12,8 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from tests.campaign.doors import MADE
 from tests.campaign.report import Attempt, End, Report
+from tests.campaign.seeds import MADE
 
 _ROUND = 8  # kills of one run before it may end
 

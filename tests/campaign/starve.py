@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.campaign.attacks import Attack, ovseg, refusal, try_all
-from tests.campaign.doors import MADE
 from tests.campaign.report import Report
+from tests.campaign.seeds import MADE
 
 
 def starve(minutes: float, seed: int, only: Sequence[str] = ()) -> Report:

@@ -78,7 +78,7 @@ class Labeller:
         Returns:
             integers [H, W] each, on the model's device.
         """
-        picture = _Picture(self, views, size)
+        picture = EncodedPicture(self, views, size)
         if self.protocol.rule == "probability":
             found = self._probable(picture, self._cosines_of(picture.views), thresholds)
             return [found.at(threshold or 0.0) for threshold in thresholds]
@@ -96,7 +96,7 @@ class Labeller:
 
     def segment(self, image: Pixels, views: Views) -> Segmentation:
         """All that is known of an image, uint8 [H, W, 3], from its encoded views."""
-        picture = _Picture(self, views, (image.shape[0], image.shape[1]))
+        picture = EncodedPicture(self, views, (image.shape[0], image.shape[1]))
         if self.protocol.rule == "probability":
             cosines = self._cosines_of(picture.views)
             found = self._probable(picture, cosines, [self.threshold])
@@ -161,7 +161,10 @@ class Labeller:
         return best_synonym(xp.concat([background, phrases[..., words:]], axis=-1), self.classes)
 
     def _probable(
-        self, picture: "_Picture", cosines: Sequence[Array], thresholds: Sequence[float | None]
+        self,
+        picture: "EncodedPicture",
+        cosines: Sequence[Array],
+        thresholds: Sequence[float | None],
     ) -> PixelLabels:
         """Rule `probability`: softmax over all phrases at each pixel, best phrase of each class."""
         scale = None if picture.has_probabilities else self.protocol.scale
@@ -180,7 +183,9 @@ class Labeller:
         xp: Any = array_namespace(grouped.embedding)
         return unit_rows(grouped.embedding) @ xp.matrix_transpose(unit_rows(self._embeddings))
 
-    def _positions(self, cosines: Array, picture: "_Picture") -> tuple[np.ndarray, np.ndarray]:
+    def _positions(
+        self, cosines: Array, picture: "EncodedPicture"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Under `probability`: the position nearest to each pixel, and what is likely there.
 
         Positions are those of one grid over the image, as fine as the windows' own; before any
@@ -206,7 +211,7 @@ class Labeller:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class EncodedPicture:
     """An encoded image, and what is worked out of it once however often it is labelled.
 
     Attributes:

@@ -51,6 +51,21 @@ class Entry:
         return self.source == "built in"
 
 
+def _tips(variant: str, architecture: str, ade20k: float, size: int) -> Entry:
+    """TIPSv2 of some size."""
+    return Entry(
+        name=f"tipsv2-{variant}",
+        kind="tipsv2",
+        description=f"TIPSv2 {architecture}, trained on captions and patches (arXiv 2604.12012)",
+        licence="Apache-2.0",
+        source=f"{_HUB}google/tipsv2-{variant}",
+        scores={"ade20k": ade20k},
+        tower=True,
+        size=size,
+        facts={"code read at": "google-deepmind/tips, commit 4db271d"},
+    )
+
+
 # One entry per model, in the order in which they are listed. Scores are the authors' own, zero-shot
 # mIoU under the protocol of their paper.
 CATALOGUE: tuple[Entry, ...] = (
@@ -159,39 +174,9 @@ CATALOGUE: tuple[Entry, ...] = (
             "licence, to be accepted on the hub) and CLIP ViT-B/16 of OpenAI (598 MB, MIT)",
         },
     ),
-    Entry(
-        name="tipsv2-b14",
-        kind="tipsv2",
-        description="TIPSv2 ViT-B/14, trained on captions and patches (arXiv 2604.12012)",
-        licence="Apache-2.0",
-        source=_HUB + "google/tipsv2-b14",
-        scores={"ade20k": 17.4},
-        tower=True,
-        size=783_793_152,
-        facts={"code read at": "google-deepmind/tips, commit 4db271d"},
-    ),
-    Entry(
-        name="tipsv2-l14",
-        kind="tipsv2",
-        description="TIPSv2 ViT-L/14, trained on captions and patches (arXiv 2604.12012)",
-        licence="Apache-2.0",
-        source=_HUB + "google/tipsv2-l14",
-        scores={"ade20k": 24.7},
-        tower=True,
-        size=1_951_764_480,
-        facts={"code read at": "google-deepmind/tips, commit 4db271d"},
-    ),
-    Entry(
-        name="tipsv2-so400m14",
-        kind="tipsv2",
-        description="TIPSv2 SoViT-400m/14, trained on captions and patches (arXiv 2604.12012)",
-        licence="Apache-2.0",
-        source=_HUB + "google/tipsv2-so400m14",
-        scores={"ade20k": 23.3},
-        tower=True,
-        size=3_446_907_264,
-        facts={"code read at": "google-deepmind/tips, commit 4db271d"},
-    ),
+    _tips("b14", "ViT-B/14", 17.4, 783_793_152),
+    _tips("l14", "ViT-L/14", 24.7, 1_951_764_480),
+    _tips("so400m14", "SoViT-400m/14", 23.3, 3_446_907_264),
     Entry(
         name="dinotxt-dinov2-l",
         kind="dinotxt",

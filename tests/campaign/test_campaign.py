@@ -1,5 +1,7 @@
 """A short part of every campaign, and all inputs that were once trouble."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -45,10 +47,14 @@ def test_undamaged_inputs_are_accepted(tmp_path: Path) -> None:
 
 def test_hangs_and_deaths_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tests.campaign.worker.LONGEST", 1.0)
-    fifo = tmp_path / "a.tsv"
-    __import__("os").mkfifo(fifo)  # opening it waits for a writer that never comes
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"cat\n")
     with reader() as process:
-        assert process.read("class file", fifo).end in (End.HANG, End.REFUSED)
+        os.kill(process.pid, signal.SIGSTOP)
+        assert process.read("class file", path).end is End.HANG
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.read("class file", path).end is End.DIED
+        assert process.read("class file", path).end is End.ACCEPTED
 
 
 def test_what_was_once_trouble() -> None:

@@ -30,8 +30,8 @@ class Reader:
     def read(self, door: str, path: Path, named: str = "") -> Attempt:
         """Let a file in; the process is replaced if it does not survive."""
         begun = time.monotonic()
-        self._pipe.send((door, str(path)))
         try:
+            self._pipe.send((door, str(path)))
             answered = self._pipe.poll(LONGEST)
             end, what, memory = self._pipe.recv() if answered else (End.HANG, "", 0)
         except (EOFError, OSError):
@@ -42,6 +42,11 @@ class Reader:
             self.close()
             self._start()
         return Attempt(door, end, what, memory, time.monotonic() - begun, named)
+
+    @property
+    def pid(self) -> int:
+        """Of the process that reads now."""
+        return self._process.pid or 0
 
     def close(self) -> None:
         self._process.kill()

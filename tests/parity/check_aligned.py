@@ -12,10 +12,8 @@ gradients by 1e-3 of their maximum; weights after three steps by 2e-6 where ther
 Label maps agree but for 5 pixels.
 """
 
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from torch.nn import functional
 
 from ovseg.data.class_list import ClassList
 from ovseg.inference.encode import encode_views
-from ovseg.inference.labeller import Labeller, _Picture
+from ovseg.inference.labeller import Labeller, EncodedPicture
 from ovseg.inference.protocol import Protocol
 from ovseg.inference.refine.pamr import Pamr
 from ovseg.inference.resize import resize_bilinear
@@ -41,7 +39,7 @@ from ovseg.losses.pooling import chosen_heads
 from ovseg.models.aligned.projection import Projection
 from ovseg.models.timm_tower import head_vectors
 from tests.parity.aligned_fixture import AlignedFixture, Read
-from tests.parity.rows import Row, show
+from tests.parity.rows import Row, run_check
 
 TOKENS, DERIVED, REFINED, GRADIENT, STEPPED = 3e-5, 1e-5, 2e-5, 1e-3, 2e-6
 LEAST_GRADIENT = 1e-7
@@ -168,7 +166,7 @@ def _slide(f: AlignedFixture, tag: str, words: Tensor) -> Iterator[Row | None]:
     pixels = f.for_model(f.normalised(f.values["in.image.resized"]))
     views = encode_views(predictor, [lay_windows(pixels.numpy(), protocol)])
     rows, columns = f.values["in.image.ori"].shape[:2]
-    picture = _Picture(labeller, views, (rows, columns))
+    picture = EncodedPicture(labeller, views, (rows, columns))
     threshold = labeller.threshold
     maps = picture.maps(labeller._scores_of(picture.views, threshold))
     scores = maps.piece(slice(0 if background else 1, None))
@@ -324,17 +322,7 @@ def _released(name: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Print the rows of one fixture; 0 if all pass, 1 if one does not, 2 if called wrongly."""
-    as_json = "--json" in arguments
-    prefixes = [each for each in arguments if each != "--json"]
-    if len(prefixes) != 1:
-        print(__doc__, file=sys.stderr)
-        return 2
-    rows = list(compare(Path(prefixes[0])))
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
-    else:
-        show(rows)
-    return 0 if all(row.passed for row in rows) else 1
+    return run_check(arguments, __doc__, compare)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from ovseg.data.class_list import ClassList
 from ovseg.inference.encode import encode_views
-from ovseg.inference.labeller import Labeller, EncodedPicture
+from ovseg.inference.labeller import EncodedPicture, Labeller
 from ovseg.inference.protocol import Protocol
 from ovseg.inference.refine.pamr import Pamr
 from ovseg.inference.resize import resize_bilinear

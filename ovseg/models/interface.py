@@ -196,6 +196,19 @@ class SegmentationModel(Protocol):
         ...
 
 
+class OpenVocabulary:
+    """What a model says of words when it takes any text."""
+
+    def known_words(self) -> None:
+        """None: the vocabulary is open."""
+        return
+
+    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
+        """Nothing is unknown to it."""
+        del phrases
+        return []
+
+
 class ClosedModel(SegmentationModel, Protocol):
     """A model that knows words only, and may find one in a longer phrase."""
 

@@ -31,8 +31,8 @@ from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
     ModelCard,
+    OpenVocabulary,
     Preprocessing,
-    UnknownPhrase,
 )
 from ovseg.models.normalisation import IMAGENET
 from ovseg.models.ovsegmentor.predictor import tokenizer_of
@@ -86,7 +86,7 @@ class ImageReader(nn.Module):
         return functional.normalize(self.head.embed_positions(seen), dim=-1)
 
 
-class AlignedPredictor:
+class AlignedPredictor(OpenVocabulary):
     """A trained aligned model behind the interface of inference.
 
     Args:
@@ -189,15 +189,6 @@ class AlignedPredictor:
         if self.settings.rule == "softmax":
             return dense_clip_scores(grouped.embedding, words, self.scale, threshold)
         return aligned_scores(grouped.embedding, words, self.scale, self.bias, threshold, clean)
-
-    def known_words(self) -> None:
-        """None: the vocabulary is open."""
-        return None
-
-    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
-        """Nothing: the vocabulary is open."""
-        del phrases
-        return []
 
     def _features(self, prompts: Sequence[str]) -> Tensor:
         """The text tower's features of prompts, float [P, E]."""

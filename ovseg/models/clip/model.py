@@ -25,8 +25,8 @@ from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
     ModelCard,
+    OpenVocabulary,
     Preprocessing,
-    UnknownPhrase,
 )
 from ovseg.models.normalisation import Normalisation
 from ovseg.models.positions import ENLARGEMENT
@@ -50,7 +50,7 @@ LICENCES = {
 """Licence of weights by how their tag begins; others are not asserted."""
 
 
-class DenseClip:
+class DenseClip(OpenVocabulary):
     """Implements `DenseModel`: the groups are the patches of a CLIP image tower.
 
     Args:
@@ -157,15 +157,6 @@ class DenseClip:
         """
         scale = self.reading.scale
         return dense_clip_scores(grouped.embedding, class_embeddings, scale, threshold)
-
-    def known_words(self) -> None:
-        """The vocabulary is open."""
-        return
-
-    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
-        """Nothing is unknown to an open vocabulary."""
-        del phrases
-        return []
 
     @property
     def _device(self) -> torch.device:

@@ -17,8 +17,8 @@ from ovseg.models.checkpoint import CheckpointInfo, content_hash, load_state, re
 from ovseg.models.interface import (
     GroupedImage,
     ModelCard,
+    OpenVocabulary,
     Preprocessing,
-    UnknownPhrase,
 )
 from ovseg.models.ovsegmentor.build import build_fitting
 from ovseg.models.ovsegmentor.network import OVSegmentor
@@ -40,7 +40,7 @@ TEXTS_PER_BATCH = 256
 RELEASED_SUFFIXES = frozenset({".pth", ".pt"})
 
 
-class Predictor:
+class Predictor(OpenVocabulary):
     """A trained OVSegmentor behind the interface of inference.
 
     Args:
@@ -134,15 +134,6 @@ class Predictor:
             self.model.scale.to(grouped.embedding),
             threshold,
         )
-
-    def known_words(self) -> None:
-        """None: the vocabulary is open."""
-        return None
-
-    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
-        """Nothing: the vocabulary is open."""
-        del phrases
-        return []
 
     def _embed(self, prompts: list[str]) -> Tensor:
         tokens = self.tokenizer(prompts)

@@ -18,8 +18,8 @@ from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
     ModelCard,
+    OpenVocabulary,
     Preprocessing,
-    UnknownPhrase,
 )
 from ovseg.models.scoring import dense_clip_scores
 
@@ -64,7 +64,7 @@ class Towers:
     card: ModelCard
 
 
-class CaptionTower:
+class CaptionTower(OpenVocabulary):
     """Implements `DenseModel`: the groups are the patches."""
 
     reading = READING
@@ -121,15 +121,6 @@ class CaptionTower:
         """Scaled cosines behind their background, [B, N, 1 + Q]; see `DenseClip.score`."""
         scale = self.reading.scale
         return dense_clip_scores(grouped.embedding, class_embeddings, scale, threshold)
-
-    def known_words(self) -> None:
-        """The vocabulary is open."""
-        return
-
-    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
-        """Nothing is unknown to an open vocabulary."""
-        del phrases
-        return []
 
 
 def mean_of_prompts(vectors: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ovseg.errors import ModelError
 from ovseg.files import file_digest
 from ovseg.models.checkpoint import check_finite
-from ovseg.models.interface import GroupedImage, ModelCard, Preprocessing, UnknownPhrase
+from ovseg.models.interface import GroupedImage, ModelCard, OpenVocabulary, Preprocessing
 from ovseg.models.normalisation import IMAGENET
 from ovseg.models.scoring import ovsegmentor_scores
 from ovseg.models.towers.caption_tower import PROMPTS_A_BATCH, mean_of_prompts
@@ -26,7 +26,7 @@ THRESHOLD = 0.95
 """Of the background: the authors' for PASCAL VOC."""
 
 
-class GroupVit:
+class GroupVit(OpenVocabulary):
     """Implements `SegmentationModel`: the groups are those of the last stage.
 
     Args:
@@ -97,15 +97,6 @@ class GroupVit:
     def scale(self) -> float:
         """What cosines are multiplied by."""
         return float(self.model.logit_scale.exp())
-
-    def known_words(self) -> None:
-        """The vocabulary is open."""
-        return
-
-    def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
-        """Nothing is unknown to an open vocabulary."""
-        del phrases
-        return []
 
     def _encoded(self, prompts: Sequence[str]) -> Tensor:
         found = self.tokenizer(

@@ -120,6 +120,7 @@ def test_two_processes_train_as_one(photos: Path, tmp_path: Path) -> None:
     plain = (
         "model.aligned.text_projection.dropout=0.0",
         "model.aligned.position_projection.dropout=0.0",
+        "model.aligned.image_projection.dropout=0.0",
         "augmentation.text_noise=0.0",
         "train.evaluate_on=",
     )
@@ -129,7 +130,7 @@ def test_two_processes_train_as_one(photos: Path, tmp_path: Path) -> None:
     assert finish(start(shared, tmp_path / "two", processes=2)) == [0, 0]
     for one, two in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
         for name in ("contrastive", "words", "gradient_norm"):
-            assert two[name] == pytest.approx(one[name], rel=1e-3), (name, one["step"])
+            assert two[name] == pytest.approx(one[name], rel=1e-4), (name, one["step"])
 
 
 def test_retrieval_is_that_of_the_checkpoint(photos: Path, tmp_path: Path) -> None:

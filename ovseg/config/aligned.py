@@ -136,6 +136,8 @@ class ReadingConfig(Section):
     """Of the background."""
     short_side: Annotated[int, Field(ge=0, le=8_192)] = 0
     """Shorter side in pixels of an image; 0 is `vision.image_size`."""
+    resample: Literal["bilinear", "bicubic"] = "bilinear"
+    """How it gets there: not antialiased, or antialiased as the photos of the training."""
     window: Annotated[int, Field(ge=0, le=8_192)] = 0
     """Side in pixels of sliding windows; 0 looks at the whole image at once."""
     stride: Annotated[int, Field(ge=0, le=8_192)] = 0

@@ -50,6 +50,8 @@ class EntitiesConfig(Section):
     """How many to choose."""
     sample: Annotated[int, Field(ge=1)] = 50_000
     """Captions that are tagged to choose them."""
+    apart: bool = False
+    """Every noun is an entity of its own; else synonyms are one, and so are all persons."""
     visual_nouns: str = ""
     """File of corrections of the visible nouns: +noun, -noun or +noun=other."""
     match: Literal["lexical", "pos"] = "lexical"

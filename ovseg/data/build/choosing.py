@@ -3,7 +3,7 @@
 Which nouns can be, the shipped list decides by a noun's most frequent sense in WordNet (an animal,
 artifact, part of the body, food, natural object, person or plant); `visual_edits.txt` corrects it,
 and a file of the user's corrects both. All persons count as one entity, `people`, as in the
-published list.
+published list, and synonyms as one, unless every noun is to be apart.
 """
 
 import random
@@ -40,6 +40,10 @@ class VisualNouns:
         if noun in self.removed:
             return "struck from the visible nouns by an edit"
         return "not among the visible nouns"
+
+    def apart(self) -> "VisualNouns":
+        """The same nouns, each of which counts as itself."""
+        return replace(self, shared={noun: noun for noun in self.shared})
 
 
 def load_visual_nouns(edits: Path | None = None) -> VisualNouns:

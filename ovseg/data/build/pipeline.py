@@ -42,6 +42,7 @@ class EntityOptions:
     source: str = ""
     top: int = 100
     sample: int = 50_000  # captions tagged to choose from
+    apart: bool = False  # every noun by itself, not with its synonyms
     visual_nouns: Path | None = None
     match: str = "lexical"  # or "pos": ambiguous forms are confirmed by a tagger
     pipeline: str = ""  # spaCy's; empty takes what is installed
@@ -183,7 +184,8 @@ def _entities_identity(options: EntityOptions) -> str:
         text = entities_toml(load_entities(options.source))
     else:
         edits = options.visual_nouns.read_bytes() if options.visual_nouns else b""
-        text = repr((options.top, options.sample, hashlib.sha256(edits).hexdigest()))
+        apart = ("apart",) if options.apart else ()
+        text = repr((options.top, options.sample, hashlib.sha256(edits).hexdigest(), *apart))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
@@ -211,6 +213,8 @@ def _choose(source: CaptionSource, options: BuildOptions, progress: Progress) ->
     counts = count_nouns(
         captions, tagger, lambda _: progress("choosing entities", next(done), len(captions))
     )
+    if wanted.apart:
+        visual = visual.apart()
     return choose_entities(counts, visual, wanted.top, identify(wanted.pipeline))
 
 

@@ -120,6 +120,7 @@ class AlignedPredictor(OpenVocabulary):
             window=reading.window,
             stride=reading.stride,
             multiple_of=lcm(step, self.model.vision.patch),
+            resample=reading.resample,
         )
 
     @property

@@ -93,6 +93,17 @@ def test_the_most_frequent_are_kept_and_the_rest_says_why() -> None:
     }
 
 
+def test_apart_synonyms_and_persons_are_entities_of_their_own() -> None:
+    counts = NounCounts(Counter(man=9, woman=7, sofa=4, couch=3), as_noun=Counter(man=9, woman=7))
+    together = choose_entities(counts, load_visual_nouns(), top=4)
+    assert [(item.name, item.count) for item in together] == [("people", 16), ("sofa", 7)]
+    apart = choose_entities(counts, load_visual_nouns().apart(), top=3)
+    assert [(item.name, item.count) for item in apart] == [("man", 9), ("woman", 7), ("sofa", 4)]
+    assert all(not item.synonyms for item in apart)
+    others = build._entities_identity(EntityOptions(apart=True))
+    assert others != build._entities_identity(EntityOptions())
+
+
 def test_the_tagger_is_recorded_and_another_one_is_noticed(
     tagger: Tagger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,12 +160,14 @@ def test_the_image_counts_at_every_position(tmp_path: Path) -> None:
 
 def test_a_softmax_is_read_as_dense_clip_is(tmp_path: Path) -> None:
     reading = {"rule": "softmax", "background": ("sky", "wall"), "scales": (1.0, 0.5), "scale": 9.0}
+    reading["resample"] = "bicubic"
     predictor = read_aligned(
         write_tiny(tmp_path / "softmax.safetensors", small_aligned(reading=reading))
     )
     protocol = OWN.for_model(predictor, classes=ClassList.parse("cat,wall"))
     assert (protocol.rule, protocol.scale, protocol.scales) == ("probability", 9, (1, 0.5))
     assert protocol.background_words == ("sky",)  # wall is asked for
+    assert protocol.resample == "bicubic"
     result = Segmenter(predictor).segment(picture(), "cat,wall", threshold=0.3)
     assert set(np.unique(result.labels)) <= {0, 1, 2}
     assert not is_dense(read_aligned(write_tiny(tmp_path / "sigmoid.safetensors")))

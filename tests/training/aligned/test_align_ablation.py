@@ -1,5 +1,6 @@
 """The table of losses, groupings and numbers of photos, without COCO's photos."""
 
+import argparse
 import json
 import math
 import sys
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from ovseg.api import evaluate
+from tests.evaluation.sets.test_coco import write_panoptic
+from tests.models.aligned.tiny import small_aligned, write_tiny
 from tests.training.aligned.tiny_recipes import SHORT, TEXT, VISION
 from tools import align_ablation
 
@@ -83,3 +87,17 @@ def test_seeds_are_brought_together() -> None:
 def test_growth_is_a_line_in_the_logarithm() -> None:
     start, slope = align_ablation.fitted([100, 1000, 10_000], [0.02, 0.05, 0.08])
     assert (start, slope) == (pytest.approx(-0.04), pytest.approx(0.03))
+
+
+def test_masks_are_scored_as_eval_scores_them(tmp_path: Path) -> None:
+    write_panoptic(tmp_path)
+    config = small_aligned(reading={"rule": "softmax", "background": ("sky", "wall"), "scale": 9.0})
+    model = write_tiny(tmp_path / "model.safetensors", config)
+    options = argparse.Namespace(coco=tmp_path, split="val2017", limit=None)
+    found = align_ablation.masks(model, options)
+    for name, benchmark in (("panoptic", "coco-panoptic"), ("COCO-Object", "coco-object")):
+        result = evaluate(
+            benchmark, tmp_path, model, split="val2017", labels=None, protocol="own", fresh=True
+        )
+        assert found[name] == pytest.approx(result.scores.mean_iou, nan_ok=True)
+    assert found["stuff"] == 1.0  # one kind alone, at its own pixels

@@ -137,9 +137,9 @@ class StarterGraph(PositionGraph):
 
     def __init__(self, reader: PositionReader) -> None:
         super().__init__()
-        self.reader = PositionReader(
-            with_fixed_padding(reader.network), reader.surroundings, reader.saliency
-        )
+        network = with_fixed_padding(reader.network)
+        parts = (network, reader.surroundings, reader.saliency)
+        self.reader = PositionReader(*parts, reader.rule)
 
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return self.reader(pixels)

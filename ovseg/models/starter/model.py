@@ -29,7 +29,7 @@ from ovseg.models.interface import (
 )
 from ovseg.models.scoring import starter_scores
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
-from ovseg.models.starter.reader import PositionReader
+from ovseg.models.starter.reader import PositionReader, ReadingRule
 from ovseg.models.starter.saliency import SaliencyNetwork
 from ovseg.models.starter.surroundings import Surroundings
 from ovseg.models.starter.words import WordTable
@@ -47,6 +47,9 @@ class StarterModel:
     An embedding is the classifier's probabilities, a class embedding the share with which each
     ImageNet class counts for a phrase, and a score their product, lowered by the number of phrases:
     see `ovseg.models.scoring`.
+
+    Args:
+        rule: how the networks are read, instead of the shipped way; for measuring.
     """
 
     templates = ("{}",)
@@ -58,7 +61,7 @@ class StarterModel:
         multiple_of=2 * STRIDE,  # the half-sized image too has whole positions
     )
 
-    def __init__(self) -> None:
+    def __init__(self, rule: ReadingRule | None = None) -> None:
         self.words = WordTable()
         folder = files("ovseg.models.starter")
         with as_file(folder / "weights.safetensors") as path:
@@ -72,7 +75,7 @@ class StarterModel:
         self.network = EfficientNetLite(classes=len(half["classifier.bias"]))
         self.saliency = SaliencyNetwork()
         self.reader = PositionReader(
-            self.network, Surroundings(self.words.surroundings, STRIDE), self.saliency
+            self.network, Surroundings(self.words.surroundings, STRIDE), self.saliency, rule
         )
         self.network.load_state_dict({name: tensor.float() for name, tensor in half.items()})
         self.saliency.load_state_dict({name: tensor.float() for name, tensor in masks.items()})

@@ -1,12 +1,13 @@
 """How the classifier is read at every position of an image.
 
-Letters: B image, H W pixels, h w rows and columns of features, N = h*w, M = KEYS*KEYS key, D
+Letters: B image, H W pixels, h w rows and columns of features, N = h*w, M key, D
 feature, C class, S kind of surroundings, P = 4*N position of the result.
 
 Written as a module of plain tensor operations, without a line that asks how large the image is, so
 that what is exported is what is run here. Every step was measured; docs/starter.md has the table.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,28 +21,38 @@ from ovseg.models.starter.surroundings import Surroundings, probability
 
 CELL = STRIDE // 2
 """Pixels from one position of the result to the next."""
-SHARPNESS = 6.5
-"""What cosines of features are multiplied by before the softmax that mixes them."""
-APARTNESS = 6.0
-"""What is taken off where one of two shows an object and the other does not."""
-ROUNDS = 5
-"""How often they are mixed."""
-KEYS = 22
-"""Rows and columns of the places that are mixed with each other, however large the image is."""
-CONTRAST = 1.0
-"""How steeply the evidence rises with the deviations from the image's mean."""
-USUAL = 0.15
-"""What surroundings count, beside objects whose position does not stand out."""
 EPSILON = 1e-3
 """Added to a deviation that may be zero."""
-FLOOR = 0.1
-"""What objects and surroundings count at least, before the power below."""
-STEEPNESS = 1.5
-"""The power of what a class counts by how much its position stands out."""
-COARSE_SHARE = 0.4
-"""What the logits of the half-sized image weigh."""
-SHARPENING = 0.5
-"""How much of what a blur would take away is added to the half-sized image."""
+
+
+@dataclass(frozen=True)
+class ReadingRule:
+    """The numbers of a reading; each was measured.
+
+    Attributes:
+        sharpness: what cosines of features are multiplied by before the softmax that mixes them.
+        apartness: what is taken off where one of two shows an object and the other does not.
+        rounds: how often they are mixed.
+        keys: rows and columns of the places that are mixed with each other, however large the
+            image is.
+        contrast: how steeply the evidence rises with the deviations from the image's mean.
+        usual: what surroundings count, beside objects whose position does not stand out.
+        floor: what objects and surroundings count at least, before the power below.
+        steepness: the power of what a class counts by how much its position stands out.
+        coarse_share: what the logits of the half-sized image weigh.
+        sharpening: how much of what a blur would take away is added to the half-sized image.
+    """
+
+    sharpness: float = 6.5
+    apartness: float = 6.0
+    rounds: int = 5
+    keys: int = 22
+    contrast: float = 1.0
+    usual: float = 0.15
+    floor: float = 0.1
+    steepness: float = 1.5
+    coarse_share: float = 0.4
+    sharpening: float = 0.5
 
 
 class PositionReading(NamedTuple):
@@ -61,12 +72,18 @@ class PositionReader(nn.Module):
         network: the classifier, C classes.
         surroundings: S kinds, which come behind the classes.
         saliency: tells objects, whatever they are, from what surrounds them.
+        rule: how all of it is read.
     """
 
     def __init__(
-        self, network: EfficientNetLite, surroundings: Surroundings, saliency: SaliencyNetwork
+        self,
+        network: EfficientNetLite,
+        surroundings: Surroundings,
+        saliency: SaliencyNetwork,
+        rule: ReadingRule | None = None,
     ) -> None:
         super().__init__()
+        self.rule = rule or ReadingRule()
         self.network = network
         self.surroundings = surroundings
         self.saliency = saliency
@@ -74,20 +91,25 @@ class PositionReader(nn.Module):
 
     def forward(self, pixels: Tensor) -> PositionReading:
         """Read normalised images, float [B, 3, H, W], sides multiples of twice the stride."""
+        rule = self.rule
         features = self.network.features(pixels)  # [B, D, h, w]
         half = functional.avg_pool2d(pixels, 2)
         salience = self.saliency(self.renormalise(half))  # [B, 1, 2h, 2w]
-        coarse = self.network.features(sharpened(half))
-        keys = Keys(at_keys(features), at_keys(salience), self._logits(features, coarse))
-        logits = mixed(features, functional.avg_pool2d(salience, 2), keys)  # [B, N, C]
-        objects = logits.softmax(dim=-1) * evidence(logits)
-        standing_out = (1 - FLOOR) * salience.flatten(2).mT  # [B, P, 1]
-        surroundings = probability(self.surroundings(pixels)) * USUAL
+        coarse = self.network.features(sharpened(half, rule.sharpening))
+        keys = Keys(
+            at_keys(features, rule.keys),
+            at_keys(salience, rule.keys),
+            self._logits(features, coarse),
+        )
+        logits = mixed(features, functional.avg_pool2d(salience, 2), keys, rule)  # [B, N, C]
+        objects = logits.softmax(dim=-1) * evidence(logits, rule.contrast)
+        standing_out = (1 - rule.floor) * salience.flatten(2).mT  # [B, P, 1]
+        surroundings = probability(self.surroundings(pixels)) * rule.usual
         grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
         return PositionReading(
             torch.cat(
                 [
-                    finer(objects, grid) * (FLOOR + standing_out) ** STEEPNESS,
+                    finer(objects, grid) * (rule.floor + standing_out) ** rule.steepness,
                     finer(surroundings, grid) * (1 - standing_out),
                 ],
                 dim=-1,
@@ -100,7 +122,8 @@ class PositionReader(nn.Module):
 
         The classifier is linear, so that mean features have mean logits.
         """
-        both = (1 - COARSE_SHARE) * at_keys(fine) + COARSE_SHARE * at_keys(coarse)
+        share, keys = self.rule.coarse_share, self.rule.keys
+        both = (1 - share) * at_keys(fine, keys) + share * at_keys(coarse, keys)
         return self.network.classifier(both)
 
 
@@ -112,7 +135,7 @@ class Keys(NamedTuple):
     logits: Tensor  # [B, M, C]
 
 
-def mixed(features: Tensor, salience: Tensor, keys: Keys) -> Tensor:
+def mixed(features: Tensor, salience: Tensor, keys: Keys, rule: ReadingRule) -> Tensor:
     """Class logits shared among places of like features, float [B, N, C].
 
     A class spreads so over its object, and a stray one is outvoted. All take from the same number
@@ -122,34 +145,38 @@ def mixed(features: Tensor, salience: Tensor, keys: Keys) -> Tensor:
         features: float [B, D, h, w].
         salience: float [B, 1, h, w].
         keys: what to take from.
+        rule: how sharply, and how often.
     """
     vectors = features.flatten(2).mT  # [B, N, D]
     common = vectors.mean(dim=1, keepdim=True)
     centred = keys.features - common
-    among_keys = affinity(centred, centred, apart(keys.salience, keys.salience))
-    shared = torch.linalg.matrix_power(among_keys, ROUNDS - 1) @ keys.logits
-    distance = apart(salience.flatten(2).mT, keys.salience)
-    return affinity(vectors - common, centred, distance) @ shared
+    among_keys = affinity(
+        centred, centred, apart(keys.salience, keys.salience, rule), rule.sharpness
+    )
+    shared = torch.linalg.matrix_power(among_keys, rule.rounds - 1) @ keys.logits
+    distance = apart(salience.flatten(2).mT, keys.salience, rule)
+    return affinity(vectors - common, centred, distance, rule.sharpness) @ shared
 
 
-def affinity(queries: Tensor, keys: Tensor, distance: Tensor) -> Tensor:
+def affinity(queries: Tensor, keys: Tensor, distance: Tensor, sharpness: float) -> Tensor:
     """How much each query takes from which key, float [B, N, M], each row summing to 1.
 
     Args:
         queries: features without what all of the image have in common, float [B, N, D].
         keys: likewise, float [B, M, D].
         distance: what else keeps the two apart, float [B, N, M].
+        sharpness: as `ReadingRule`.
     """
     cosines = functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).mT
-    return (SHARPNESS * cosines - APARTNESS * distance).softmax(dim=-1)
+    return (sharpness * cosines - distance).softmax(dim=-1)
 
 
-def apart(one: Tensor, other: Tensor) -> Tensor:
-    """How much salience differs, float [B, N, M], of [B, N, 1] and [B, M, 1]."""
-    return (one - other.mT).abs()
+def apart(one: Tensor, other: Tensor, rule: ReadingRule) -> Tensor:
+    """What is taken off for other salience, float [B, N, M], of [B, N, 1] and [B, M, 1]."""
+    return rule.apartness * (one - other.mT).abs()
 
 
-def evidence(logits: Tensor) -> Tensor:
+def evidence(logits: Tensor, contrast: float) -> Tensor:
     """How likely each position shows any of the classes at all, float [B, N, 1], of [B, N, C].
 
     The logarithm of the summed exponentials is low where a classifier has seen nothing like it
@@ -159,13 +186,13 @@ def evidence(logits: Tensor) -> Tensor:
     energy = logits.logsumexp(dim=-1, keepdim=True)
     centred = energy - energy.mean(dim=1, keepdim=True)
     spread = centred.square().mean(dim=1, keepdim=True).sqrt()
-    return torch.sigmoid(CONTRAST * centred / (spread + EPSILON))
+    return torch.sigmoid(contrast * centred / (spread + EPSILON))
 
 
-def sharpened(pixels: Tensor) -> Tensor:
+def sharpened(pixels: Tensor, share: float) -> Tensor:
     """Images [B, 3, H, W] with more contrast at edges, which halving takes away."""
     blurred = functional.avg_pool2d(pixels, 3, 1, padding=1, count_include_pad=False)
-    return pixels + SHARPENING * (pixels - blurred)
+    return pixels + share * (pixels - blurred)
 
 
 def finer(values: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -175,7 +202,7 @@ def finer(values: Tensor, grid: tuple[int, int]) -> Tensor:
     return enlarged.flatten(2).mT
 
 
-def at_keys(values: Tensor) -> Tensor:
-    """A map, float [B, X, h, w], read at the keys, float [B, M, X]."""
-    at = functional.interpolate(values, (KEYS, KEYS), mode="bilinear", align_corners=False)
+def at_keys(values: Tensor, keys: int) -> Tensor:
+    """A map, float [B, X, h, w], read at keys x keys places, float [B, M, X]."""
+    at = functional.interpolate(values, (keys, keys), mode="bilinear", align_corners=False)
     return at.flatten(2).mT

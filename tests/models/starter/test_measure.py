@@ -1,6 +1,7 @@
 """The command that measures the starter: its counting, on numbers worked out by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,11 +87,22 @@ def test_false_alarms_are_those_of_absent_classes_asked_for_alone() -> None:
 def test_a_row_of_the_table() -> None:
     one = np.array([[4, 8, 4], [2, 2, 6]])  # IoU 4 / 8 and 2 / 6
     two = np.array([[8, 8, 8], [0, 0, 0]])  # IoU 1, and a class that is not there
-    row = tool.row("things", [(one, two), (two, one)])
+    row = tool.row("things", [(one, two), (two, one)], True)
     assert row.mean_iou == pytest.approx(100 * (12 / 16 + 2 / 6) / 2)
     assert (row.even, row.odd) == pytest.approx((100 * (1 / 2 + 1 / 3) / 2, 100.0))
     assert row.low <= row.mean_iou <= row.high
     assert row.boundary_iou == pytest.approx(row.mean_iou)
+    assert row.precision == pytest.approx(100 * 2 / 6)  # behind the background
+
+
+def test_a_variant_changes_one_thing() -> None:
+    shipped = tool.StarterModel()
+    for name, changes in tool.VARIANTS.items():
+        assert set(changes) <= {"threshold", *vars(shipped.reader.rule)}, name
+    changed = tool.variant("rounds-7")
+    assert changed.reader.rule == replace(shipped.reader.rule, rounds=7)
+    assert changed.threshold == shipped.threshold
+    assert tool.variant("threshold-0.003").threshold == 0.003
 
 
 def test_stuff_is_all_but_things(tmp_path: Path) -> None:
@@ -124,7 +136,7 @@ def test_stuff_is_all_but_things(tmp_path: Path) -> None:
 
 
 def test_the_table_as_markdown() -> None:
-    row = tool.Row("80 things", 16.31, 12.0, 18.0, 13.0, 14.0, 8.0, 100)
+    row = tool.Row("80 things", 16.31, 12.0, 18.0, 13.0, 14.0, 8.0, 47.1, 100)
     lines = tool.show(tool.Table((row,), 0.114, 198.7, 12.6)).splitlines()
-    assert lines[2] == "| 80 things | 16.3 | 12.0 to 18.0 | 13.0, 14.0 | 8.0 |"
+    assert lines[2] == "| 80 things | 16.3 | 12.0 to 18.0 | 13.0, 14.0 | 8.0 | 47 % |"
     assert "0.11 % of the pixels" in lines[-1] and "199 ms" in lines[-1]

@@ -8,16 +8,9 @@ from torch import Tensor
 from ovseg.models.starter import reader
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import (
-    APARTNESS,
-    COARSE_SHARE,
-    CONTRAST,
     EPSILON,
-    FLOOR,
-    KEYS,
-    SHARPENING,
-    SHARPNESS,
-    STEEPNESS,
     Keys,
+    ReadingRule,
     affinity,
     apart,
     at_keys,
@@ -26,10 +19,13 @@ from ovseg.models.starter.reader import (
     mixed,
 )
 
+RULE = ReadingRule()
+KEYS = RULE.keys
+
 
 def keys_of(features: Tensor, logits: Tensor, salience: Tensor | None = None) -> Keys:
     plain = torch.zeros(1, 1, KEYS, KEYS) if salience is None else salience
-    return Keys(at_keys(features), at_keys(plain), at_keys(logits))
+    return Keys(*(at_keys(values, KEYS) for values in (features, plain, logits)))
 
 
 def flat(features: Tensor) -> Tensor:
@@ -39,9 +35,9 @@ def flat(features: Tensor) -> Tensor:
 
 def test_positions_take_from_those_that_look_alike() -> None:
     looks = torch.tensor([[[1.0, -1.0], [2.0, -2.0], [-1.0, 1.0], [-3.0, 3.0]]])  # [1, N, D]
-    shares = affinity(looks, looks[:, ::2], torch.zeros(1, 4, 2))[0]
+    shares = affinity(looks, looks[:, ::2], torch.zeros(1, 4, 2), RULE.sharpness)[0]
     # Two looks, which are opposite: cosines of 1 and -1.
-    near = 1 / (1 + np.exp(-2 * SHARPNESS))
+    near = 1 / (1 + np.exp(-2 * RULE.sharpness))
     assert shares[:, 0].tolist() == pytest.approx([near, near, 1 - near, 1 - near], abs=1e-6)
     assert torch.allclose(shares.sum(dim=1), torch.ones(4))
 
@@ -49,8 +45,8 @@ def test_positions_take_from_those_that_look_alike() -> None:
 def test_objects_take_less_from_what_is_none() -> None:
     """All look alike; one of two keys is an object, and so is the first that asks."""
     alike, salience = torch.ones(1, 2, 3), torch.tensor([[[1.0], [0.0]]])
-    shares = affinity(alike, alike, apart(salience, salience))[0]
-    near = 1 / (1 + np.exp(-APARTNESS))
+    shares = affinity(alike, alike, apart(salience, salience, RULE), RULE.sharpness)[0]
+    near = 1 / (1 + np.exp(-RULE.apartness))
     assert shares.tolist() == [pytest.approx([near, 1 - near]), pytest.approx([1 - near, near])]
 
 
@@ -60,7 +56,7 @@ def test_mixing_spreads_logits_among_like_positions() -> None:
     half = KEYS // 2
     features[:, 0, :, :half], features[:, 1, :, half:] = 1.0, 1.0  # left and right look different
     logits = torch.randn(1, 3, KEYS, KEYS, generator=generator)
-    found = mixed(features, flat(features), keys_of(features, logits)).reshape(KEYS, KEYS, 3)
+    found = mixed(features, flat(features), keys_of(features, logits), RULE).reshape(KEYS, KEYS, 3)
     left, right = (part.mean(dim=(1, 2)) for part in logits[0].split(half, dim=2))
     assert torch.allclose(found[:, :half], left.expand(KEYS, half, 3), atol=1e-4)
     assert torch.allclose(found[:, half:], right.expand(KEYS, half, 3), atol=1e-4)
@@ -74,11 +70,11 @@ def test_mixing_is_rounds_of_averages() -> None:
     )
     keys = keys_of(features, logits, salience)
     centred = keys.features - keys.features.mean(dim=1, keepdim=True)
-    among = affinity(centred, centred, apart(keys.salience, keys.salience))
+    among = affinity(centred, centred, apart(keys.salience, keys.salience, RULE), RULE.sharpness)
     expected = keys.logits
-    for _ in range(reader.ROUNDS):  # positions are the keys here, so the last round is like them
+    for _ in range(RULE.rounds):  # positions are the keys here, so the last round is like them
         expected = among @ expected
-    assert torch.allclose(mixed(features, salience, keys), expected, atol=1e-5)
+    assert torch.allclose(mixed(features, salience, keys, RULE), expected, atol=1e-5)
 
 
 def test_mixing_a_large_image_takes_no_square_of_its_positions(
@@ -86,26 +82,30 @@ def test_mixing_a_large_image_takes_no_square_of_its_positions(
 ) -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def remembering(queries: Tensor, keys: Tensor, distance: Tensor) -> Tensor:
+    def remembering(queries: Tensor, keys: Tensor, distance: Tensor, sharpness: float) -> Tensor:
         sizes.append((queries.shape[1], keys.shape[1]))
-        return affinity(queries, keys, distance)
+        return affinity(queries, keys, distance, sharpness)
 
     monkeypatch.setattr(reader, "affinity", remembering)
     positions = 256 * 384  # of 4096x6144 pixels; their square in float32 would be 38 GB
     features = torch.randn(1, 4, 256, 384)
     keys = keys_of(features, torch.randn(1, 3, 256, 384))
-    assert mixed(features, flat(features), keys).shape == (1, positions, 3)
+    assert mixed(features, flat(features), keys, RULE).shape == (1, positions, 3)
     assert max(queries * keys for queries, keys in sizes) == positions * KEYS**2
 
 
 def test_evidence_is_relative_to_the_image() -> None:
     logits = torch.full((1, 4, 5), -1e4)
     logits[0, :, 0] = torch.tensor([3.0, 5.0, 3.0, 5.0])  # energies: a mean of 4, a deviation of 1
-    strong = 1 / (1 + np.exp(-CONTRAST / (1 + EPSILON)))
+    strong = 1 / (1 + np.exp(-RULE.contrast / (1 + EPSILON)))
     expected = [1 - strong, strong, 1 - strong, strong]
-    assert evidence(logits)[0, :, 0].tolist() == pytest.approx(expected, abs=1e-5)
-    assert torch.allclose(evidence(logits + 100), evidence(logits), atol=1e-4)
-    assert evidence(torch.zeros(1, 4, 5)).flatten().tolist() == pytest.approx([0.5] * 4)
+    assert evidence(logits, RULE.contrast)[0, :, 0].tolist() == pytest.approx(expected, abs=1e-5)
+    assert torch.allclose(
+        evidence(logits + 100, RULE.contrast), evidence(logits, RULE.contrast), atol=1e-4
+    )
+    assert evidence(torch.zeros(1, 4, 5), RULE.contrast).flatten().tolist() == pytest.approx(
+        [0.5] * 4
+    )
 
 
 def test_enlarging_keeps_rows_and_columns() -> None:
@@ -127,16 +127,16 @@ def test_objects_count_by_how_they_stand_out(monkeypatch: pytest.MonkeyPatch) ->
     classes = model.network.classifier.out_features
     objects, around = probabilities[1.0][:, :classes], probabilities[0.0][:, classes:]
     for salience, found in probabilities.items():
-        rising, falling = FLOOR + (1 - FLOOR) * salience, 1 - (1 - FLOOR) * salience
-        assert torch.allclose(found[:, :classes], rising**STEEPNESS * objects, atol=1e-6)
+        rising, falling = RULE.floor + (1 - RULE.floor) * salience, 1 - (1 - RULE.floor) * salience
+        assert torch.allclose(found[:, :classes], rising**RULE.steepness * objects, atol=1e-6)
         assert torch.allclose(found[:, classes:], falling * around, atol=1e-6)
 
 
 def test_a_sharpened_edge_has_more_contrast() -> None:
     pixels = torch.zeros(1, 3, 5, 6)
     pixels[..., 3:] = 0.9  # a blur takes 0.3 from one side of the edge to the other
-    found = reader.sharpened(pixels)
-    steps = [0, 0, -0.3 * SHARPENING, 0.9 + 0.3 * SHARPENING, 0.9, 0.9]
+    found = reader.sharpened(pixels, RULE.sharpening)
+    steps = [0, 0, -0.3 * RULE.sharpening, 0.9 + 0.3 * RULE.sharpening, 0.9, 0.9]
     assert torch.allclose(found, torch.tensor(steps).expand(1, 3, 5, 6), atol=1e-6)
 
 
@@ -144,18 +144,18 @@ def test_the_two_scales_have_their_shares(monkeypatch: pytest.MonkeyPatch) -> No
     """What is mixed are the logits of both scales, each by its share."""
     seen: list[Tensor] = []
 
-    def remembering(features: Tensor, salience: Tensor, keys: Keys) -> Tensor:
+    def remembering(features: Tensor, salience: Tensor, keys: Keys, rule: ReadingRule) -> Tensor:
         seen.append(keys.logits)
-        return mixed(features, salience, keys)
+        return mixed(features, salience, keys, rule)
 
     monkeypatch.setattr(reader, "mixed", remembering)
     model = StarterModel()
     pixels = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(2)) * 2 - 1
     model.encode_image(pixels)
     with torch.inference_mode():
-        half = reader.sharpened(torch.nn.functional.avg_pool2d(pixels, 2))
+        half = reader.sharpened(torch.nn.functional.avg_pool2d(pixels, 2), RULE.sharpening)
         fine, coarse = (
-            at_keys(model.network.classify(model.network.features(x))) for x in (pixels, half)
+            at_keys(model.network.classify(model.network.features(x)), KEYS) for x in (pixels, half)
         )
-    expected = (1 - COARSE_SHARE) * fine + COARSE_SHARE * coarse
+    expected = (1 - RULE.coarse_share) * fine + RULE.coarse_share * coarse
     assert torch.allclose(seen[0], expected, atol=1e-3)

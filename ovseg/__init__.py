@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         segment,
         segment_files,
     )
+    from ovseg.data.annotations.formats import read_annotations
     from ovseg.data.class_list import ClassList
     from ovseg.data.dataset.folder import DatasetSummary
     from ovseg.evaluation.result import EvaluationResult
@@ -46,6 +47,7 @@ __all__ = [
     "export_model",
     "plan_pretraining",
     "pretrain",
+    "read_annotations",
     "segment",
     "segment_files",
 ]
@@ -65,6 +67,7 @@ _HOMES = {
     "export_model": "ovseg.api",
     "plan_pretraining": "ovseg.api",
     "pretrain": "ovseg.api",
+    "read_annotations": "ovseg.data.annotations.formats",
     "segment": "ovseg.api",
     "segment_files": "ovseg.api",
 }

@@ -97,6 +97,12 @@ def segment_files(
     *,
     output: Path | None = None,
     save: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    instances: bool = False,
+    polygons: float | None = None,
+    min_score: float | None = None,
+    min_area: int = 0,
+    allow_urls: bool = False,
     batch_size: int = 8,
     **options: Any,
 ) -> "SegmentedFiles":
@@ -107,8 +113,15 @@ def segment_files(
             passed over in folders and globs.
         classes, model, device, options: as `segment` takes them.
         output: folder for overlays and label maps; None for none.
-        save: what else to write there: `json`, `rle`, `logits`, `groups`. With the first two there
-            is also a COCO dataset of all images, `annotations.json`, when all results were taken.
+        save: what else to write there of each image: `json`, `rle`, `logits`, `groups`; the first
+            two bring the format `coco` with them.
+        formats: of files with the annotations of all images, which appear when all results were
+            taken: `coco`, `yolo`, `labelstudio`, `cvat`, `geojson`, `sam-rle`.
+        instances: one region for each part of a class that hangs together, cut at narrow necks,
+            instead of one per class; regions, not instances that a model was trained to tell apart.
+        polygons: outlines instead of run lengths, at most this many pixels off.
+        min_score, min_area: mean score, and pixels, that a part needs; others become background.
+        allow_urls: fetch images from http and https addresses, from public hosts alone.
         batch_size: images worked on together.
 
     Returns:
@@ -117,17 +130,22 @@ def segment_files(
     Raises:
         OvsegError: no file was found, the model cannot be loaded, or an option makes no sense.
     """
+    from ovseg.data.web_images import WebImages
+    from ovseg.inference.connected import RegionRules
     from ovseg.inference.protocol import own
-    from ovseg.inference.result_folder import ResultFolder, SegmentedFiles
+    from ovseg.inference.result_folder import ResultFolder, Saving, SegmentedFiles
     from ovseg.inference.result_names import images_to_segment
     from ovseg.inference.segmenter import Segmenter, as_class_list
 
-    paths = images_to_segment(images, output)
-    protocol = own(**options)
-    folder = ResultFolder(output, save, paths) if output else None
+    web = WebImages()
+    paths = images_to_segment(images, output, web.path_of if allow_urls else None)
+    protocol, asked = own(**options), as_class_list(classes)
+    rules = RegionRules(instances, min_score, min_area)
+    saving = Saving(save, formats, polygons)
+    folder = ResultFolder(output, saving, paths, asked.names) if output else None
     segmenter = Segmenter.from_pretrained(model, device)
-    results = segmenter.segment_files(paths, as_class_list(classes), protocol, batch_size)
-    return SegmentedFiles(paths, results, folder)
+    results = segmenter.segment_files(paths, asked, protocol, batch_size, web.read)
+    return SegmentedFiles(paths, results, folder, rules)
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from ovseg_cli.interrupts import Interrupted, end, heed
 
@@ -44,8 +45,9 @@ def _run_command(arguments: list[str], debug: bool) -> int:
     from ovseg_cli.launching import leave
 
     try:
-        app(args=arguments, prog_name="ovseg")
-    except SystemExit as stop:  # typer's own way out, after help, success and usage errors alike
+        code = app(args=arguments, prog_name="ovseg", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as stop:  # of shell completion
         return stop.code if isinstance(stop.code, int) else 1
     except (BrokenPipeError, OutputError):
         raise
@@ -59,11 +61,26 @@ def _run_command(arguments: list[str], debug: bool) -> int:
     except BaseException as error:  # native code that gives up raises no Exception
         from ovseg.models.trial import is_panic
 
+        if hasattr(error, "format_message"):  # the parser's: an option that there is not, and so on
+            return _refuse(error)
         if debug or not (isinstance(error, Exception) or is_panic(error)):
             raise
         print_error(_said(error))
         return 1
-    return 0
+
+
+def _refuse(error: Any) -> int:
+    """Print what is wrong with the arguments, as all errors; the help where there are none."""
+    from ovseg_cli.console import print_error
+
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        message = error.format_message().rstrip(".")
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        print_error(f"{message[:1].lower()}{message[1:]}{hint}")
+    return int(error.exit_code)
 
 
 def _said(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from ovseg_cli import console, cutouts, dataset_tables
 from ovseg_cli.defaults import DefaultCommandGroup
+from ovseg_cli.progress import progress
 
 if TYPE_CHECKING:
     from ovseg.data.workers import Progress
@@ -209,8 +210,8 @@ def agreement(
 
     given = {"source.captions": captions, "entities.source": entities}
     recipe = load_request(source, _changes(given, set_))
-    with console.progress("tagging", None) as bars:
-        measured = agreement_on(recipe, lambda count: bars.advance(bars.task_ids[0], count))
+    with progress("tagging", None) as bar:
+        measured = agreement_on(recipe, bar.advance)
     dataset_tables.print_agreement(measured, as_json)
 
 
@@ -236,8 +237,7 @@ def _parse_part(text: str) -> tuple[int, int]:
 @contextmanager
 def _steps(source: str = "") -> Iterator["Progress"]:
     """One bar that follows the library from step to step."""
-    with console.progress("starting", None) as bars:
-        task = bars.task_ids[0]
+    with progress("starting", None) as bar:
         current = ""
 
         def show(step: str, done: int, total: int | None) -> None:
@@ -245,7 +245,7 @@ def _steps(source: str = "") -> Iterator["Progress"]:
             if step != current and step.startswith("downloading"):
                 _announce_download(source)
             current = step
-            bars.update(task, description=step, completed=done, total=total)
+            bar.update(step, done, total)
 
         yield show
 

@@ -9,18 +9,20 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
     from rich.text import Text
 
 # Control characters but newline and tab, line separators, turns of the writing direction, and what
 # stands for bytes that are no text.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+_LEVELS = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 
 
 class OutputError(Exception):
@@ -52,7 +54,8 @@ def _console(to_stderr: bool) -> "Console":
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(printable(text), **options)
 
-    return PlainConsole(stderr=to_stderr, highlight=False, markup=False, emoji=False)
+    quiet = to_stderr and is_quiet()
+    return PlainConsole(stderr=to_stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
 
 
 def headed(head: str, rest: str) -> "Text":
@@ -78,7 +81,9 @@ def print_error(message: str) -> None:
 
 
 def print_warning(message: str) -> None:
-    """One line on stderr."""
+    """One line on stderr; none where quiet was asked for."""
+    if is_quiet():
+        return
     print(f"ovseg: warning: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
@@ -136,65 +141,43 @@ def silence_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-@contextmanager
-def spinning(text: str) -> Iterator[Callable[[str], None]]:
-    """On a terminal a spinner with a text on stderr; yields what changes the text."""
-    from rich.text import Text
-
-    console = stderr()
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status(Text(printable(text))) as status:
-        yield lambda text: status.update(Text(printable(text)))
+def print_note(message: str) -> None:
+    """One line on stderr of what is being done; none where quiet was asked for."""
+    if not is_quiet():
+        print(f"ovseg: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def progress(description: str, total: float | None, shown: bool = True) -> Iterator["Progress"]:
-    """A progress bar on stderr with one task; silent if unwanted or without a terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = stderr()
-    hidden = not (shown and console.is_terminal)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    bars = Progress(*columns, console=console, disable=hidden, transient=True)
-    bars.add_task(description, total=total)
-    if hidden:  # entering it would still print an empty line at its end
-        yield bars
-        return
-    with bars:
-        yield bars
+def set_verbosity(steps: int) -> None:
+    """How much is said on stderr: -1 errors alone, 0 warnings and progress, 1 and 2 more."""
+    logging.getLogger("ovseg").setLevel(_LEVELS[max(min(steps, 2), -1)])
 
 
-@contextmanager
-def counted(description: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar, by what moves it: a function of how many are done and how many there are."""
-    with progress(description, None, shown) as bars:
-        task = bars.task_ids[0]
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+def verbosity_options() -> list[str]:
+    """The options that make another `ovseg` say as much."""
+    level = logging.getLogger("ovseg").level
+    steps = next((steps for steps, each in _LEVELS.items() if each == level), 0)
+    return ["--quiet"] if steps < 0 else ["--verbose"] * steps
 
 
-class _WarningsToStderr(logging.Handler):
-    """Shows the library's log records as warnings of the command line."""
+def is_quiet() -> bool:
+    """Whether errors are all that is to be said on stderr."""
+    return logging.getLogger("ovseg").level == _LEVELS[-1]
+
+
+class _LogToStderr(logging.Handler):
+    """Shows the library's log records as lines of the command line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print_warning(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            print_warning(record.getMessage())
+        else:
+            print_note(record.getMessage())
 
 
-def show_library_warnings() -> None:
-    """Let warnings that the library logs reach the user."""
+def show_library_log() -> None:
+    """Let what the library logs reach the user: warnings, and more where more is asked for."""
     logger = logging.getLogger("ovseg")
-    if not any(isinstance(handler, _WarningsToStderr) for handler in logger.handlers):
-        logger.addHandler(_WarningsToStderr(logging.WARNING))
+    set_verbosity(0)
+    if not any(isinstance(handler, _LogToStderr) for handler in logger.handlers):
+        logger.addHandler(_LogToStderr())
         logger.propagate = False

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ovseg_cli.console import progress, say, say_json, stdout
+from ovseg_cli.console import say, say_json, stdout
+from ovseg_cli.progress import progress
 
 if TYPE_CHECKING:
     from ovseg.data.cutouts.build import CutoutsSummary
@@ -81,13 +82,8 @@ def cutouts(
 @contextmanager
 def _stage_bars() -> Iterator[Callable[[str, int, int | None], None]]:
     """A progress bar that begins anew with every stage."""
-    with progress("", total=None) as bars:
-        task = bars.task_ids[0]
-
-        def report(stage: str, done: int, total: int | None) -> None:
-            bars.update(task, description=stage, completed=done, total=total)
-
-        yield report
+    with progress("", total=None) as bar:
+        yield bar.update
 
 
 def _print_plan(plan: "CutoutsPlan", as_json: bool) -> None:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ovseg.errors import UsageError
-from ovseg_cli.console import counted, print_error, stderr
+from ovseg_cli.console import print_error, stderr
 from ovseg_cli.defaults import DefaultCommandGroup
+from ovseg_cli.progress import counted
 
 if TYPE_CHECKING:
     from ovseg.evaluation.ranking import Classification, Retrieval
 
 Model = Annotated[str, typer.Option(help="A model's name or file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SHOWN = 5  # absent images that the error names
 R = TypeVar("R", "Classification", "Retrieval")

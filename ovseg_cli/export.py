@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ovseg_cli.console import print_warning, say, say_json, spinning, stdout
+from ovseg_cli.console import print_warning, say, say_json, stdout
+from ovseg_cli.progress import spinning
 
 if TYPE_CHECKING:
     from rich.table import Table

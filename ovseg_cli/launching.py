@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from ovseg.errors import MissingDependencyError
+from ovseg_cli.console import verbosity_options
 
 LAUNCHED = "OVSEG_LAUNCHED"
 """Set for processes that were started here: a file for the exit code that all of them agree on.
@@ -32,7 +33,7 @@ def launch(num_processes: int, arguments: list[str]) -> int:
     """
     if importlib.util.find_spec("accelerate") is None:
         raise MissingDependencyError("accelerate", "train", "--num-processes")
-    command = [*_launcher(num_processes), "-m", "ovseg_cli", *arguments]
+    command = [*_launcher(num_processes), "-m", "ovseg_cli", *verbosity_options(), *arguments]
     with tempfile.TemporaryDirectory() as folder:
         agreed = Path(folder) / "code"
         code = _run(command, {**os.environ, LAUNCHED: str(agreed)})

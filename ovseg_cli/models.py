@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ovseg_cli.console import say, say_json, spinning
+from ovseg_cli.console import say, say_json
+from ovseg_cli.progress import spinning
 
 app = typer.Typer(help="List, inspect, fetch and convert models.", no_args_is_help=True)
 

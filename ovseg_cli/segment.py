@@ -1,19 +1,20 @@
 """`ovseg segment`: label maps of images, for any classes one can name."""
 
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ovseg.errors import UsageError
-from ovseg_cli.console import print_error, progress, say, say_json, stderr, stdout
+from ovseg_cli.console import print_error, print_warning, say, say_json, stderr, stdout
+from ovseg_cli.progress import progress
 
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
-    from ovseg.inference.result import Segmentation
     from ovseg.inference.result_folder import SegmentedFile, SegmentedFiles
 
 FEW = 3
@@ -26,6 +27,9 @@ Examples:
   ovseg segment photo.jpg --classes cat,dog --output out
   ovseg segment photos/ 'more/*.png' --classes @words.txt --output out --save json
   ovseg segment photo.jpg --vocab coco --json
+  ovseg segment photos/ --classes cat,dog -o out --format coco,yolo --instances --min-area 100
+  find . -name '*.jpg' | ovseg segment - --classes cat -o out
+  ovseg segment --list-classes terrier
 
 Without --output a table of what was found is printed. With it, each image gets an overlay with a
 legend (NAME.overlay.png) and a label map (NAME.labels.png: 0 background, 1 the first class).
@@ -34,7 +38,11 @@ legend (NAME.overlay.png) and a label map (NAME.labels.png: 0 background, 1 the 
 
 def segment(
     images: Annotated[
-        list[str] | None, typer.Argument(help="Image files, folders or globs.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Image files, folders or globs; - reads names from standard input, one a line.",
+            show_default=False,
+        ),
     ] = None,
     classes: Annotated[
         str | None,
@@ -100,17 +108,52 @@ def segment(
             "Several as lposs=vit_base_patch16_224.dino,pamr; none by default."
         ),
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
     ] = None,
     save: Annotated[
         str,
         typer.Option(
-            help="Also write, separated by commas: json (COCO dataset), rle (COCO results), "
-            "logits (scores per group, .npz), groups (group map, .png)."
+            help="Also write of each image, separated by commas: json (COCO dataset), rle (COCO "
+            "results), logits (scores per group, .npz), groups (group map, .png)."
         ),
     ] = "",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="Also write annotations of all images into one file each, separated by commas: "
+            "coco, yolo, labelstudio, cvat, geojson, sam-rle.",
+        ),
+    ] = "",
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances",
+            help="One region for each part of a class that hangs together, split at narrow necks, "
+            "instead of one per class. Regions, not instances that a model learned to tell apart.",
+        ),
+    ] = False,
+    polygons: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Outlines in annotations instead of run lengths, off by at most so many pixels; "
+            "0 follows the edge of every pixel.",
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(help="Parts of a class with a lower mean score become background."),
+    ] = None,
+    min_area: Annotated[
+        int, typer.Option(help="Parts of a class with fewer pixels become background.", min=0)
+    ] = 0,
+    allow_urls: Annotated[
+        bool,
+        typer.Option("--allow-urls", help="Also fetch images at http and https addresses."),
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Images a batch.", min=1)] = 8,
     as_json: Annotated[
         bool,
@@ -120,26 +163,38 @@ def segment(
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Draw the overlay in the terminal.")] = False,
     list_classes: Annotated[
-        bool, typer.Option("--list-classes", help="Print the words the model knows, and stop.")
+        bool,
+        typer.Option(
+            "--list-classes",
+            help="Print the words the model knows, and stop; where words are given instead of "
+            "images, those that contain one of them.",
+        ),
     ] = False,
 ) -> None:
     from ovseg.api import segment_files
 
     if list_classes:
-        _print_words(model, as_json)
+        _print_words(model, images or [], as_json)
         return
     vocabulary = _class_list(classes, vocab)
     if not images:
         raise UsageError("no image given: ovseg segment photo.jpg --classes cat,dog")
-    if save and output is None:
-        raise UsageError("--save needs a folder to write to: add --output FOLDER")
+    for option, value in (("--save", save), ("--format", format_)):
+        if value and output is None:
+            raise UsageError(f"{option} needs a folder to write to: add --output FOLDER")
     segmented = segment_files(
-        images,
+        list(_named(images)),
         vocabulary,
         model,
         device,
         output=output,
         save=save.split(","),
+        formats=format_.split(","),
+        instances=instances,
+        polygons=polygons,
+        min_score=min_score,
+        min_area=min_area,
+        allow_urls=allow_urls,
         batch_size=batch_size,
         background=background,
         threshold=threshold,
@@ -150,25 +205,70 @@ def segment(
         window=window,
         refine=refine,
     )
-    failures = 0
-    written: list[Path] = []
     # A bar and lines of results would write over each other on one terminal.
     with_bar = (output is not None and not (as_json or show)) or not sys.stdout.isatty()
-    for found in _found(segmented, with_bar):
-        if found is None:
-            failures += 1
-            continue
-        written += found.files
+    tally = _Tally()
+    for found in tally.counted(_found(segmented, with_bar)):
         if as_json:
-            say_json(_summary(found))
+            say_json(_summary(found, instances))
         elif output is None:
-            _print_table(found.path, found.result)
+            _print_table(found, instances)
         if show:
-            _draw(found.result)
+            _draw(found)
+    total = len(segmented.paths)
+    _warn_of_doubt(tally.doubtful, total)
     if output is not None and not as_json:
-        _print_written(written, len(segmented.paths) - failures, output)
-    if failures:
-        _stop_after_failures(failures, len(segmented.paths))
+        _print_written(tally.written, segmented.run_files, total - tally.failures, output)
+    if tally.failures:
+        _stop_after_failures(tally.failures, total)
+
+
+@dataclass
+class _Tally:
+    """What a run comes to."""
+
+    failures: int = 0
+    written: list[Path] = field(default_factory=list)
+    doubtful: list[Path] = field(default_factory=list)
+
+    def counted(self, results: Iterable["SegmentedFile | None"]) -> Iterator["SegmentedFile"]:
+        """The results, without failures, which are None."""
+        for found in results:
+            if found is None:
+                self.failures += 1
+                continue
+            self.written += found.files
+            if found.result.is_doubtful:
+                self.doubtful.append(found.path)
+            yield found
+
+
+def _named(images: Sequence[str]) -> Iterator[str]:
+    """What is asked for, with the names that standard input holds in the place of `-`."""
+    for name in images:
+        if name != "-":
+            yield name
+            continue
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("- reads names from standard input: pipe them in, as from find")
+        content = sys.stdin.buffer.read()
+        lines = content.split(b"\0" if b"\0" in content else b"\n")
+        names = [os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip()]
+        if not names:
+            raise UsageError("standard input names no image")
+        yield from names
+
+
+def _warn_of_doubt(doubtful: Sequence[Path], images: int) -> None:
+    if not doubtful:
+        return
+    shown = ", ".join(map(str, doubtful[:FEW]))
+    more = f" and {len(doubtful) - FEW} more" if len(doubtful) > FEW else ""
+    where = "" if images == 1 else f" in {len(doubtful)} of {images} images"
+    print_warning(
+        f"every score is near the threshold{where}, so what was found may not be there: "
+        f"{shown}{more}"
+    )
 
 
 def _class_list(classes: str | None, vocab: str | None) -> "ClassList":
@@ -187,17 +287,14 @@ def _found(segmented: "SegmentedFiles", with_bar: bool) -> Iterator["SegmentedFi
     """Results in order; a failure is printed and comes as None."""
     from ovseg.inference.inputs import Failure
 
-    # Without a terminal there is no bar to see, and rich takes its time to be imported.
-    shown = with_bar and sys.stderr.isatty()
-    with progress("segmenting", len(segmented.paths)) if shown else nullcontext() as bar:
+    with progress("segmenting", len(segmented.paths), with_bar) as bar:
         for item in segmented:
             if isinstance(item, Failure):
                 print_error(str(item.error))
                 yield None
             else:
                 yield item
-            if bar is not None:
-                bar.advance(bar.task_ids[0])
+            bar.advance()
 
 
 def _stop_after_failures(failures: int, total: int) -> None:
@@ -206,8 +303,18 @@ def _stop_after_failures(failures: int, total: int) -> None:
     raise typer.Exit(1)
 
 
-def _summary(found: "SegmentedFile") -> dict[str, Any]:
+def _summary(found: "SegmentedFile", instances: bool) -> dict[str, Any]:
     height, width = found.result.labels.shape
+    parts = [
+        {
+            "label": each.label,
+            "name": each.name,
+            "score": None if each.score is None else round(each.score, 6),
+            "area": each.area,
+            "box": list(each.box),
+        }
+        for each in found.regions
+    ]
     return {
         "image": str(found.path),
         "width": width,
@@ -221,30 +328,38 @@ def _summary(found: "SegmentedFile") -> dict[str, Any]:
             }
             for each in found.result.shares
         ],
+        **({"regions": parts} if instances else {}),
+        "doubtful": found.result.is_doubtful,
         "files": [str(file) for file in found.files],
     }
 
 
-def _print_written(files: list[Path], images: int, folder: Path | None) -> None:
+def _print_written(
+    files: list[Path], of_run: Sequence[Path], images: int, folder: Path | None
+) -> None:
     """Name the files of a few images, or only count those of many."""
     if images > FEW:
         say(f"{folder}: {len(files)} files for {images} images")
-        return
-    for file in files:
+    for file in [*(files if images <= FEW else ()), *of_run]:
         say(str(file))
 
 
-def _print_table(path: Path, result: "Segmentation") -> None:
+def _print_table(found: "SegmentedFile", instances: bool) -> None:
+    from collections import Counter
+
     from rich.table import Table
 
-    table = Table("class", "share of pixels", "score", title=str(path), title_justify="left")
-    for found in result.shares:
-        score = f"{found.score:.3f}" if found.label else ""
-        table.add_row(found.name, f"{found.share:.1%}", score)
+    heads = ["class", "share of pixels", "score", *(["regions"] if instances else [])]
+    table = Table(*heads, title=str(found.path), title_justify="left")
+    regions = Counter(region.label for region in found.regions)
+    for each in found.result.shares:
+        score = f"{each.score:.3f}" if each.label else ""
+        counted = [str(regions[each.label]) if each.label else ""] if instances else []
+        table.add_row(each.name, f"{each.share:.1%}", score, *counted)
     stdout().print(table)
 
 
-def _draw(result: "Segmentation") -> None:
+def _draw(found: "SegmentedFile") -> None:
     """Draw an overlay with half blocks: each character cell shows two pixels."""
     import numpy as np
     from rich.color import Color
@@ -254,7 +369,7 @@ def _draw(result: "Segmentation") -> None:
     console = stdout()
     if not console.encoding.startswith("utf"):
         raise UsageError(f"--show draws with characters that {console.encoding} lacks: use UTF-8")
-    picture = result.overlay().convert("RGB")
+    picture = found.result.overlay(regions=found.regions).convert("RGB")
     columns = min(console.width, picture.width)
     rows = max(round(columns * picture.height / picture.width) // 2, 1)
     pixels = np.asarray(picture.resize((columns, rows * 2))).tolist()
@@ -266,11 +381,16 @@ def _draw(result: "Segmentation") -> None:
         console.print(Segments(cells))
 
 
-def _print_words(model: str, as_json: bool) -> None:
+def _print_words(model: str, wanted: Sequence[str], as_json: bool) -> None:
     """The words a model knows; as JSON a list, or null for an open vocabulary."""
     from ovseg.models.registry import load_model
 
     words = load_model(model, "cpu").known_words()
+    if words is not None and wanted:
+        parts = [part.casefold() for part in wanted]
+        words = [word for word in words if any(part in word.casefold() for part in parts)]
+        if not words:
+            raise UsageError(f"{model} knows no word with {' or '.join(wanted)} in it")
     if as_json:
         say_json(words)
     elif words is None:

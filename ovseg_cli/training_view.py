@@ -45,7 +45,7 @@ class TrainingView(Observer):
         self._live = Live(self._bars, console=self.console, refresh_per_second=4)
 
     def __enter__(self) -> "TrainingView":
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self._live.start()
         return self
 

@@ -11,14 +11,14 @@ from ovseg.data.cutouts.request import CutoutsRequest
 from ovseg.data.store import FolderStore, RemoteStore
 from ovseg.errors import UsageError
 from ovseg.evaluation.evaluate import holding_outputs
-from ovseg.inference.result_folder import ResultFolder
+from ovseg.inference.result_folder import ResultFolder, Saving
 from ovseg.locks import holding, holding_file
 from ovseg.models.released_files import convert_released
 
 
 @contextmanager
 def segment(output: Path) -> Iterator[None]:
-    with ResultFolder(output, (), ()).run():
+    with ResultFolder(output, Saving(), ()).run():
         yield
 
 

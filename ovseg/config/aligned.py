@@ -46,9 +46,13 @@ class VisionTowerConfig(Section):
     """What the class token's attention logits are multiplied by; 0 is one by the root of the width
     of a head. Talk2DINO has 0.125 whatever that width is."""
     width: Width | None = None
+    """Width of tokens."""
     depth: Depth | None = None
+    """Blocks."""
     heads: Heads | None = None
+    """Attention heads of every block."""
     patch: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Side of a patch in pixels."""
     table: Annotated[int, Field(ge=1, le=1_024)] | None = None
     """Rows and columns of the learned positions."""
     mlp_ratio: Positive = 4.0
@@ -87,14 +91,17 @@ class ProjectionConfig(Section):
     """
 
     form: Literal["none", "linear", "mlp", "residual", "parallel", "gated"] = "mlp"
+    """Nothing, a linear map, an MLP, a linear map with an MLP behind or beside it, or gated."""
     hidden: Annotated[int, Field(ge=0, le=65_536)] = 0
     """Width between the layers; 0 is that of the result."""
     activation: Literal["tanh", "gelu", "relu"] = "gelu"
+    """The function `a` between the layers."""
     unit: bool = False
     """Features are brought to length 1 first."""
     normalise: bool = False
     """LayerNorm on the features first."""
     dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    """Share of the hidden values that training leaves out."""
 
 
 class LogitConfig(Section):
@@ -103,9 +110,11 @@ class LogitConfig(Section):
     scale: Positive = 1 / 0.07
     """Of the cosines; where it starts, if it is learned."""
     bias: Finite = 0.0
+    """Added to them; where it starts, if it is learned."""
     learned: bool = False
     """Whether scale and bias are trained."""
     max_scale: Positive = 100.0
+    """Upper bound of a learned scale."""
     separate: bool = False
     """Whether images and captions have scales of their own in training."""
     offset: bool = False
@@ -141,9 +150,11 @@ class ReadingConfig(Section):
     window: Annotated[int, Field(ge=0, le=8_192)] = 0
     """Side in pixels of sliding windows; 0 looks at the whole image at once."""
     stride: Annotated[int, Field(ge=0, le=8_192)] = 0
+    """Pixels from one window to the next."""
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = (1.0,)
     """Sizes at which images are read, as multiples of `short_side`; their maps are averaged."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
+    """Prompts whose embeddings are averaged for a class."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ReadingConfig":
@@ -179,6 +190,7 @@ class AlignedConfig(Section):
     standardise: bool = False
     """Bring every channel of the positions to mean 0 and deviation 1, as over the training data."""
     grouping: bool = False
+    """Whether the positions are grouped, as OVSegmentor does."""
     logits: LogitConfig = LogitConfig()
     reading: ReadingConfig = ReadingConfig()
 

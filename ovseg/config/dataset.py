@@ -68,9 +68,11 @@ class ImageConfig(Section):
     short_side: Annotated[int, Field(ge=0, le=65_535)] = 256
     """Pixels; smaller images keep their size. 0 keeps JPEG files as they are."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """Of the JPEG files."""
     max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
     """Larger images are refused before they are decoded."""
     max_bytes: _Megabytes = 30_000_000
+    """Larger files are refused."""
     min_side: Annotated[int, Field(ge=1)] = 16
     """Pixels; smaller images are spacers and trackers."""
     max_aspect: Positive = 8.0
@@ -83,6 +85,7 @@ class BuildConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Of the sample and of the partners."""
     pairs_per_shard: Annotated[int, Field(ge=1, le=99_999)] = 5000
+    """Pairs in one tar file."""
     partners: Annotated[int, Field(ge=1, le=1_000)] = 10
     """Drawn for each pair."""
 
@@ -97,6 +100,7 @@ class FetchConfig(Section):
     deadline: Positive = 60.0
     """Seconds for a whole response."""
     max_bytes: _Megabytes = 30_000_000
+    """Larger responses are refused."""
     threads: Annotated[int, Field(ge=1, le=4_096)] = 64
     """Requests at once in each process."""
 

@@ -292,7 +292,7 @@ def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every key of a schema with its sections, such as `model.image.width`, sections included."""
     for name, field in section.model_fields.items():
         yield f"{prefix}{name}"
-        inner = _inner(field.annotation)
+        inner = inner_section(field.annotation)
         if inner is not None:
             yield from _all_keys(inner, f"{prefix}{name}.")
 
@@ -300,13 +300,13 @@ def _all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def _section(section: type[BaseModel], path: tuple[str, ...]) -> type[BaseModel]:
     """The section of a schema at a path."""
     for part in path:
-        inner = _inner(section.model_fields[part].annotation)
+        inner = inner_section(section.model_fields[part].annotation)
         assert inner is not None
         section = inner
     return section
 
 
-def _inner(annotation: Any) -> type[BaseModel] | None:
+def inner_section(annotation: Any) -> type[BaseModel] | None:
     """The section that an annotation means, also where it may be left out; None for values."""
     for kind in (annotation, *get_args(annotation)):
         # Python 3.10 takes tuple[int, int] for a type, but for no class.

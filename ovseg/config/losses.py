@@ -16,8 +16,11 @@ class ContrastiveLossConfig(Section):
     """
 
     enabled: bool = True
+    """Whether it is part of the sum."""
     weight: NonNegative = 1.0
+    """In the sum."""
     initial_temperature: Positive = 0.07
+    """What cosines are divided by at first; it is learned."""
     max_scale: Positive = 100.0
     """Upper bound of the learned scale, after its exponential."""
     score: Literal["mean", "maximum", "attention", "heads"] = "mean"
@@ -34,14 +37,18 @@ class EntityLossConfig(Section):
     """`[loss.entity]`: masked entity completion."""
 
     enabled: bool = True
+    """Whether it is part of the sum."""
     weight: NonNegative = 1.0
+    """In the sum."""
 
 
 class MaskLossConfig(Section):
     """`[loss.mask]`: cross-image mask consistency, of the second stage."""
 
     enabled: bool = False
+    """Whether it is part of the sum."""
     weight: NonNegative = 0.1
+    """In the sum."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.6
     """A target pixel is on above this share of its mask's maximum."""
     trained_groups: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -58,7 +65,9 @@ class CaptionLossConfig(Section):
     """`[loss.captions]`: captions scored at positions, beside the contrast; aligned models."""
 
     enabled: bool = False
+    """Whether it is part of the sum."""
     weight: NonNegative = 1.0
+    """In the sum."""
     pooling: Pooling = "attention"
     """From positions to the image: smooth maximum, or the caption's own attention over them."""
     sharpness: Positive = 40.0
@@ -69,12 +78,15 @@ class WordLossConfig(Section):
     """`[loss.words]`: the entities of a photo's captions against its positions; aligned models."""
 
     enabled: bool = False
+    """Whether it is part of the sum."""
     weight: NonNegative = 1.0
+    """In the sum."""
     pooling: Pooling = "attention"
     """From positions to the image: smooth maximum, or the word's own attention over them."""
     sharpness: Positive = 40.0
     """Of the maximum and of the attention, in front of cosines."""
     form: Literal["softmax", "sigmoid"] = "softmax"
+    """How it is computed."""
     absent: Literal["negative", "similar", "top"] = "negative"
     """Which words that no caption names are wrong answers: all; all but those like a named one; all
     but those that score highest."""
@@ -106,8 +118,11 @@ class StructureLossConfig(Section):
     """`[loss.structure]`: each tower's own neighbourhoods are kept (arXiv 2506.16895)."""
 
     enabled: bool = False
+    """Whether it is part of the sum."""
     weight: NonNegative = 10.0
+    """In the sum."""
     temperature: Positive = 0.05
+    """What similarities are divided by."""
     levels: Annotated[int, Field(ge=1, le=16)] = 1
     """Neighbours of neighbours up to this many steps."""
     rising_steps: Annotated[int, Field(ge=0)] = 1_000

@@ -36,6 +36,7 @@ class ImageEncoderConfig(Section):
     init_frozen: bool = True
     """Whether the tower of `init` stays as it is, so that the grouping alone is trained."""
     width: Width = 768
+    """Width of tokens."""
     depths: tuple[Depth, Depth] = (6, 6)
     """Blocks before the binding module (patches and group tokens) and after it (groups)."""
     heads: Heads = 8
@@ -45,14 +46,19 @@ class ImageEncoderConfig(Section):
     image_size: Annotated[int, Field(ge=1, le=8_192)] = 224
     """Side in pixels of the training images, which fixes the grid of position embeddings."""
     mlp_ratio: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)] = 4.0
+    """Width of a block's MLP, as a multiple of `width`."""
     drop_path: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
     """Stochastic depth of the last block; it rises linearly from 0."""
     norm_eps: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1e-5
+    """Added to the variance in layer norms."""
     group_tokens: Annotated[int, Field(ge=1, le=4_096)] = 64
+    """Learned tokens that the first blocks see beside the patches."""
     groups: Annotated[int, Field(ge=1, le=4_096)] = 8
+    """Groups that an image is divided into."""
     binding: Literal["released", "slot"] = "released"
     """Binding module: the one pass of the published weights, or slot attention as in the paper."""
     slot_iterations: Annotated[int, Field(ge=1, le=100)] = 3
+    """Rounds of slot attention, with `binding` slot."""
     slot_gru: bool = True
     """Refine the slots by a GRU, as Locatello et al. (2020); else by a residual sum."""
     checkpointing: bool = False
@@ -86,18 +92,27 @@ class TextEncoderConfig(Section):
     encoder: str = "bert-base-uncased"
     """Hub name, local folder, "clip:ARCH/PRETRAINED" through open_clip; "" is random weights."""
     revision: str = "main"
+    """Of the hub: a branch, a tag or a commit."""
     tokenizer: str = ""
     """Hub name or folder of the tokenizer, or "bytes", which needs no file; "" is the encoder's."""
     pooling: Literal["first", "mean"] = "first"
     """Sentence feature: the first token's, or the mean over the tokens that are no padding."""
     max_tokens: Annotated[int, Field(ge=2, le=8_192)] = 77
+    """Longer captions are cut."""
     architecture: Literal["bert", "roberta", "distilbert"] | None = None
+    """Of the encoder that the sizes below are of."""
     width: Width | None = None
+    """Width of tokens."""
     depth: Depth | None = None
+    """Blocks."""
     heads: Heads | None = None
+    """Attention heads of every block."""
     mlp_width: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Width of a block's MLP."""
     vocab_size: Annotated[int, Field(ge=1, le=2_000_000)] | None = None
+    """Tokens that there are."""
     max_positions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Position embeddings that there are."""
 
     @property
     def tokenizer_name(self) -> str:
@@ -127,6 +142,7 @@ class EntityDecoderConfig(Section):
     """`[model.entity]`: the decoder of masked entity completion (section 3.2 of the paper)."""
 
     heads: Heads = 8
+    """Attention heads."""
     mask_padding: bool = True
     """Keep attention off padding tokens. The published weights were trained without this."""
 
@@ -137,6 +153,7 @@ class ModelConfig(Section):
     embedding_width: Width = 256
     """Width of the space that images and texts share."""
     projector_width: Annotated[int, Field(ge=1, le=65_536)] = 4096
+    """Width of the hidden layer of the projectors into that space."""
     image: ImageEncoderConfig = ImageEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()
     entity: EntityDecoderConfig = EntityDecoderConfig()
@@ -170,8 +187,11 @@ class OptimizerConfig(Section):
         0.9,
         0.999,
     )
+    """Decay of the means of gradients and of their squares."""
     eps: Positive = 1e-8
+    """Added to the gradients' root mean square."""
     weight_decay: NonNegative = 0.05
+    """Per step and unit of learning rate."""
     clip_norm: NonNegative = 5.0
     """Largest gradient norm; 0 does not clip."""
     tower_rate: Positive = 1.0
@@ -185,13 +205,19 @@ class ScheduleConfig(Section):
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Passes over the data."""
     max_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps after which training ends, schedule included; 0 leaves it to `epochs`."""
     learning_rate: Positive = 6.4e-4
+    """After the warm-up."""
     min_learning_rate: NonNegative = 1.6e-4
+    """At the end."""
     warmup_learning_rate: NonNegative = 1.6e-5
+    """At the beginning."""
     warmup_epochs: NonNegative = 2.0
+    """Epochs until `learning_rate` is reached."""
     reference_batch: Count = 4096
+    """Global batch at which the rates hold as written."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ScheduleConfig":
@@ -244,6 +270,7 @@ class AugmentationConfig(Section):
     crop_ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
     """Width by height of a crop before it is resized, at least and at most."""
     flip: Share = 0.5
+    """Share of images that are mirrored."""
     color_jitter: Share = 0.4
     """Brightness, contrast and saturation vary by up to this share; unused with `rand_augment`."""
     rand_augment: str = "rand-m9-mstd0.5-inc1"
@@ -251,6 +278,7 @@ class AugmentationConfig(Section):
     erasing: Share = 0.25
     """Probability that a rectangle is replaced."""
     erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
+    """What erased pixels become: one colour, a random one, or noise."""
     text_noise: NonNegative = 0.0
     """With an aligned model: noise on the features of texts, as a share of their length."""
 
@@ -267,12 +295,15 @@ class TrainConfig(Section):
     """`[train]`: how the run goes and what it leaves behind."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of start weights, batches, augmentation and noise."""
     start_from: str = ""
     """Checkpoint whose weights training starts from; "" takes those of `backbone` and `encoder`."""
     freeze_text: bool = False
+    """Whether the text encoder stays as it is."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Precision of the networks' matrix products; losses are computed in fp32."""
     compile: bool = False
+    """Compile the model with torch.compile."""
     log_every: Count = 20
     """Steps between lines of the log."""
     save_every: Annotated[int, Field(ge=0)] = 1000
@@ -280,9 +311,11 @@ class TrainConfig(Section):
     save_epochs: Count = 1
     """Epochs between their checkpoints; the last one always has one."""
     keep_last: Count = 2
+    """Checkpoints that are kept, the newest ones."""
     overlays_every: Annotated[int, Field(ge=0)] = 1000
     """Steps between overlays of a few fixed images; 0 draws none."""
     tracker: Literal["none", "tensorboard", "wandb"] = "tensorboard"
+    """Where the log's numbers go beside log.jsonl and log.html."""
     evaluate_on: str = ""
     """Data set of `ovseg eval` scored after each epoch, such as "voc"; "retrieval" among the
     photos that are held out, with an aligned model; "" is none."""

@@ -287,10 +287,16 @@ def flatten(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
+def find_images(
+    patterns: Sequence[str], path_of_url: Callable[[str], Path] | None = None
+) -> list[Path]:
     """Files for names, folders (searched in depth) and globs, in order, each once.
 
     A plain name is kept even if there is no such file: reading it says so, and the others go on.
+
+    Args:
+        patterns: names, folders and globs.
+        path_of_url: gives the path by which an address is known; None where there may be none.
 
     Raises:
         UsageError: a pattern is a URL.
@@ -298,6 +304,9 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
+        if path_of_url is not None and _URL.match(pattern):
+            found[path_of_url(pattern)] = None
+            continue
         refuse_url(pattern)
         found.update(dict.fromkeys(_expand(pattern)))
     return list(found)
@@ -310,7 +319,10 @@ def refuse_url(name: str) -> None:
         UsageError: it is a URL.
     """
     if _URL.match(name):
-        raise UsageError(f"{name}: URLs are not read; fetch it first: curl -LO '{name}'")
+        raise UsageError(
+            f"{name}: URLs are not read unless ovseg segment has --allow-urls, "
+            f"so add that, or fetch it first: curl -LO '{name}'"
+        )
 
 
 def _expand(pattern: str) -> list[Path]:

@@ -13,6 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from ovseg.data.annotations.entries import by_id, is_below, read_document, reference
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import SUFFIXES, Pixels, read_image, resize
 from ovseg.distributed import cpu_count
@@ -20,7 +21,6 @@ from ovseg.documents import read_text
 from ovseg.errors import DataError
 from ovseg.evaluation.bootstrap import Interval, share_interval
 from ovseg.evaluation.run import Progress
-from ovseg.evaluation.sets.annotations import by_id, is_below, read_document, reference
 from ovseg.evaluation.sets.base import LONGEST_LIST, image_folder, read_lines
 from ovseg.inference.text import EmbeddingCache
 from ovseg.inference.views import normalised
@@ -180,7 +180,7 @@ def read_captions(folder: Path) -> CaptionedImages:
 
 
 def _coco_captions(folder: Path, path: Path) -> Iterator[tuple[Path, str]]:
-    document = read_document(path, "captions")
+    document = read_document(path, "COCO captions file")
     images = image_folder(folder, path.stem.removeprefix("captions_"))
     files = {n: images / e.file_name() for n, e in by_id(document.entries("images")).items()}
     for entry in document.entries("annotations"):

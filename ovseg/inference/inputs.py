@@ -1,6 +1,6 @@
 """Pictures as people hand them over: files, Pillow images, arrays, and what could not be read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -143,10 +143,10 @@ def _check_layout(values: np.ndarray, where: str) -> None:
     raise UsageError(f"{given} is no image: give [H, W], or [H, W, 3] in RGB")
 
 
-def load(path: Path) -> tuple[Path, Pixels] | Failure:
+def load(path: Path, read: Callable[[Path], Pixels] = read_image) -> tuple[Path, Pixels] | Failure:
     """Read a file; what is wrong with it comes back as a value, so that the others go on."""
     try:
-        return path, read_image(path)
+        return path, read(path)
     except OvsegError as error:
         return Failure(path, error)
 

@@ -123,6 +123,7 @@ class Labeller:
             group_scores=to_numpy(group_scores)
             .astype(np.float32)
             .reshape(-1, 1 + len(self.classes.names)),
+            threshold=self.threshold,
         )
 
     def regions(self, view: EncodedView) -> Array | None:

@@ -63,6 +63,7 @@ def draw_overlay(
     labels: npt.NDArray[np.uint16],
     entries: Sequence[LegendEntry],
     opacity: float = 0.55,
+    parts: npt.NDArray[np.int32] | None = None,
 ) -> Image.Image:
     """Blend an image with the colours of its labels and put a legend below.
 
@@ -74,6 +75,7 @@ def draw_overlay(
         labels: uint16 [H, W], 0 is background.
         entries: the classes to name, in order.
         opacity: of the colours, 0..1.
+        parts: numbers of what is outlined, [H, W]; by default the labels.
     """
     shown = _shown_labels(int(labels.max(initial=0)), entries)
     picture = np.empty_like(image)
@@ -82,7 +84,7 @@ def draw_overlay(
         band = slice(first, first + rows)
         picture[band] = _blended(image[band], labels[band], shown, opacity)
     width = max(round(min(labels.shape) / 250), 1)
-    edges = _edges(labels)
+    edges = _edges(labels if parts is None else parts)
     picture[_grown(edges, width)] = 0
     picture[_grown(edges, width - 1)] = 255
     return _with_legend(Image.fromarray(picture), [e for e in entries if e.label], shown)
@@ -114,7 +116,7 @@ def _shown_labels(highest: int, entries: Sequence[LegendEntry]) -> npt.NDArray[n
     return shown
 
 
-def _edges(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+def _edges(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     """Pixels whose right or lower neighbour has another label, [H, W]."""
     edges = np.zeros(labels.shape, dtype=bool)
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]

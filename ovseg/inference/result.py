@@ -2,7 +2,8 @@
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ovseg.data.annotations import coco
+from ovseg.data.annotations.region import AnnotatedImage, Region
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
+from ovseg.inference.connected import RegionRules, numbered, painted, regions_of
 from ovseg.inference.overlay import draw_overlay, label_palette
 
+_NEAR = 2 / 3
 _FEW = 5  # classes that a short description names
 _LOSSLESS, _LOSSY = (".png", ".tif", ".tiff", ".bmp"), (".jpg", ".jpeg", ".webp")
 
@@ -40,6 +45,7 @@ class Segmentation:
         scores: the model's score of that label at each pixel, float32 [H, W].
         groups: index of the group each pixel belongs to, int32 [H, W].
         group_scores: score of each label for each group, float32 [G, 1 + K].
+        threshold: what a score had to reach against the background; None if there was no such bar.
     """
 
     image: npt.NDArray[np.uint8]
@@ -48,6 +54,7 @@ class Segmentation:
     scores: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int32]
     group_scores: npt.NDArray[np.float32]
+    threshold: float | None = None
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -114,9 +121,50 @@ class Segmentation:
             raise KeyError(name)
         return self.labels == self.classes.index(name)
 
-    def overlay(self, opacity: float = 0.55) -> Image.Image:
-        """The image under the colours of its classes, with a legend below."""
-        return draw_overlay(self.image, self.labels, self.shares, opacity)
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether every class that was found scores near the threshold, and none clearly above it.
+
+        Near is the first third of the way from the threshold to 1, both in logarithms, which means
+        the same for thresholds of any size. False where nothing was found, or there is no bar.
+        """
+        bar = self.threshold
+        found = [share.score for share in self.shares if share.label]
+        return bar is not None and 0 < bar < 1 and bool(found) and max(found) < bar**_NEAR
+
+    def regions(
+        self, instances: bool = False, min_score: float | None = None, min_area: int = 0
+    ) -> list[Region]:
+        """Masks of the classes that occur, or of parts of them that hang together.
+
+        Args:
+            instances: one region for each part of a class that hangs together, cut at narrow necks:
+                regions, not instances that a model was trained to tell apart.
+            min_score, min_area: mean score, and pixels, that a part needs to be kept.
+        """
+        return self.regions_by(RegionRules(instances, min_score, min_area))
+
+    def regions_by(self, rules: RegionRules) -> list[Region]:
+        """The regions that some rules tell; see `regions`."""
+        return regions_of(self.labels, self.scores, self.classes, rules)
+
+    def only(self, regions: Sequence[Region]) -> "Segmentation":
+        """This result with some of its regions alone; the rest is background, with score 0."""
+        labels = painted(regions, self.labels.shape)
+        dropped = (labels == 0) & (self.labels > 0)
+        return replace(self, labels=labels, scores=np.where(dropped, 0, self.scores))
+
+    def overlay(
+        self, opacity: float = 0.55, regions: Sequence[Region] | None = None
+    ) -> Image.Image:
+        """The image under the colours of its classes, with a legend below.
+
+        Args:
+            opacity: of the colours, 0..1.
+            regions: outlined each; by default classes are.
+        """
+        parts = None if regions is None else numbered(regions, self.labels.shape)
+        return draw_overlay(self.image, self.labels, self.shares, opacity, parts)
 
     def label_image(self) -> Image.Image:
         """The label map as a paletted image, or 16-bit greyscale with over 255 classes."""
@@ -126,45 +174,42 @@ class Segmentation:
         image.putpalette(label_palette().ravel().tolist())
         return image
 
-    def annotations(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
-        """One COCO annotation per class that occurs, background aside; ids count from `first_id`.
+    def annotations(
+        self,
+        image_id: int = 1,
+        first_id: int = 1,
+        regions: Sequence[Region] | None = None,
+        polygons: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """One COCO annotation per region, background aside; ids count from `first_id`.
 
         `segmentation` is a compressed RLE, `area` in pixels, `bbox` (x, y, width, height) in
         pixels, `category_id` the label, `score` the mean score over the mask.
+
+        Args:
+            image_id, first_id: numbers of the image and of its first annotation.
+            regions: as `regions` gives them; by default one per class.
+            polygons: outlines instead of run lengths, this many pixels off at most.
         """
-        from pycocotools import mask as coco_mask
+        image = self.annotated("", image_id, regions)
+        return coco.annotations(image, first_id, polygons)
 
-        results: list[dict[str, Any]] = []
-        for share in self.shares:
-            if share.label == 0:
-                continue
-            encoded = coco_mask.encode(np.asfortranarray(self.labels == share.label, np.uint8))
-            results.append(
-                {
-                    "id": first_id + len(results),
-                    "image_id": image_id,
-                    "category_id": share.label,
-                    "segmentation": {
-                        "size": [int(side) for side in encoded["size"]],
-                        "counts": encoded["counts"].decode("ascii"),
-                    },
-                    "area": int(coco_mask.area(encoded)),
-                    "bbox": [float(side) for side in coco_mask.toBbox(encoded)],
-                    "iscrowd": 0,
-                    "score": share.score,
-                }
-            )
-        return results
+    def to_coco(
+        self,
+        file_name: str = "",
+        image_id: int = 1,
+        first_id: int = 1,
+        regions: Sequence[Region] | None = None,
+        polygons: float | None = None,
+    ) -> dict[str, Any]:
+        """A COCO dataset of this one image: images, annotations, categories; see `annotations`."""
+        image = self.annotated(file_name, image_id, regions)
+        return coco.dataset(image, self.classes[1:], first_id, polygons)
 
-    def to_coco(self, file_name: str = "", image_id: int = 1, first_id: int = 1) -> dict[str, Any]:
-        """A COCO dataset of this one image: images, annotations, categories."""
+    def annotated(
+        self, name: str, number: int = 1, regions: Sequence[Region] | None = None
+    ) -> AnnotatedImage:
+        """This image and its regions, as all formats take them."""
         height, width = self.labels.shape
-        image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
-        categories = [
-            {"id": label, "name": name} for label, name in enumerate(self.classes) if label
-        ]
-        return {
-            "images": [image],
-            "annotations": self.annotations(image_id, first_id),
-            "categories": categories,
-        }
+        found = self.regions() if regions is None else regions
+        return AnnotatedImage(name, height, width, found, number)

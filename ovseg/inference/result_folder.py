@@ -11,16 +11,39 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ovseg.data.annotations import coco
+from ovseg.data.annotations.formats import RunFile, formats_of, run_file
+from ovseg.data.annotations.region import Region
 from ovseg.errors import DataError, UsageError
 from ovseg.files import local_path, remove_leftovers, replacing, write_text
+from ovseg.inference.connected import WHOLE, RegionRules
 from ovseg.inference.inputs import Failure
 from ovseg.inference.result import Segmentation
-from ovseg.inference.result_names import RUN_FILE, relative_names, result_names
-from ovseg.inference.run_annotations import RunAnnotations
+from ovseg.inference.result_names import relative_names, result_names
 from ovseg.locks import holding
 
 EXTRAS = ("json", "rle", "logits", "groups")
 _COCO = {"json", "rle"}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What is written of results.
+
+    Attributes:
+        extras: of each image, beside the overlay and the label map: of EXTRAS.
+        formats: of annotations of the whole run: of FORMATS. The extras `json` and `rle` bring
+            `coco` with them.
+        polygons: outlines instead of run lengths, this many pixels off at most; None for none.
+    """
+
+    extras: Sequence[str] = ()
+    formats: Sequence[str] = ()
+    polygons: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.polygons is not None and not 0 <= self.polygons < 1e6:
+            raise UsageError(f"a tolerance is a number of pixels from 0, not {self.polygons}")
 
 
 class ResultFolder:
@@ -31,25 +54,42 @@ class ResultFolder:
     each pixel (NAME.logits.npz). `groups`: the group map as a 16-bit PNG (NAME.groups.png).
 
     Where two images would have the same NAME, their folders and suffixes become part of it.
-    With `json` or `rle`, `run` also gives a COCO dataset of all images, annotations.json. In all
-    these files no two images have the same id, and no two annotations.
+    `run` also gives a file of annotations of all images for each format. In all these files no two
+    images have the same id, and no two annotations.
     """
 
-    def __init__(self, folder: Path, extras: Sequence[str], images: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        saving: Saving,
+        images: Sequence[Path],
+        classes: Sequence[str] = (),
+    ) -> None:
         """Create the folder.
 
+        Args:
+            folder: where to.
+            saving: what is written.
+            images: all of the run.
+            classes: names of the labels from 1.
+
         Raises:
-            UsageError: an extra is unknown, or the folder is no path of this machine.
+            UsageError: an extra or a format is unknown, or the folder is no path of this machine.
             DataError: the folder cannot be made or written to.
         """
-        self._extras = [extra.strip() for extra in extras if extra.strip()]
+        self._extras = [extra.strip() for extra in saving.extras if extra.strip()]
         if unknown := [extra for extra in self._extras if extra not in EXTRAS]:
             raise UsageError(f"cannot save {', '.join(unknown)}: choose from {', '.join(EXTRAS)}")
+        coco = ["coco"] if _COCO & set(self._extras) else []
+        self._formats = formats_of([*coco, *saving.formats])
+        self._polygons = saving.polygons
+        self._classes = classes
         self._folder = local_path(folder)
         self._names = result_names(images)
         self._files = relative_names(images)
         self._ids = {path: number for number, path in enumerate(images, start=1)}
-        self._run: RunAnnotations | None = None
+        self._next_id = 1
+        self._run_files: list[RunFile] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -59,9 +99,14 @@ class ResultFolder:
         if not os.access(folder, os.W_OK):
             raise DataError(f"{folder}: the output folder is not writable")
 
+    @property
+    def run_paths(self) -> list[Path]:
+        """The files of annotations of all images."""
+        return [self._folder / each.file for each in self._formats]
+
     @contextmanager
     def run(self) -> Iterator[None]:
-        """What is written within has one COCO dataset, which appears when the block is left.
+        """What is written within has a file for each format, which appears when the block is left.
 
         Raises:
             UsageError: another run is writing into the folder.
@@ -70,52 +115,63 @@ class ResultFolder:
         with ExitStack() as opened:
             opened.enter_context(holding(self._folder))
             remove_leftovers(self._folder)
-            if _COCO & set(self._extras):
-                self._run = opened.enter_context(RunAnnotations(self._folder / RUN_FILE))
-                opened.callback(self._forget_run)
+            self._next_id = 1
+            self._run_files = [
+                opened.enter_context(
+                    run_file(self._folder / each.file, each, self._classes, self._polygons)
+                )
+                for each in self._formats
+            ]
+            opened.callback(self._run_files.clear)
             yield
 
-    def _forget_run(self) -> None:
-        self._run = None
-
-    def write(self, path: Path, result: Segmentation) -> list[Path]:
+    def write(
+        self, path: Path, result: Segmentation, regions: Sequence[Region] | None = None
+    ) -> list[Path]:
         """Write one image's files and return their paths.
 
         Args:
             path: one of the images that the folder is for.
             result: what is in it.
+            regions: of it; by default one per class.
 
         Raises:
             DataError: the disk is full or the folder has become unwritable.
         """
         base = self._folder / self._names[path]
         try:
-            dataset = self._dataset(path, result)
+            dataset = self._dataset(path, result, regions)
             return [
-                _save_image(result.overlay(), base, ".overlay.png"),
+                _save_image(result.overlay(regions=regions), base, ".overlay.png"),
                 _save_image(result.label_image(), base, ".labels.png"),
                 *(_save_extra(extra, base, result, dataset) for extra in self._extras),
             ]
         except OSError as error:
             raise DataError(f"{base}: cannot write the results ({error.strerror})") from error
 
-    def _dataset(self, path: Path, result: Segmentation) -> dict[str, Any]:
-        """An image's COCO dataset, which becomes a part of the run's; empty if none is wanted."""
+    def _dataset(
+        self, path: Path, result: Segmentation, regions: Sequence[Region] | None
+    ) -> dict[str, Any]:
+        """An image's COCO dataset, empty if none is wanted; the run's files take the image."""
+        if not self._formats:
+            return {}
+        image = result.annotated(self._files[path], self._ids[path], regions).as_text()
+        first_id = self._next_id
+        self._next_id += len(image.regions)
+        for each in self._run_files:
+            each.add(image)
         if not _COCO & set(self._extras):
             return {}
-        first_id = self._run.next_id if self._run else 1
-        dataset = result.to_coco(self._files[path], self._ids[path], first_id)
-        if self._run:
-            self._run.add(dataset)
-        return dataset
+        return coco.dataset(image, result.classes[1:], first_id, self._polygons)
 
 
 @dataclass(frozen=True)
 class SegmentedFile:
-    """An image file, what is where in it, and the files that were written of that."""
+    """An image file, what is where in it, its regions, and the files that were written of that."""
 
     path: Path
     result: Segmentation
+    regions: tuple[Region, ...] = ()
     files: tuple[Path, ...] = ()
 
 
@@ -127,11 +183,18 @@ class SegmentedFiles:
         paths: all that are segmented.
         results: one per path.
         folder: where each result is written before it is handed over; None for nowhere.
+        rules: which regions there are; what is in none is background.
     """
 
     paths: Sequence[Path]
     results: Iterator[tuple[Path, Segmentation] | Failure]
     folder: ResultFolder | None
+    rules: RegionRules = WHOLE
+
+    @property
+    def run_files(self) -> list[Path]:
+        """Files about all images, which are there when all results were taken."""
+        return self.folder.run_paths if self.folder else []
 
     def __iter__(self) -> Iterator[SegmentedFile | Failure]:
         with self.folder.run() if self.folder else nullcontext():
@@ -140,8 +203,10 @@ class SegmentedFiles:
                     yield found
                     continue
                 path, result = found
-                files = self.folder.write(path, result) if self.folder else []
-                yield SegmentedFile(path, result, tuple(files))
+                regions = result.regions_by(self.rules)
+                kept = result.only(regions) if self.rules.drops else result
+                files = self.folder.write(path, kept, regions) if self.folder else []
+                yield SegmentedFile(path, kept, tuple(regions), tuple(files))
 
 
 def _save_extra(extra: str, base: Path, result: Segmentation, dataset: dict[str, Any]) -> Path:

@@ -4,21 +4,19 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path, PurePath
 
+from ovseg.data.annotations.formats import FORMATS
 from ovseg.data.images import find_images
 from ovseg.errors import DataError
 
 PICTURES = (".overlay.png", ".labels.png", ".groups.png")
 """How the names of pictures end that are written beside each other."""
 
-RUN_FILE = "annotations.json"
-"""The COCO dataset of a whole run."""
-
 _LONGEST = 180  # bytes; what is added to a name must fit into the 255 of a file's
-_RESERVED = "annotations"
+_RESERVED = {each.file.removesuffix(".json") for each in FORMATS.values()}  # of a whole run
 
 
 def result_names(images: Sequence[Path]) -> dict[Path, str]:
@@ -52,7 +50,11 @@ def relative_names(images: Sequence[Path]) -> dict[Path, str]:
     return {path: Path(whole).relative_to(shared).as_posix() for path, whole in paths.items()}
 
 
-def images_to_segment(asked: Sequence[str], output: Path | None = None) -> list[Path]:
+def images_to_segment(
+    asked: Sequence[str],
+    output: Path | None = None,
+    path_of_url: Callable[[str], Path] | None = None,
+) -> list[Path]:
     """The images that `find_images` finds, without results that were written before.
 
     What is asked for by its own name is kept. Passed over are the output folder where it lies
@@ -62,11 +64,12 @@ def images_to_segment(asked: Sequence[str], output: Path | None = None) -> list[
     Args:
         asked: files, folders and globs.
         output: the folder that results go to.
+        path_of_url: as `find_images` takes it.
 
     Raises:
         UsageError, DataError: as `find_images`, and if nothing but results was found.
     """
-    found = find_images(asked)
+    found = find_images(asked, path_of_url)
     named = {Path(name) for name in asked}
     folder = Path(os.path.abspath(output)) if output else None
     inside = folder is not None and any(_holds(Path(name), folder) for name in asked)
@@ -99,7 +102,8 @@ def _free(path: Path, wanted: Sequence[str], taken: set[str]) -> str:
     numbered = (f"{wanted[-1]}-{number}" for number in count(2))
     for name in (_shortened(name, path) for source in (wanted, numbered) for name in source):
         # "x.rle" with .json behind it is what "x" has with .rle.json.
-        if _key(name) not in taken and not _key(name).endswith(".rle") and _key(name) != _RESERVED:
+        key = _key(name)
+        if key not in taken and not key.endswith(".rle") and key not in _RESERVED:
             return name
     raise AssertionError("numbers have no end")
 

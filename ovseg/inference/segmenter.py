@@ -1,13 +1,13 @@
 """Images and words in, label maps out: the model knows tensors, the segmenter knows pictures."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, overload
 
 from ovseg.data.class_list import ClassList, Entries
-from ovseg.data.images import Pixels
+from ovseg.data.images import Pixels, read_image
 from ovseg.data.workers import map_chunks
 from ovseg.distributed import cpu_count
 from ovseg.inference.encode import EncodedView, over_chunks
@@ -48,7 +48,9 @@ class Segmenter:
             OvsegError: the model is unknown, unreadable, or needs a package or device that is not
                 there.
         """
-        return cls(load_model(name_or_path, device))
+        model = load_model(name_or_path, device)
+        _log.info("%s: %s", model.card.name, model.card.description)
+        return cls(model)
 
     @overload
     def segment(
@@ -133,6 +135,7 @@ class Segmenter:
         classes: Classes,
         protocol: Protocol | None = None,
         batch_size: int = 8,
+        read: Callable[[Path], Pixels] = read_image,
         **changes: Any,
     ) -> Iterator[tuple[Path, Segmentation] | Failure]:
         """Segment many files, in order; one that fails is reported and the others go on.
@@ -141,14 +144,16 @@ class Segmenter:
             paths: image files; read ahead, a few at a time.
             classes, protocol, changes: as `segment` takes them.
             batch_size: images worked on together.
+            read: gives the pixels of a path.
         """
         labeller = self.labeller(as_class_list(classes), protocol, **changes)
         self.warn_of_unknown(labeller.classes)
 
         def load_one(path: Path) -> _Loaded | Failure:
-            loaded = load(path)
+            loaded = load(path, read)
             if isinstance(loaded, Failure):
                 return loaded
+            _log.debug("%s: %d x %d pixels", path, loaded[1].shape[1], loaded[1].shape[0])
             return (*loaded, labeller.views(loaded[1]))
 
         with ThreadPoolExecutor(min(8, cpu_count() + 1)) as pool:

@@ -360,7 +360,7 @@ def interrupted(folder: Path) -> str:
 
 def private_addresses(folder: Path) -> str:
     """Addresses that are not of the public internet, in every spelling."""
-    from ovseg.data.build.guard import is_public
+    from ovseg.data.guard import is_public
 
     private = (
         "127.0.0.1", "10.0.0.1", "169.254.169.254", "0.0.0.0", "192.0.0.8", "192.88.99.1",

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ovseg.version import __version__
 from ovseg_cli.__main__ import run
@@ -17,6 +19,44 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["no-such-command"]) == 2
     assert "no-such-command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", "--treshold", "1"], "no such option: --treshold"),
+        (["segmen"], "no such command 'segmen'"),
+        (["models", "info"], "missing argument 'FILE|NAME' (see ovseg models info --help)"),
+        (["segment", "--batch-size", "x"], "invalid value for '--batch-size'"),
+    ],
+)
+def test_the_parsers_errors_look_like_all_others(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ovseg: error: {message}")
+
+
+def test_no_command_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models"]) == 2
+    captured = capsys.readouterr()
+    assert "Usage: ovseg models" in captured.out + captured.err
+
+
+def test_quiet_and_verbose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "grey.png"
+    Image.new("RGB", (32, 32), "grey").save(photo)
+    command = ["segment", str(photo), "--classes", "okapi", "--json"]
+
+    def said(*arguments: str) -> str:
+        assert run(list(arguments)) == 0
+        return capsys.readouterr().err
+
+    assert "does not know 'okapi'" in said(*command)
+    assert said("-q", *command) == said(*command, "--quiet") == ""
+    assert "ovseg: starter" in said(*command, "-v")
+    assert str(photo) in said("-vv", *command)
 
 
 def test_help_imports_no_torch() -> None:

@@ -8,9 +8,9 @@ import pytest
 from ovseg.config.dataset import KIND, DatasetRecipe, FetchConfig, ImageConfig, SourceConfig
 from ovseg.config.dump import to_toml, to_values
 from ovseg.config.load import check, find_recipe, load, recipe_names
-from ovseg.data.build.guard import FetchOptions
 from ovseg.data.build.request import load_request
 from ovseg.data.dataset.folder import ImageOptions
+from ovseg.data.guard import FetchOptions
 from ovseg.errors import RecipeError
 
 if sys.version_info >= (3, 11):

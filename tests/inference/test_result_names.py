@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ovseg.data.annotations.formats import FORMATS
 from ovseg.inference.result_folder import EXTRAS
 from ovseg.inference.result_names import images_to_segment, relative_names, result_names
 
@@ -15,7 +16,7 @@ ENDINGS = (".overlay.png", ".labels.png", ".json", ".rle.json", ".logits.npz", "
 def files_of(names: dict[Path, str]) -> list[str]:
     """All files of all results, as a file system without case sees them."""
     written = [f"{name}{ending}".casefold() for name in names.values() for ending in ENDINGS]
-    return [*written, "annotations.json"]
+    return [*written, *(each.file for each in FORMATS.values())]
 
 
 def test_a_name_of_its_own_is_the_stem() -> None:
@@ -35,6 +36,7 @@ def test_a_name_of_its_own_is_the_stem() -> None:
         (["x.png", "X.jpg"], ["x.png", "X.jpg"]),
         (["x.png", "x.rle.png"], ["x", "x.rle.png"]),
         (["annotations.png"], ["annotations.png"]),
+        (["annotations.labelstudio.png"], ["annotations.labelstudio.png"]),
         (["x.png", "y/../x.png"], ["x.png", "x.png-2"]),
     ],
 )

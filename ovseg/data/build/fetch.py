@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from ovseg.data.build.engine import LOCAL, PYSPARK, Engine, connected
-from ovseg.data.build.guard import FetchOptions
 from ovseg.data.build.jobs import ShardJob
 from ovseg.data.dataset.shards import ShardStats, read_stats
+from ovseg.data.guard import FetchOptions
 from ovseg.errors import DataError, MissingDependencyError
 
 

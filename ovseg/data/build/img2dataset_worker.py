@@ -17,7 +17,6 @@ import pyarrow as pa
 from img2dataset.downloader import Downloader
 
 from ovseg.data.build.encoding import BadImageError, prepare_image
-from ovseg.data.build.guard import FetchOptions, ascii_address, build_opener, reason_of
 from ovseg.data.build.jobs import ShardJob
 from ovseg.data.dataset.folder import ImageOptions
 from ovseg.data.dataset.plan import read_shard_plan
@@ -29,6 +28,7 @@ from ovseg.data.dataset.shards import (
     rows_by_image,
     write_shard,
 )
+from ovseg.data.guard import FetchOptions, ascii_address, build_opener, reason_of
 
 POSITIONS = 100_000  # img2dataset's keys are the shard's number times this, plus the position
 

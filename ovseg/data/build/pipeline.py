@@ -21,7 +21,6 @@ from ovseg.data.build.choosing import (
 )
 from ovseg.data.build.engine import Engine
 from ovseg.data.build.fetch import fetch_shards
-from ovseg.data.build.guard import PRIVATE, FetchOptions
 from ovseg.data.build.jobs import MatchJob, ShardJob, build_shard, match_part
 from ovseg.data.build.report import write_report
 from ovseg.data.build.sources import CaptionSource
@@ -30,6 +29,7 @@ from ovseg.data.dataset.entities import ENTITIES, EntityList, entities_toml, loa
 from ovseg.data.dataset.folder import BuildSettings, Dataset, DatasetSummary, ImageOptions
 from ovseg.data.dataset.plan import PLAN, PlanSummary, Tally, shard_count, write_plan
 from ovseg.data.dataset.shards import ShardStats, read_stats
+from ovseg.data.guard import PRIVATE, FetchOptions
 from ovseg.data.store import Address, FolderStore
 from ovseg.data.workers import Progress, silent
 from ovseg.errors import DataError, UsageError

@@ -7,7 +7,6 @@ from pathlib import Path
 from ovseg.config.dataset import KIND, DatasetRecipe
 from ovseg.config.load import check, load, recipe_names
 from ovseg.data.build.engine import Engine
-from ovseg.data.build.guard import FetchOptions
 from ovseg.data.build.pipeline import (
     BuildOptions,
     EntityOptions,
@@ -19,6 +18,7 @@ from ovseg.data.build.tagging import Tagger, TaggerAgreement, measure_agreement
 from ovseg.data.dataset.entities import PAPER, load_entities
 from ovseg.data.dataset.folder import DatasetSummary, ImageOptions
 from ovseg.data.dataset.plan import Tally
+from ovseg.data.guard import FetchOptions
 from ovseg.data.store import Address
 from ovseg.data.workers import Progress, silent
 

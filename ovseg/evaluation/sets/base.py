@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ovseg.data.annotations.entries import is_below
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.documents import read_text
 from ovseg.errors import DataError, UsageError
-from ovseg.evaluation.sets.annotations import is_below
 
 Labels = NDArray[np.unsignedinteger]
 """Labels 0..K-1 or `ignored_label(K)`, uint8 or, with many classes, uint16, [H, W]."""

@@ -9,9 +9,9 @@ the two kinds of JSON are known by their names: a file of one's own may number t
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ovseg.data.annotations.entries import Id, shown
 from ovseg.data.class_list import ClassList
 from ovseg.errors import DataError, UsageError
-from ovseg.evaluation.sets.annotations import Id, shown
 from ovseg.evaluation.sets.base import (
     EvaluationSample,
     EvaluationSet,

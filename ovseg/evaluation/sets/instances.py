@@ -2,30 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ovseg.data.images import MAX_PIXELS
-from ovseg.evaluation.sets.annotations import (
-    Entry,
-    by_id,
-    in_order,
-    read_document,
-    reference,
-    shown,
-    whole,
-)
+from ovseg.data.annotations import coco
+from ovseg.data.annotations.entries import Entry, shown
+from ovseg.data.annotations.masks import mask_of
 from ovseg.evaluation.sets.base import EvaluationSample, Labels
-
-Mask = NDArray[np.bool_]
-
-_LONGEST_SIDE = 1 << 17  # pixels
-_REACH = 4  # how far a corner may lie outside, in lengths of the image's longer side
-_LONGEST = 10_000_000  # pixels along an outline: painting takes memory in proportion
 
 
 @dataclass(frozen=True)
@@ -73,24 +57,19 @@ def read_instances(path: Path, label_of: Mapping[str, int]) -> Instances:
     Raises:
         DataError: it is missing, not an instances file, or something in it does not fit together.
     """
-    document = read_document(path, "instances")
-    images = by_id(document.entries("images"))
-    categories = by_id(document.entries("categories"))
-    labels = {n: label_of.get(plain_name(c.text("name"))) for n, c in categories.items()}
+    document = coco.read_instances(path)
+    names = {number: entry.text("name") for number, entry in document.categories.items()}
     annotations: dict[str, list[tuple[Entry, int]]] = {}
-    for entry in document.entries("annotations"):
-        number = reference(entry, "image_id", images, "image")
-        category = reference(entry, "category_id", categories, "category")
-        label = labels[category]
-        if label is None:
-            name = shown(categories[category].text("name"))
-            raise entry.fault(
-                "category_id", f"is {shown(category)}, {name}: none of the set's classes"
-            )
-        annotations.setdefault(str(number), []).append((entry, label))
+    for number, entries in document.annotations.items():
+        for entry, category in entries:
+            label = label_of.get(plain_name(names[category]))
+            if label is None:
+                name = f"{shown(category)}, {shown(names[category])}"
+                raise entry.fault("category_id", f"is {name}: none of the set's classes")
+            annotations.setdefault(str(number), []).append((entry, label))
     return Instances(
-        {str(number): images[number].file_name() for number in in_order(images)},
-        {str(number): _size(image) for number, image in images.items()},
+        {str(number): image.file_name() for number, image in document.images.items()},
+        {str(number): size for number, size in document.sizes.items()},
         annotations,
     )
 
@@ -100,107 +79,7 @@ def plain_name(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def _size(image: Entry) -> tuple[int, int]:
-    height = image.integer("height", 1, _LONGEST_SIDE)
-    return height, image.integer("width", 1, min(_LONGEST_SIDE, MAX_PIXELS // height))
-
-
 def _crowd(entry: Entry) -> int:
     if isinstance(entry.values.get("iscrowd", 0), bool):
         return int(entry.values["iscrowd"])
     return entry.integer("iscrowd", 0, 1) if "iscrowd" in entry.values else 0
-
-
-def mask_of(entry: Entry, height: int, width: int) -> Mask:
-    """The pixels of an instance, bool [height, width].
-
-    Raises:
-        DataError: its `segmentation` is neither outlines nor run lengths, plain or compressed, of
-            this image.
-    """
-    value = entry.get("segmentation")
-    if isinstance(value, dict):
-        return _from_runs(entry, value, height, width)
-    if isinstance(value, list) and value:
-        outlines = [value] if _is_outline(value) else value
-        return _from_outlines([_outline(entry, o, height, width) for o in outlines], height, width)
-    raise entry.fault("segmentation", f"is {shown(value)}: an instance needs outlines or RLE")
-
-
-def _from_outlines(outlines: list[list[float]], height: int, width: int) -> Mask:
-    """Native code: what comes here has been checked."""
-    from pycocotools import mask as coco_mask
-
-    encoded = coco_mask.merge(coco_mask.frPyObjects(outlines, height, width))
-    return coco_mask.decode(encoded).astype(bool)
-
-
-def _is_outline(value: list[Any]) -> bool:
-    """Whether this is x, y, x, y or [x, y], [x, y], without a list of outlines around it."""
-    return not isinstance(value[0], list) or _is_points(value)
-
-
-def _is_points(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(p, list) and len(p) == 2 and not isinstance(p[0], list) for p in value
-    )
-
-
-def _outline(entry: Entry, value: Any, height: int, width: int) -> list[float]:
-    """The corners of an outline as x, y, x, y."""
-    corners = list(chain.from_iterable(value)) if _is_points(value) else value
-    reach = _REACH * max(height, width)
-    if not isinstance(corners, list):
-        raise entry.fault("segmentation", f"has {shown(corners)} where an outline should be")
-    for number in corners:
-        if type(number) not in (int, float) or not abs(number) <= reach:
-            raise entry.fault(
-                "segmentation", f"has {shown(number)} for a coordinate in {width}×{height} pixels"
-            )
-    if len(corners) < 6 or len(corners) % 2:
-        box = "; a box is no outline" if len(corners) == 4 else ""
-        raise entry.fault(
-            "segmentation",
-            f"has an outline of {len(corners)} numbers: x and y of at least three corners{box}",
-        )
-    points = np.array(corners, np.float64).reshape(-1, 2)
-    if np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() > _LONGEST:
-        raise entry.fault("segmentation", f"has an outline longer than {_LONGEST:,} pixels")
-    flat: list[float] = points.reshape(-1).tolist()
-    return flat
-
-
-def _from_runs(entry: Entry, value: Mapping[str, Any], height: int, width: int) -> Mask:
-    size = value.get("size")
-    if size != [height, width]:
-        swapped = " (height and width are swapped)" if size == [width, height] else ""
-        raise entry.fault(
-            "segmentation", f"has the size {shown(size)}, its image [{height}, {width}]{swapped}"
-        )
-    counts = value.get("counts")
-    runs = _decoded(counts) if isinstance(counts, str) else counts
-    numbers = [whole(run) for run in runs] if isinstance(runs, list) else [None]
-    lengths = [number for number in numbers if number is not None and number >= 0]
-    if len(lengths) < len(numbers) or sum(lengths) != height * width:
-        raise entry.fault(
-            "segmentation", f"has counts that are no run lengths of {height * width} pixels"
-        )
-    flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-    return flat.reshape(width, height).T  # column by column
-
-
-def _decoded(counts: str) -> list[int] | None:
-    """Compressed run lengths, five bits a character, each but the first three as a difference."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 40:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:  # the last character of this number
-            value -= (1 << shift) if bits & 16 else 0
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return None if shift else runs

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ovseg.data.class_list import ClassList
-from ovseg.errors import DataError, UsageError
-from ovseg.evaluation.overlap import label_type
-from ovseg.evaluation.sets.annotations import (
+from ovseg.data.annotations.entries import (
     Entry,
     Id,
     by_id,
@@ -23,6 +20,9 @@ from ovseg.evaluation.sets.annotations import (
     reference,
     shown,
 )
+from ovseg.data.class_list import ClassList
+from ovseg.errors import DataError, UsageError
+from ovseg.evaluation.overlap import label_type
 from ovseg.evaluation.sets.base import (
     EvaluationSample,
     EvaluationSet,
@@ -113,7 +113,7 @@ def read_panoptic(path: Path) -> PanopticFile:
     Raises:
         DataError: it is missing, not a panoptic file, or something in it does not fit together.
     """
-    document = read_document(path, "panoptic")
+    document = read_document(path, "COCO panoptic file")
     categories = by_id(document.entries("categories"))
     images = by_id(document.entries("images"))
     segments: dict[Id, Mapping[int, Id]] = {}

@@ -13,13 +13,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ovseg.data.build import guard
+from ovseg.data import guard
 from ovseg.data.build.engine import Engine
-from ovseg.data.build.guard import FetchOptions, ascii_address, is_public, reason_of
 from ovseg.data.build.inspection import inspect_dataset
 from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
+from ovseg.data.guard import FetchOptions, ascii_address, is_public, reason_of
 from ovseg.errors import DataError
 from tests.data.build.hostile import Handler, Server, hostile_server
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ovseg.data.build.engine import Engine
-from ovseg.data.build.guard import FetchOptions
 from ovseg.data.build.pipeline import BuildOptions, EntityOptions, build_from_source
 from ovseg.data.build.sources import Columns, resolve_source
 from ovseg.data.dataset.folder import ImageOptions
+from ovseg.data.guard import FetchOptions
 from ovseg.data.store import open_store
 from tests.data.build.hostile import hostile_server
 

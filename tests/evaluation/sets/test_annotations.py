@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from ovseg.data.annotations.entries import Entry
+from ovseg.data.annotations.masks import mask_of
 from ovseg.errors import DataError
-from ovseg.evaluation.sets.annotations import Entry
 from ovseg.evaluation.sets.catalogue import open_set
-from ovseg.evaluation.sets.instances import mask_of
 from tests.evaluation.sets import tiny
 
 PATH = "annotations/instances_val2017.json"

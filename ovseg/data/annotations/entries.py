@@ -1,16 +1,18 @@
-"""The one door for annotation documents: COCO's JSON, read as input that nobody has checked.
+"""The one door for annotation documents: JSON, read as input that nobody has checked.
 
 What is wrong is one line that names the file, the entry and the field.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ovseg.documents import Bounds, parse_json, read_bytes
+from ovseg.data.images import MAX_PIXELS
+from ovseg.documents import Bounds, parse_json, parse_object, read_bytes
 from ovseg.errors import DataError
 
 Id = int | str
@@ -19,6 +21,8 @@ Id = int | str
 MAX_BYTES = 4 << 30  # ten times COCO's largest
 _BOUNDS = Bounds(size=MAX_BYTES, halves=True)  # an unused field may hold anything
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")  # as an integer would be written
+_LONGEST_LINE = 1 << 30  # bytes
+_LONGEST_SIDE = 1 << 17  # pixels
 _SHOWN = 40  # characters of a value in a message
 
 
@@ -67,6 +71,11 @@ class Entry:
             )
         return number
 
+    def shape(self, height: str = "height", width: str = "width") -> tuple[int, int]:
+        """Rows and columns of an image; DataError if there are none, or too many."""
+        rows = self.integer(height, 1, _LONGEST_SIDE)
+        return rows, self.integer(width, 1, min(_LONGEST_SIDE, MAX_PIXELS // rows))
+
     def measure(self, field: str) -> float | None:
         """A number that is not negative; None if there is none, DataError if it is another."""
         value = self.values.get(field)
@@ -74,6 +83,15 @@ class Entry:
             return None
         if type(value) not in (int, float) or not 0 <= value < 1e18:  # also not NaN
             raise self.fault(field, f"is {shown(value)}, not a number from 0")
+        return float(value)
+
+    def number(self, field: str) -> float | None:
+        """A finite number; None if there is none, DataError if it is something else."""
+        value = self.values.get(field)
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not abs(value) < 1e18:
+            raise self.fault(field, f"is {shown(value)}, not a number")
         return float(value)
 
     def text(self, field: str) -> str:
@@ -90,6 +108,13 @@ class Entry:
         if not is_below(name):
             raise self.fault(field, f"is {shown(name)}, not a path below the folder of the files")
         return name
+
+    def entry(self, field: str) -> "Entry":
+        """An object within; DataError if it is something else."""
+        value = self.get(field)
+        if not isinstance(value, dict):
+            raise self.fault(field, f"is {shown(value)}, not an object")
+        return Entry(self.path, value, f"{self.where}: {field}")
 
     def entries(self, field: str) -> "list[Entry]":
         """The objects of a list; DataError if it is none, or holds something else."""
@@ -110,16 +135,49 @@ def read_document(path: Path, kind: str) -> Entry:
 
     Args:
         path: of the JSON.
-        kind: what it should be, such as `instances`.
+        kind: what it should be, such as `COCO instances file`.
 
     Raises:
         DataError: it is missing, too large, or not an object of JSON.
     """
-    where = f"not a COCO {kind} file"
+    where = f"not a {kind}"
     document = parse_json(read_bytes(path, MAX_BYTES), f"{path}: {where}", _BOUNDS)
     if not isinstance(document, dict):
         raise DataError(f"{path}: {where}: it holds {shown(document)}, not an object")
     return Entry(path, document, where)
+
+
+def read_list(path: Path, kind: str) -> list[Entry]:
+    """The objects of a document that is a list; errors as `read_document`."""
+    where = f"not a {kind}"
+    values = parse_json(read_bytes(path, MAX_BYTES), f"{path}: {where}", _BOUNDS)
+    return Entry(path, {"it": values}, where).entries("it")
+
+
+def lines_of(path: Path) -> Iterator[Entry]:
+    """The objects of a file that has one a line, read as they are asked for.
+
+    Raises:
+        DataError: it cannot be read, or a line is no object, or above 1 GiB.
+    """
+    try:
+        with path.open("rb") as stream:
+            for number in count(1):
+                line = stream.readline(_LONGEST_LINE + 1)
+                if not line:
+                    return
+                if len(line) > _LONGEST_LINE:
+                    raise DataError(f"{path}: line {number}: above {_LONGEST_LINE >> 20} MiB")
+                yield parsed(path, line, f"line {number}")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def parsed(path: Path, content: bytes | str, where: str) -> Entry:
+    """An object of JSON from a part of a file; DataError if it is none."""
+    return Entry(path, parse_object(content, f"{path}: {where}", _BOUNDS), where)
 
 
 def is_below(name: str) -> bool:

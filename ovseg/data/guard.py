@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from ovseg.errors import UsageError
+from ovseg.errors import DownloadError, UsageError
+from ovseg.version import __version__
 
+_AGENT = f"ovseg/{__version__}"
 PRIVATE = "private address"  # why nothing of this network is fetched without leave
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Not of the public internet, though not every version of Python says so.
@@ -74,6 +76,21 @@ def build_opener(options: FetchOptions) -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
+
+
+def fetch(url: str, options: FetchOptions) -> bytes:
+    """What lies at an address.
+
+    Raises:
+        DownloadError: it cannot be had, or the guard does not let it through; says why.
+    """
+    try:
+        request = urllib.request.Request(ascii_address(url), headers={"User-Agent": _AGENT})
+        with build_opener(options).open(request, timeout=options.timeout) as response:
+            content: bytes = response.read()
+            return content
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise DownloadError(f"{url}: cannot be fetched ({reason_of(str(error))})") from error
 
 
 def is_public(address: str) -> bool:

@@ -75,9 +75,9 @@ def regions_of(
         rules: which there are.
     """
     found: list[Region] = []
-    counts = np.bincount(labels.ravel())
-    for label in sorted(np.flatnonzero(counts[1:]) + 1, key=lambda label: -counts[label]):
-        label = int(label)
+    counts = np.bincount(labels.ravel()).tolist()
+    there = [label for label in range(1, len(counts)) if counts[label]]
+    for label in sorted(there, key=lambda label: -counts[label]):
         whole = _scored(Region.of(label, names[label], labels == label), scores)
         if not (rules.instances or rules.drops):
             found.append(whole)

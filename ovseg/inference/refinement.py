@@ -17,7 +17,7 @@ from ovseg.inference.encode import EncodedView, PositionEncoder, encode_views
 from ovseg.inference.maps import PositionMaps, Refiner, ScoreMaps, WindowMaps
 from ovseg.inference.protocol import Protocol
 from ovseg.inference.refine.affinity import unit_rows
-from ovseg.inference.refine.chain import Step, parse_chain
+from ovseg.inference.refine.chain import PROPAGATING, SHRINKING, Step, parse_chain
 from ovseg.inference.refine.pamr import Pamr
 from ovseg.inference.refine.patch_graph import PatchGraph
 from ovseg.inference.refine.pixel_graph import PixelGraph
@@ -54,7 +54,7 @@ class Refinement:
         steps = parse_chain(protocol.refine)
         self.on_patches = [step for step in steps if step.on_patches]
         self.on_pixels = [step for step in steps if not step.on_patches]
-        self.merges = any(step.name in ("lposs", "lposs+") for step in self.on_patches)
+        self.merges = any(step.name in PROPAGATING for step in self.on_patches)
         self.guides = {step: _guide(step, model) for step in self.on_patches if step.backbone}
 
     def of_pixels(self, maps: ScoreMaps, view: View) -> ScoreMaps:
@@ -126,16 +126,19 @@ class RefinedView:
         if self.averages_probabilities(direct=direct):
             return WindowProbabilities.of(scores, self.encoded, size, protocol.scale)
         names = {step.name for step in self.refinement.on_patches}
-        if not names & {"lposs", "lposs+"}:
+        if not names & set(PROPAGATING):
             return PositionMaps.of(scores, self.encoded, size, direct=direct, align_corners=corners)
-        if direct and "lposs+" not in names:
+        shrunk = max((SHRINKING.get(name, 0) for name in names), default=0)
+        if direct and not shrunk:
             merged = scores if classes is None else best_of_classes(scores, classes)
             return PositionMaps.of(merged, self.encoded, size, direct=True, align_corners=corners)
+        graph = self._pixel_graph(shrunk) if shrunk else None
+        shape = view.shape if graph is None else graph.shape
         maps: ScoreMaps = PositionMaps.of(
-            scores, self.encoded, view.shape, direct=direct, align_corners=corners
+            scores, self.encoded, shape, direct=direct, align_corners=corners
         )
-        if "lposs+" in names:
-            maps = RefinedMaps(maps, self._pixel_graph)
+        if graph is not None:
+            maps = RefinedMaps(maps, graph)
         return ResizedMaps(maps if classes is None else MergedMaps(maps, classes), size)
 
     def _scores(self, scores: Array) -> Array:
@@ -192,11 +195,20 @@ class RefinedView:
                 found[step] = PatchGraph.of(nodes, places, settings)
         return found
 
+    def _pixel_graph(self, shrunk: int) -> PixelGraph:
+        """The pixels of the network's image, made smaller by a factor."""
+        if shrunk not in self._pixel_graphs:
+            model, settings = self.refinement.model, self.refinement.protocol.lposs
+            image = model.from_numpy(colours(self.source.view, model.preprocessing))
+            rows, columns = (max(round(side / shrunk), 1) for side in self.source.view.shape)
+            settings = replace(settings, diameter=2 * (settings.reach // shrunk) + 1)
+            graph = PixelGraph.of(resize_bilinear(image, (rows, columns)), settings)
+            self._pixel_graphs[shrunk] = graph
+        return self._pixel_graphs[shrunk]
+
     @cached_property
-    def _pixel_graph(self) -> PixelGraph:
-        model = self.refinement.model
-        image = model.from_numpy(colours(self.source.view, model.preprocessing))
-        return PixelGraph.of(image, self.refinement.protocol.lposs)
+    def _pixel_graphs(self) -> dict[int, PixelGraph]:
+        return {}
 
     def _features(self, step: Step) -> Array:
         """Features of the positions, float [M, N, C]: of the backbone, or the model's own."""

@@ -26,7 +26,7 @@ from tests.benchmarks.test_dense_benchmark import compare
 
 SIDE = full(448, 64)
 CLASSES = ClassList.of([f"class {number}" for number in range(full(21, 3))])
-STEPS = ("none", "guided", "pamr", "affinity", "lposs", "lposs+")
+STEPS = ("none", "guided", "pamr", "affinity", "lposs", "lposs+half", "lposs+")
 
 
 class Network:

@@ -22,7 +22,16 @@ from ovseg.models.registry import load_model
 from tests.evaluation.fakes import FakeModel
 from tests.inference.fakes import ColourModel
 
-CHAINS = ("affinity", "lposs", "lposs+", "pamr", "guided", "affinity,lposs,pamr", "lposs+,guided")
+CHAINS = (
+    "affinity",
+    "lposs",
+    "lposs+",
+    "lposs+half",
+    "pamr",
+    "guided",
+    "affinity,lposs,pamr",
+    "lposs+,guided",
+)
 
 
 def photo(height: int = 32, width: int = 48) -> np.ndarray:
@@ -89,7 +98,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{name}@{path}"
 
 
-@pytest.mark.parametrize("step", ["affinity", "lposs", "lposs+"])
+@pytest.mark.parametrize("step", ["affinity", "lposs", "lposs+", "lposs+half"])
 @pytest.mark.parametrize("window", ["none", "40/20"])
 def test_a_named_backbone_takes_its_own_grid(step: str, window: str, backbone: str) -> None:
     """Windows of 40 pixels are no multiple of its patches: it sees them at 32 or 48."""

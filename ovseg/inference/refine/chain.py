@@ -1,7 +1,8 @@
 """Refinements by name, one after the other: what `--refine lposs,pamr` means.
 
 Steps on patches come first, since they work where the model has its scores; then the step on the
-pixels of the network's image (`lposs+`), then those on the pixels of the original one.
+pixels of the network's image (`lposs+`, or on half as many a side `lposs+half`), then those on the
+pixels of the original one.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,17 @@ from itertools import pairwise
 from ovseg.errors import UsageError
 
 NONE = "none"
-STAGES = {"affinity": 0, "lposs": 0, "lposs+": 1, "pamr": 2, "guided": 2}
+STAGES = {"affinity": 0, "lposs": 0, "lposs+": 1, "lposs+half": 1, "pamr": 2, "guided": 2}
 """Every step with its stage: 0 on patches, 1 on patches and the network's pixels, 2 on pixels."""
 
-WITH_FEATURES = ("affinity", "lposs", "lposs+")
+WITH_FEATURES = ("affinity", "lposs", "lposs+", "lposs+half")
 """Steps that go by features, the model's own or those of a named backbone."""
+
+PROPAGATING = ("lposs", "lposs+", "lposs+half")
+"""Steps that spread scores over a graph."""
+
+SHRINKING = {"lposs+": 1, "lposs+half": 2}
+"""Those that go on over the pixels of the network's image, and by how much it is smaller then."""
 
 
 @dataclass(frozen=True)

@@ -10,30 +10,38 @@ from ovseg.models.interface import Array, array_namespace
 
 
 def solve(
-    operator: Callable[[Array], Array], wanted: Array, iterations: int, tolerance: float
+    operator: Callable[[Array], Array],
+    wanted: Array,
+    iterations: int,
+    tolerance: float,
+    axes: tuple[int, ...] = (0,),
 ) -> Array:
     """An X with operator(X) near `wanted`, from 0, each column on its own, in its own type.
 
     Args:
         operator: a symmetric positive definite one, from [n, L] to [n, L].
-        wanted: right-hand sides, float [n, L].
+        wanted: right-hand sides, float [n, L], or with the nodes along other axes.
         iterations: most steps taken.
         tolerance: share of its right-hand side that a column's residual may have to be done with.
+        axes: along which the nodes lie.
     """
     xp: Any = array_namespace(wanted)
-    found, residual, direction = xp.zeros_like(wanted), wanted, wanted
-    square = xp.sum(residual * residual, axis=0)  # [L]
+    found = xp.zeros_like(wanted)
+    residual, direction = (xp.asarray(wanted, copy=True) for _ in range(2))
+    square = xp.sum(residual * residual, axis=axes, keepdims=True)  # [1, L]
     enough = tolerance**2 * square
     for _ in range(iterations):
         moving = square > enough
         if not bool(xp.any(moving)):
             break
         moved = operator(direction)
-        length = _quotient(square, xp.sum(direction * moved, axis=0), moving)
-        found = found + length * direction
-        residual = residual - length * moved
-        before, square = square, xp.where(moving, xp.sum(residual * residual, axis=0), square)
-        direction = residual + _quotient(square, before, moving) * direction
+        length = _quotient(square, xp.sum(direction * moved, axis=axes, keepdims=True), moving)
+        found += length * direction
+        residual -= length * moved
+        left = xp.sum(residual * residual, axis=axes, keepdims=True)
+        before, square = square, xp.where(moving, left, square)
+        direction *= _quotient(square, before, moving)
+        direction += residual
     return found
 
 

@@ -49,9 +49,24 @@ class LabelPropagation:
         """Pixels to a pixel's farthest neighbour along an axis (`lposs+`)."""
         return self.diameter // 2
 
-    def solve(self, weigh: Callable[[Array], Array], scores: Array) -> Array:
-        """Z for Y = `scores`, float [n, L]; `weigh` multiplies by S."""
-        return solve(lambda x: x - self.alpha * weigh(x), scores, self.iterations, self.tolerance)
+    def solve(
+        self, weigh: Callable[[Array], Array], scores: Array, axes: tuple[int, ...] = (0,)
+    ) -> Array:
+        """Z for Y = `scores`, float [n, L], or with the nodes along other axes.
+
+        Args:
+            weigh: multiplies by S; what it returns is changed.
+            scores: Y.
+            axes: along which the nodes lie.
+        """
+
+        def operator(x: Array) -> Array:
+            found = weigh(x)
+            found *= -self.alpha
+            found += x
+            return found
+
+        return solve(operator, scores, self.iterations, self.tolerance, axes)
 
 
 def inverse_root(degrees: Array) -> Array:

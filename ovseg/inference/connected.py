@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ovseg.data.annotations.region import Mask, Region
 from ovseg.errors import UsageError
+from ovseg.inference.bands import bands_of
 
 _NECK = 0.5  # of the smaller lobe's radius: wider is no neck
 _LOBE = 0.35  # of the largest lobe's radius: smaller ones are limbs
@@ -75,7 +76,7 @@ def regions_of(
         rules: which there are.
     """
     found: list[Region] = []
-    counts = np.bincount(labels.ravel()).tolist()
+    counts = _pixels_of_each(labels, len(names))
     there = [label for label in range(1, len(counts)) if counts[label]]
     for label in sorted(there, key=lambda label: -counts[label]):
         whole = _scored(Region.of(label, names[label], labels == label), scores)
@@ -89,6 +90,14 @@ def regions_of(
         elif parts:
             found.append(_joined(parts, whole, scores))
     return found
+
+
+def _pixels_of_each(labels: npt.NDArray[np.uint16], count: int) -> list[int]:
+    """Pixels of every label; a band at a time, since NumPy counts numbers of eight bytes."""
+    counts = np.zeros(count, np.int64)
+    for band in bands_of(labels.shape):
+        counts += np.bincount(labels[band.rows].ravel(), minlength=count)
+    return counts.tolist()
 
 
 def painted(regions: Sequence[Region], shape: tuple[int, ...]) -> npt.NDArray[np.uint16]:

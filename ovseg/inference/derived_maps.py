@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ovseg.inference.bands import Band
 from ovseg.inference.maps import Refiner, ScoreMaps, kept
 from ovseg.inference.resize import Columns, resize_bilinear
 from ovseg.models.interface import Array, array_namespace
@@ -30,6 +31,10 @@ class MeanMaps:
     @property
     def shape(self) -> tuple[int, int]:
         return self.views[0].shape
+
+    def banded(self, band: Band) -> "MeanMaps":
+        """The same at some rows of the image; of views that can be had so."""
+        return MeanMaps([view.banded(band) for view in self.views], self.flipped)  # type: ignore[attr-defined]
 
     def bounds(self) -> tuple[Array, Array]:
         least, largest = zip(*(view.bounds() for view in self.views), strict=True)

@@ -36,22 +36,25 @@ _FEW = 8  # contenders of the whole image up to which they are compared everywhe
 _MANY = 16  # contenders of a cell from which NumPy compares them along the last axis
 
 
-def strongest_on_grid(maps: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+def strongest_on_grid(
+    maps: Array, shape: tuple[int, int], rows_wanted: slice | None = None
+) -> tuple[Array, Array]:
     """The largest of the interpolated maps at every pixel and its number; the first of equals.
 
     Args:
         maps: float [h, w, L].
-        shape: rows and columns (H, W) of the result.
+        shape: rows and columns (H, W) of the image.
+        rows_wanted: of the image; all by default.
 
     Returns:
         value and index of the map, [H, W] each.
     """
     contenders = _contenders(maps)
     if contenders.few is not None:
-        value, index = _strongest_of_few(taken(maps, contenders.few), shape)
+        value, index = _strongest_of_few(taken(maps, contenders.few), shape, rows_wanted)
         return value, as_index(contenders.few, maps)[index]
     xp: Any = array_namespace(maps)
-    band, down = cells(shape[0], maps.shape[0])
+    band, down = (each[rows_wanted or slice(None)] for each in cells(shape[0], maps.shape[0]))
     place = _Place.of(maps, shape[1])
     weights = as_array(down, maps)[:, None]  # [H, 1]
     edges = [0, *(np.flatnonzero(np.diff(band)) + 1).tolist(), len(band)]
@@ -106,25 +109,28 @@ def _along(row: Array, place: _Place, choice: Array) -> Array:
     return left + place.share * (row[place.right, choice] - left)
 
 
-def _strongest_of_few(maps: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
+def _strongest_of_few(
+    maps: Array, shape: tuple[int, int], rows_wanted: slice | None
+) -> tuple[Array, Array]:
     """All of a few maps [h, w, l] at every pixel, compared: value and number, [H, W] each."""
-    grids = contiguous(array_namespace(maps).permute_dims(maps, (2, 0, 1)))  # [l, h, w]
-    if is_torch_array(maps):
+    xp: Any = array_namespace(maps)
+    grids = contiguous(xp.permute_dims(maps, (2, 0, 1)))  # [l, h, w]
+    if is_torch_array(maps) and rows_wanted is None:
         return largest(resize_bilinear(grids, shape))
     place = _Place.of(maps, shape[1])
     left = grids[:, :, place.left]
     between = left + place.share * (grids[:, :, place.right] - left)  # [l, h, W]
-    band, down = cells(shape[0], maps.shape[0])
-    below = np.minimum(band + 1, maps.shape[0] - 1)
-    weights = as_array(down, maps)[:, None]
+    band, down = (each[rows_wanted or slice(None)] for each in cells(shape[0], maps.shape[0]))
+    below = as_index(np.minimum(band + 1, maps.shape[0] - 1), maps)
+    above, weights = as_index(band, maps), as_array(down, maps)[:, None]
     step = max(PIECE // (maps.shape[2] * shape[1]), 1)
     found = []
-    for start in range(0, shape[0], step):
+    for start in range(0, len(band), step):
         rows = slice(start, start + step)
-        top, bottom = between[:, band[rows]], between[:, below[rows]]  # [l, p, W]
+        top, bottom = between[:, above[rows]], between[:, below[rows]]  # [l, p, W]
         found.append(largest(top + weights[rows] * (bottom - top)))
     values, winners = zip(*found, strict=True)
-    return np.concatenate(values), np.concatenate(winners)
+    return xp.concat(values), xp.concat(winners)
 
 
 @dataclass(frozen=True)

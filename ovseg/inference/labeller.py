@@ -6,15 +6,16 @@ export all go it.
 Letters: M window, G group, Q phrase, K class, N position, h w grid, H W original image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from ovseg.data.class_list import BACKGROUND, ClassList
 from ovseg.data.images import Pixels
+from ovseg.inference.bands import bands_of
 from ovseg.inference.derived_maps import mean_of
 from ovseg.inference.encode import EncodedView
 from ovseg.inference.groups import group_map, nearest_position, regions
@@ -106,8 +107,12 @@ class Labeller:
         else:
             scores_of = self._scores_of(picture.views, self.threshold)
             scores, labels = strongest(picture.maps(scores_of), self._first)
-            groups = group_map(
-                views[0], picture.regions[0], picture.size, direct=self.direct(views[0])
+            groups = partial(
+                group_map,
+                views[0],
+                picture.regions[0],
+                picture.size,
+                direct=self.direct(views[0]),
             )
             group_scores = (
                 scores_of[0]
@@ -117,9 +122,9 @@ class Labeller:
         return Segmentation(
             image=image,
             classes=(BACKGROUND, *self.classes.names),
-            labels=to_numpy(labels).astype(np.uint16),
-            scores=to_numpy(scores).astype(np.float32),
-            groups=groups.astype(np.int32),
+            labels=to_numpy(labels).astype(np.uint16, copy=False),
+            scores=to_numpy(scores).astype(np.float32, copy=False),
+            group_map=_made_now(groups) if len(bands_of(picture.size)) < 2 else groups,
             group_scores=to_numpy(group_scores)
             .astype(np.float32)
             .reshape(-1, 1 + len(self.classes.names)),
@@ -186,14 +191,14 @@ class Labeller:
 
     def _positions(
         self, cosines: Array, picture: "EncodedPicture"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Callable[[], np.ndarray], np.ndarray]:
         """Under `probability`: the position nearest to each pixel, and what is likely there.
 
         Positions are those of one grid over the image, as fine as the windows' own; before any
         refinement.
 
         Returns:
-            int [H, W], and the probability of every class, float [h*w, 1 + K].
+            what makes int [H, W], and the probability of every class, float [h*w, 1 + K].
         """
         view = picture.sources[0]
         positions = at_positions(cosines, view.grouped)
@@ -208,7 +213,8 @@ class Labeller:
         weights /= weights.sum(axis=1, keepdims=True)
         likely = np.zeros((len(weights), 1 + len(self.classes.names)), np.float32)
         np.maximum.at(likely.T, np.asarray(self._phrase_classes), weights.T)
-        return nearest_position((cosines.shape[0], cosines.shape[1]), picture.size), likely
+        grid = (cosines.shape[0], cosines.shape[1])
+        return partial(nearest_position, grid, picture.size), likely
 
 
 @dataclass(frozen=True)
@@ -279,6 +285,11 @@ class EncodedPicture:
         if direct:  # as if the view had the original size: nothing is resized twice
             return RegionMaps(scores, found, (Box(0, 0, *self.size),), self.size, self.size)
         return RegionMaps(scores, found, view.view.boxes, view.view.shape, self.size)
+
+
+def _made_now(make: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """The same, made: what it is made of need not be kept."""
+    return partial(np.asarray, make())
 
 
 def _templates(protocol: Protocol) -> tuple[str, ...]:

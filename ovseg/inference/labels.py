@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovseg.inference.bands import bands_of, joined
+from ovseg.inference.derived_maps import MeanMaps
 from ovseg.inference.grid import strongest_on_grid
 from ovseg.inference.maps import PositionMaps, RegionMaps, ScoreMaps
 from ovseg.inference.maxima import can_win, largest, later_if_larger
@@ -28,21 +30,34 @@ from ovseg.inference.softmax import (
 )
 from ovseg.models.interface import Array, array_namespace, to_numpy
 
-PIECE = 4_000_000
-"""Values of one piece of maps: 16 MB in float32, and a few times that while it is worked on."""
+PIECE = 5_000_000
+"""Values of one piece of maps: 20 MB in float32, and a few times that while it is worked on."""
 
 
 def strongest(maps: ScoreMaps, first: int = 0) -> tuple[Array, Array]:
     """The largest of the maps from `first` on at every pixel, [H, W], and its number, [H, W].
 
-    The first of equals wins.
+    The first of equals wins. Large images are gone through band by band, where their maps allow.
     """
-    return _strongest(maps, slice(first, maps.count))
+    columns = slice(first, maps.count)
+    bands = list(_banded(maps))
+    if len(bands) < 2:
+        return _strongest(maps, columns)
+    return joined((_strongest(band, columns) for band in bands), maps.shape)
+
+
+def _banded(maps: ScoreMaps) -> Iterator[ScoreMaps]:
+    """The maps at band after band; none where they are only to be had as a whole."""
+    whole = maps.views if isinstance(maps, MeanMaps) else [maps]
+    if all(isinstance(each, PositionMaps | RegionMaps) for each in whole):
+        able: Any = maps
+        yield from (able.banded(band) for band in bands_of(maps.shape))
 
 
 def _strongest(maps: ScoreMaps, columns: Columns) -> tuple[Array, Array]:
     if isinstance(maps, PositionMaps) and maps.grid is not None:
-        value, index = strongest_on_grid(taken(maps.grid, columns), maps.shape)
+        rows = None if maps.band is None else maps.band.rows
+        value, index = strongest_on_grid(taken(maps.grid, columns), maps.whole_shape, rows)
     elif isinstance(maps, RegionMaps) and maps.whole:
         value, index = _of_whole_regions(maps, columns)
     else:
@@ -73,8 +88,9 @@ def _in_pieces(maps: ScoreMaps, columns: Columns) -> tuple[Array, Array]:
 
 
 def _steps(maps: ScoreMaps, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """As many maps at a time as a piece holds."""
-    step = max(PIECE // (maps.shape[0] * maps.shape[1]), 1)
+    """At most as many maps at a time as a piece holds, all pieces of about one size."""
+    most = max(PIECE // (maps.shape[0] * maps.shape[1]), 1)
+    step = max(-(-len(numbers) // max(-(-len(numbers) // most), 1)), 1)
     for start in range(0, len(numbers), step):
         yield numbers[start : start + step]
 
@@ -114,7 +130,7 @@ class PixelLabels:
     def at(self, threshold: float) -> Array:
         """The best class, and 0, the background, where its probability is below the threshold."""
         xp: Any = array_namespace(self.best)
-        return xp.where(self.probability < threshold, xp.zeros_like(self.best), self.best)
+        return xp.where(self.probability < threshold, 0, self.best)
 
 
 def label_pixels(
@@ -132,6 +148,20 @@ def label_pixels(
         thresholds: probabilities at which `PixelLabels.at` has to be exact; elsewhere they may be
             off by 1 in 10,000.
     """
+    bands = list(_banded(maps)) if rule.area_threshold is None else []
+    if len(bands) < 2:
+        return _label_pixels(maps, phrase_classes, rule, thresholds)
+    found = (_label_pixels(band, phrase_classes, rule, thresholds) for band in bands)
+    probability, best = joined(((one.probability, one.best) for one in found), maps.shape)
+    return PixelLabels(best, probability)
+
+
+def _label_pixels(
+    maps: ScoreMaps,
+    phrase_classes: Sequence[int],
+    rule: PixelRule,
+    thresholds: Sequence[float],
+) -> PixelLabels:
     classes = np.asarray(phrase_classes, dtype=np.int64)
     scale = 1.0 if rule.scale is None else rule.scale
     if rule.scale is None:
@@ -179,11 +209,12 @@ def small_classes(
 
 def _softmax(maps: ScoreMaps, scale: float) -> tuple[Array, Array, Array]:
     """Scaled largest map, its number and log sum exp of all scaled ones, [H, W] each."""
-    grid = maps.grid if isinstance(maps, PositionMaps) else None
-    nodes = None if grid is None else nodes_needed(grid, scale, maps.shape)
-    if grid is not None and nodes is not None:
-        best, winner = strongest_on_grid(grid, maps.shape)
-        return best * scale, winner, log_sum_exp(grid, scale, maps.shape, nodes)
+    if isinstance(maps, PositionMaps) and (grid := maps.grid) is not None:
+        shape, band = maps.whole_shape, maps.band
+        if nodes := nodes_needed(grid, scale, shape):
+            best, winner = strongest_on_grid(grid, shape, None if band is None else band.rows)
+            rows = slice(None) if band is None else band.rows
+            return best * scale, winner, log_sum_exp(grid, scale, shape, nodes, rows)
     found: Any = None
     sums = RunningSum()
     for chosen in _steps(maps, np.arange(maps.count)):
@@ -200,12 +231,13 @@ def _exact_near(
     threshold: float, maps: ScoreMaps, best: Array, normaliser: Array, scale: float
 ) -> Array:
     """The normaliser without a shortcut where it decides between a class and background."""
-    grid = maps.grid if isinstance(maps, PositionMaps) else None
-    if grid is None:
+    if not isinstance(maps, PositionMaps) or (grid := maps.grid) is None:
         return normaliser
     xp: Any = array_namespace(best)
+    first = 0 if maps.band is None else maps.band.first
     margin = best - normaliser - log(threshold)
     rows, columns = xp.nonzero(xp.abs(margin) <= 2 * ERROR)
     if rows.shape[0]:
-        normaliser[rows, columns] = log_sum_exp_at(grid, scale, maps.shape, rows, columns)
+        exact = log_sum_exp_at(grid, scale, maps.whole_shape, rows + first, columns)
+        normaliser[rows, columns] = exact
     return normaliser

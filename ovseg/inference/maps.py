@@ -9,7 +9,7 @@ maps of one piece, h w grid of positions, H' W' view, H W original image.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from array_api_compat import device, is_torch_array
 from numpy.typing import NDArray
 
 from ovseg.distributed import one_blas_thread
+from ovseg.inference.bands import Band
 from ovseg.inference.encode import EncodedView
 from ovseg.inference.resize import (
     Columns,
@@ -25,6 +26,7 @@ from ovseg.inference.resize import (
     contiguous,
     interpolation_table,
     resize_bilinear,
+    resize_rows,
     taken,
 )
 from ovseg.inference.views import Box, View
@@ -125,12 +127,14 @@ class PositionMaps:
         grids: scores of the positions of every window, row by row, float [M, h, w, L].
         down, across: the tables of the two axes.
         align_corners: what the tables were made with.
+        band: the rows of the image that the maps are of; None for all.
     """
 
     grids: Array
     down: Axis
     across: Axis
     align_corners: bool = False
+    band: Band | None = None
 
     @classmethod
     def of(
@@ -160,7 +164,17 @@ class PositionMaps:
 
     @property
     def shape(self) -> tuple[int, int]:
+        rows, columns = self.whole_shape
+        return rows if self.band is None else self.band.size, columns
+
+    @property
+    def whole_shape(self) -> tuple[int, int]:
+        """Rows and columns (H, W) of the image, whatever band the maps are of."""
         return len(self.down.to_pixels), len(self.across.to_pixels)
+
+    def banded(self, band: Band) -> "PositionMaps":
+        """The same at some rows of the image."""
+        return replace(self, band=band)
 
     @property
     def grid(self) -> Array | None:
@@ -197,8 +211,9 @@ class PositionMaps:
 
     @cached_property
     def _tables(self) -> tuple[Array, Array]:
+        rows = slice(None) if self.band is None else self.band.rows
         return (
-            as_array(self.down.to_pixels, self.grids),
+            as_array(self.down.to_pixels[rows], self.grids),
             as_array(self.across.to_pixels, self.grids),
         )
 
@@ -289,14 +304,30 @@ class RegionMaps:
         regions: the group of each pixel of each window, int [M, height, width].
         boxes: the M windows.
         view_shape: rows and columns of the view they were cut from.
-        shape: rows and columns (H, W) of the maps.
+        whole_shape: rows and columns (H, W) of the image.
+        band: the rows of the image that the maps are of; None for all.
     """
 
     scores: Array
     regions: Array
     boxes: Sequence[Box]
     view_shape: tuple[int, int]
-    shape: tuple[int, int]
+    whole_shape: tuple[int, int]
+    band: Band | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.whole_shape
+        return rows if self.band is None else self.band.size, columns
+
+    def banded(self, band: Band) -> "RegionMaps":
+        """The same at some rows of the image."""
+        if not self.whole:
+            return replace(self, band=band)
+        shape = (band.size, self.whole_shape[1])
+        return RegionMaps(
+            self.scores, self.regions[:, band.rows], (Box(0, 0, *shape),), shape, shape
+        )
 
     @property
     def count(self) -> int:
@@ -305,7 +336,7 @@ class RegionMaps:
     @property
     def whole(self) -> bool:
         """Whether one window is the whole image at its original size: regions are then final."""
-        return len(self.boxes) == 1 and self.view_shape == self.shape
+        return len(self.boxes) == 1 and self.view_shape == self.whole_shape
 
     def bounds(self) -> tuple[Array, Array]:
         xp: Any = array_namespace(self.scores)
@@ -320,7 +351,10 @@ class RegionMaps:
             by_column = contiguous(xp.matrix_transpose(scores))  # [l, G]
             pixels = xp.take(by_column, xp.reshape(region, (-1,)), axis=1)
             windows.append(xp.reshape(pixels, (-1, box.height, box.width)))
-        return resize_bilinear(_mean_of_windows(windows, self.boxes, self.view_shape), self.shape)
+        mean = _mean_of_windows(windows, self.boxes, self.view_shape)
+        if self.band is None:
+            return resize_bilinear(mean, self.whole_shape)
+        return resize_rows(mean, self.whole_shape, self.band.rows)
 
 
 def kept(least: Array, most: Array, refiners: Sequence[Refiner]) -> tuple[Array, Array]:

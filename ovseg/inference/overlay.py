@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from ovseg.inference.bands import Band, bands_of
+
 Pixels = npt.NDArray[np.uint8]
 
 # Okabe and Ito's palette, told apart with every common kind of colour vision; black is left out,
@@ -25,7 +27,7 @@ _BASE = np.array(
     dtype=np.float64,
 )
 _SHADES = (1.0, 0.6, 1.45, 0.8, 1.25)
-_AT_ONCE = 1 << 22  # pixels
+_AT_ONCE = 1 << 20  # pixels
 _SWATCH, _GAP = 16, 8
 _TEXT = (20, 20, 20)
 _PAPER = (255, 255, 255)
@@ -78,16 +80,23 @@ def draw_overlay(
         parts: numbers of what is outlined, [H, W]; by default the labels.
     """
     shown = _shown_labels(int(labels.max(initial=0)), entries)
-    picture = np.empty_like(image)
-    rows = max(_AT_ONCE // max(labels.shape[1], 1), 1)
-    for first in range(0, len(labels), rows):  # floats of a whole large image take gigabytes
-        band = slice(first, first + rows)
-        picture[band] = _blended(image[band], labels[band], shown, opacity)
+    size = (labels.shape[1], labels.shape[0])
+    page = _page_with_legend(size, [entry for entry in entries if entry.label], shown)
     width = max(round(min(labels.shape) / 250), 1)
-    edges = _edges(labels if parts is None else parts)
-    picture[_grown(edges, width)] = 0
-    picture[_grown(edges, width - 1)] = 255
-    return _with_legend(Image.fromarray(picture), [e for e in entries if e.label], shown)
+    for band in bands_of(labels.shape, _AT_ONCE):  # the whole of a large image takes gigabytes
+        painted = _blended(image[band.rows], labels[band.rows], shown, opacity)
+        _outline(painted, labels if parts is None else parts, band, width)
+        page.paste(Image.fromarray(painted), (0, band.first))
+    return page
+
+
+def _outline(painted: Pixels, parts: npt.NDArray[np.integer], band: Band, width: int) -> None:
+    """Draw the outlines that reach into a band of an image, as wide as that many pixels."""
+    above = max(band.first - width, 0)
+    edges = _edges(parts[above : band.stop + width + 1])
+    own = slice(band.first - above, band.stop - above)
+    painted[_grown(edges, width)[own]] = 0
+    painted[_grown(edges, width - 1)[own]] = 255
 
 
 def _blended(
@@ -131,23 +140,20 @@ def _grown(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
     return np.asarray(grown, dtype=bool)
 
 
-def _with_legend(
-    picture: Image.Image, entries: Sequence[LegendEntry], shown: npt.NDArray[np.int64]
+def _page_with_legend(
+    size: tuple[int, int], entries: Sequence[LegendEntry], shown: npt.NDArray[np.int64]
 ) -> Image.Image:
-    """Swatches with names and shares on white paper under a picture, in as many rows as needed."""
-    scale = max(picture.width / 640, 0.6)
+    """White paper for a picture of a width and height, with swatches, names and shares below."""
+    wide, tall = size
+    scale = max(wide / 640, 0.6)
     font = ImageFont.load_default(size=15 * scale)
     swatch, gap = round(_SWATCH * scale), round(_GAP * scale)
     texts = [f"{entry.name}  {entry.share:.1%}" for entry in entries] or ["only background"]
-    places, rows = _flow(
-        [round(font.getlength(text)) for text in texts], picture.width, swatch, gap
-    )
-    height = rows * (swatch + gap) + gap
-    page = Image.new("RGB", (picture.width, picture.height + height), _PAPER)
-    page.paste(picture)
+    places, rows = _flow([round(font.getlength(text)) for text in texts], wide, swatch, gap)
+    page = Image.new("RGB", (wide, tall + rows * (swatch + gap) + gap), _PAPER)
     draw = ImageDraw.Draw(page)
     for position, (text, (left, row)) in enumerate(zip(texts, places, strict=True)):
-        top = picture.height + gap + row * (swatch + gap)
+        top = tall + gap + row * (swatch + gap)
         if position < len(entries):
             colour = tuple(int(value) for value in colours(shown[entries[position].label]))
             box = (left, top, left + swatch, top + swatch)

@@ -33,6 +33,14 @@ def resize_bilinear(maps: Array, size: tuple[int, int], align_corners: bool = Fa
     return _resize_axis(_resize_axis(maps, -2, size[0], align_corners), -1, size[1], align_corners)
 
 
+def resize_rows(maps: Array, size: tuple[int, int], rows: slice) -> Array:
+    """Some rows of maps [..., h, w] resized to [..., H, W]."""
+    xp: Any = array_namespace(maps)
+    down = as_array(interpolation_table(maps.shape[-2], size[0])[rows], maps)
+    across = as_array(interpolation_table(maps.shape[-1], size[1]), maps)
+    return down @ maps @ xp.matrix_transpose(across)
+
+
 def _interpolate(maps: Any, size: tuple[int, int], align_corners: bool) -> Any:
     from torch.nn.functional import interpolate
 

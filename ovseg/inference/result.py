@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,13 @@ from ovseg.data.annotations import coco
 from ovseg.data.annotations.region import AnnotatedImage, Region
 from ovseg.errors import DataError, UsageError
 from ovseg.files import write_text
+from ovseg.inference.bands import bands_of
 from ovseg.inference.connected import RegionRules, numbered, painted, regions_of
 from ovseg.inference.overlay import draw_overlay, label_palette
 
 _NEAR = 2 / 3
 _FEW = 5  # classes that a short description names
+_COUNTED = 1_000_000  # pixels at once: NumPy counts numbers of eight bytes
 _LOSSLESS, _LOSSY = (".png", ".tif", ".tiff", ".bmp"), (".jpg", ".jpeg", ".webp")
 
 
@@ -43,7 +45,7 @@ class Segmentation:
         classes: name of each label; `classes[0]` is background.
         labels: label of each pixel, uint16 [H, W]; 0 is background, i the i-th class asked for.
         scores: the model's score of that label at each pixel, float32 [H, W].
-        groups: index of the group each pixel belongs to, int32 [H, W].
+        group_map: makes `groups`, which few ask for.
         group_scores: score of each label for each group, float32 [G, 1 + K].
         threshold: what a score had to reach against the background; None if there was no such bar.
     """
@@ -52,7 +54,7 @@ class Segmentation:
     classes: tuple[str, ...]
     labels: npt.NDArray[np.uint16]
     scores: npt.NDArray[np.float32]
-    groups: npt.NDArray[np.int32]
+    group_map: Callable[[], npt.NDArray[np.int32]]
     group_scores: npt.NDArray[np.float32]
     threshold: float | None = None
 
@@ -99,17 +101,25 @@ class Segmentation:
         return path
 
     @cached_property
+    def groups(self) -> npt.NDArray[np.int32]:
+        """Index of the group each pixel belongs to, int32 [H, W]."""
+        return self.group_map()
+
+    @cached_property
     def shares(self) -> list[ClassShare]:
         """The labels that occur, largest first."""
-        flat, size = self.labels.ravel(), len(self.classes)
-        counts = np.bincount(flat, minlength=size)
-        sums = np.bincount(flat, weights=self.scores.ravel(), minlength=size)
+        counts, sums = np.zeros(len(self.classes), np.int64), np.zeros(len(self.classes))
+        for band in bands_of(self.labels.shape, _COUNTED):
+            flat = self.labels[band.rows].ravel()
+            scores = self.scores[band.rows].ravel()
+            counts += np.bincount(flat, minlength=len(counts))
+            sums += np.bincount(flat, weights=scores, minlength=len(sums))
         order = sorted(np.flatnonzero(counts), key=lambda label: -counts[label])
         return [
             ClassShare(
                 label=int(label),
                 name=self.classes[label],
-                share=float(counts[label] / flat.size),
+                share=float(counts[label] / self.labels.size),
                 score=float(sums[label] / counts[label]),
             )
             for label in order

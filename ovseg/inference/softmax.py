@@ -44,7 +44,9 @@ def nodes_needed(maps: Array, scale: float, shape: tuple[int, int]) -> int | Non
     return nodes if nodes and 2 * cells * nodes**2 < shape[0] * shape[1] else None
 
 
-def log_sum_exp(maps: Array, scale: float, shape: tuple[int, int], nodes: int) -> Array:
+def log_sum_exp(
+    maps: Array, scale: float, shape: tuple[int, int], nodes: int, rows_wanted: slice = slice(None)
+) -> Array:
     """log sum exp(scale * value) over the maps at every pixel, [H, W]; see `nodes_needed`."""
     xp: Any = array_namespace(maps)
     (at_rows, to_rows), (at_columns, to_columns) = (
@@ -58,7 +60,7 @@ def log_sum_exp(maps: Array, scale: float, shape: tuple[int, int], nodes: int) -
         piece = xp.permute_dims(maps[..., start : start + step], (2, 0, 1)) * scale
         sums.add(rows @ (piece @ columns))  # [q, nodes of rows, nodes of columns]
     to_columns = xp.matrix_transpose(as_array(to_columns, maps))
-    return as_array(to_rows, maps) @ (sums.logarithm() @ to_columns)
+    return as_array(to_rows[rows_wanted], maps) @ (sums.logarithm() @ to_columns)
 
 
 class RunningSum:

@@ -27,7 +27,7 @@ def result(classes: int = 3) -> Segmentation:
         classes=names,
         labels=labels,
         scores=scores,
-        groups=np.zeros((10, 20), np.int32),
+        group_map=lambda: np.zeros((10, 20), np.int32),
         group_scores=np.zeros((1, classes + 1), np.float32),
     )
 

@@ -14,8 +14,9 @@ H W pixels, p side of a patch.
   float32.
 """
 
+from collections.abc import Callable
 from copy import copy, deepcopy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,10 @@ from torch.nn import functional
 from ovseg.errors import ModelError
 from ovseg.models.clip.model import DenseImageEncoder
 from ovseg.models.ovsegmentor.image_encoder import ImageEncoder
-from ovseg.models.positions import bicubic_matrix, resize_at_any_size
+from ovseg.models.positions import bicubic_matrix, resize_antialiased, resize_at_any_size
 from ovseg.models.starter.network import SameConv
+from ovseg.models.towers.groupvit import GroupVitVision
+from ovseg.models.towers.tips import TipsVision
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -120,6 +123,36 @@ def with_positions_for_all_sizes(network: DenseImageEncoder) -> DenseImageEncode
     if rule.by_count or twin.as_released:
         raise ModelError("a model that keeps the released code's faults cannot be exported")
     twin.tower.positions = PositionsForAllSizes(rule.prefix, rule.enlargement)  # type: ignore[assignment]
+    return twin
+
+
+def tips_at_any_size(vision: TipsVision) -> TipsVision:
+    """A copy that resizes its positions without branches, as transformers does it with some."""
+
+    def resize(table: Tensor, grid: tuple[int, int]) -> Tensor:
+        return resize_antialiased(table, grid, 1, "bilinear")
+
+    return _with_positions(vision, resize)
+
+
+def groupvit_at_any_size(vision: GroupVitVision) -> GroupVitVision:
+    """The same of GroupViT, whose table has no place for a class token."""
+
+    def resize(table: Tensor, grid: tuple[int, int]) -> Tensor:
+        return resize_at_any_size(table, grid, 0, 0.0)
+
+    return _with_positions(vision, resize)
+
+
+def _with_positions(vision: Any, resize: Callable[[Tensor, tuple[int, int]], Tensor]) -> Any:
+    """A copy of a tower of transformers whose table of positions is resized by another rule."""
+    twin = deepcopy(vision)
+    table = twin.model.embeddings.position_embeddings[0].detach()  # [prefix + g*g, D]
+
+    def resized(_: Tensor, height: int, width: int) -> Tensor:
+        return resize(table, (height // vision.patch, width // vision.patch))[None]
+
+    twin.model.embeddings.interpolate_pos_encoding = resized
     return twin
 
 

@@ -159,7 +159,9 @@ def describe(
             licence=model.card.licence,
             content_hash=content_hash(found),
         ),
-        pixels=PixelRule(**asdict(model.preprocessing), cell=source.cell),
+        pixels=PixelRule(
+            **asdict(model.preprocessing), cell=source.cell, stretches=source.stretches
+        ),
         templates=model.templates,
         threshold=model.threshold,
         scale=source.scale,
@@ -221,7 +223,7 @@ class _Exporting:
     def _write_image(self) -> str:
         """Write the image graph, and the one around it for whole photos; returns how int8 was."""
         if self.layout.end_to_end is not None:
-            self._refuse_several_sizes()
+            self._refuse_whole_photos()
         self.on_step("writing the image graph")
         path = self.folder / self.layout.image
         quantisation = self._write(image_spec(self.source), path, self._quantise_image)
@@ -237,8 +239,13 @@ class _Exporting:
             )
         return quantisation
 
-    def _refuse_several_sizes(self) -> None:
-        """A graph for whole photos looks at them once."""
+    def _refuse_whole_photos(self) -> None:
+        """A graph for whole photos looks at them once, and resizes by OpenCV's rule."""
+        if self.source.model.preprocessing.resample != "bilinear" or self.source.stretches:
+            raise ModelError(
+                f"{self.source.kind} models resize images as no graph for whole photos does: "
+                "export it without --end-to-end"
+            )
         if self.source.aligned is not None and len(self.source.aligned.scales) > 1:
             raise ModelError(
                 "this model averages what it sees at several sizes, which no graph for whole "

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.errors import ModelError
-from ovseg.export.any_size import ProductEncoder, with_fixed_padding, with_positions_for_all_sizes
+from ovseg.export.any_size import (
+    ProductEncoder,
+    groupvit_at_any_size,
+    tips_at_any_size,
+    with_fixed_padding,
+    with_positions_for_all_sizes,
+)
 from ovseg.models.aligned.aligned_model import AlignedModel
 from ovseg.models.aligned.aligner import ImageReader
 from ovseg.models.clip.model import DenseImageEncoder
@@ -31,6 +37,9 @@ from ovseg.models.scoring import (
     starter_scores,
 )
 from ovseg.models.starter.reader import PositionReader
+from ovseg.models.towers.dinotxt import DinoTxtText, patch_half
+from ovseg.models.towers.groupvit import GroupVitVision
+from ovseg.models.towers.tips import TipsVision
 
 NO_BACKGROUND = float("-inf")
 """The threshold that leaves no pixel to the background."""
@@ -76,10 +85,28 @@ class FoundHeads(NamedTuple):
     attention: Tensor
 
 
-class GroupingGraph(nn.Module):
-    """OVSegmentor's image encoder, its scores and its maps."""
+class GroupGraph(nn.Module):
+    """Base of models with groups: maps come from the shares of positions in them."""
 
     scale: Tensor
+
+    def groups(self, pixels: Tensor) -> GroupedImage:
+        """Groups, the whole image, and shares of the positions."""
+        raise NotImplementedError
+
+    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found:
+        seen = self.groups(pixels)
+        embedding, image, shares = seen.embedding, seen.image_embedding, seen.assignment
+        assert image is not None and shares is not None
+        scores = ovsegmentor_scores(embedding, image, classes, self.scale, threshold)
+        maps = shares.unflatten(2, seen.grid)  # [B, G, h, w]
+        groups = _upsample(maps, pixels).argmax(dim=1)  # [B, H, W]
+        labels = scores.argmax(dim=2).gather(1, groups.flatten(1)).view_as(groups)
+        return Found(embedding, image, shares, scores, groups, labels)
+
+
+class GroupingGraph(GroupGraph):
+    """OVSegmentor's image encoder, its scores and its maps."""
 
     def __init__(self, model: OVSegmentor) -> None:
         super().__init__()
@@ -87,18 +114,24 @@ class GroupingGraph(nn.Module):
         self.projector = model.image_projector
         self.register_buffer("scale", model.scale.detach().clone())
 
-    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found:
+    def groups(self, pixels: Tensor) -> GroupedImage:
         encoded = self.encoder(pixels)
         # In one call: exporters have lost weights that two calls share.
         rows = torch.cat([encoded.groups, encoded.mean[:, None]], dim=1)
         embedding, image = self.projector(rows).split([encoded.groups.shape[1], 1], dim=1)
-        image = image.squeeze(1)
-        scores = ovsegmentor_scores(embedding, image, classes, self.scale, threshold)
-        shares = encoded.binding.soft  # [B, G, N]
-        maps = shares.unflatten(2, encoded.grid)
-        groups = _upsample(maps, pixels).argmax(dim=1)  # [B, H, W]
-        labels = scores.argmax(dim=2).gather(1, groups.flatten(1)).view_as(groups)
-        return Found(embedding, image, shares, scores, groups, labels)
+        return GroupedImage(embedding, encoded.grid, encoded.binding.soft, image.squeeze(1))
+
+
+class GroupVitGraph(GroupGraph):
+    """GroupViT's vision tower, scored as OVSegmentor is."""
+
+    def __init__(self, vision: GroupVitVision, scale: float) -> None:
+        super().__init__()
+        self.vision = groupvit_at_any_size(vision)
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def groups(self, pixels: Tensor) -> GroupedImage:
+        return self.vision(pixels)
 
 
 class PositionGraph(nn.Module):
@@ -152,8 +185,20 @@ class StarterGraph(PositionGraph):
         return maps.argmax(dim=1)
 
 
-class DenseClipGraph(PositionGraph):
-    """Dense CLIP: cosines at the positions, a softmax over the classes at the pixels."""
+class CosineGraph(PositionGraph):
+    """Base of models of cosines at the positions and a softmax over the classes at the pixels."""
+
+    scale: float
+
+    def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
+        return dense_clip_scores(embedding, classes, self.scale, threshold)
+
+    def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
+        return likeliest(maps, threshold)
+
+
+class DenseClipGraph(CosineGraph):
+    """Dense CLIP."""
 
     def __init__(self, network: DenseImageEncoder, scale: float) -> None:
         super().__init__()
@@ -163,11 +208,27 @@ class DenseClipGraph(PositionGraph):
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return self.network(pixels), self.network.grid(pixels.shape[-2], pixels.shape[-1])
 
-    def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        return dense_clip_scores(embedding, classes, self.scale, threshold)
 
-    def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
-        return likeliest(maps, threshold)
+class CaptionTowerGraph(CosineGraph):
+    """TIPSv2 and dino.txt: sides between two patches are stretched to the next.
+
+    Args:
+        vision: from pixels of whole patches to patches, [B, N, C].
+        patch: pixels of a patch's side.
+        scale: of cosines.
+    """
+
+    def __init__(self, vision: nn.Module, patch: int, scale: float) -> None:
+        super().__init__()
+        self.vision = tips_at_any_size(vision) if isinstance(vision, TipsVision) else vision
+        self.patch = patch
+        self.scale = scale
+
+    def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        rows, columns = ((side + self.patch - 1) // self.patch for side in pixels.shape[2:])
+        size = (rows * self.patch, columns * self.patch)
+        whole = functional.interpolate(pixels, size, mode="bicubic", align_corners=False)
+        return functional.normalize(self.vision(whole), dim=-1), (rows, columns)
 
 
 def likeliest(maps: Tensor, threshold: Tensor) -> Tensor:
@@ -258,6 +319,40 @@ class TextGraph(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids and mask, int64 [T, L], to float [T, C]."""
         return functional.normalize(self.projector(self.encoder(ids, mask).sentence), dim=-1)
+
+
+class PooledTextGraph(nn.Module):
+    """Prompts to embeddings of unit length, by a text tower of transformers that pools them.
+
+    Args:
+        model: a `Tipsv2TextModel` or `GroupViTTextTransformer`.
+        projection: of what it pools; None for none.
+    """
+
+    def __init__(self, model: Any, projection: nn.Module | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.projection = projection or nn.Identity()
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and mask, int64 [T, L], to float [T, C]."""
+        pooled = self.model(input_ids=ids, attention_mask=mask).pooler_output
+        return functional.normalize(self.projection(pooled), dim=-1)
+
+
+class PatchTextGraph(nn.Module):
+    """Prompts to what dino.txt compares patches with, at unit length."""
+
+    def __init__(self, model: DinoTxtText) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids and mask, int64 [T, L], to float [T, C]."""
+        end = (mask.sum(dim=1) - 1)[:, None, None]  # the last token before padding
+        x = self.model.backbone(ids)
+        x = x.gather(1, end.expand(-1, 1, x.shape[2])).squeeze(1)
+        return functional.normalize(patch_half(self.model.head.linear_projection(x)), dim=-1)
 
 
 class ClipTextGraph(nn.Module):

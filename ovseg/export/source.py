@@ -14,10 +14,14 @@ from ovseg.errors import ModelError
 from ovseg.export.any_size import with_fixed_padding
 from ovseg.export.graphs import (
     AlignedGraph,
+    CaptionTowerGraph,
     ClipTextGraph,
     DenseClipGraph,
     GroupingGraph,
+    GroupVitGraph,
     MeanTextGraph,
+    PatchTextGraph,
+    PooledTextGraph,
     StarterGraph,
     TextGraph,
 )
@@ -31,6 +35,10 @@ from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import CELL
 from ovseg.models.starter.words import TABLES
 from ovseg.models.tokenizer import ClipTokenizer, HubTokenizer, collect_tokenizer_files
+from ovseg.models.towers import groupvit, tips
+from ovseg.models.towers.caption_tower import CaptionTower
+from ovseg.models.towers.dinotxt import PatchText
+from ovseg.models.towers.groupvit import GroupVit
 
 # How CLIP's tokenizer (Radford et al., 2021) cuts a text into words.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -60,6 +68,7 @@ class ExportSource:
         embedding_width: C of class embeddings.
         cell: pixels from one position to the next.
         side_step: what the exporter must be told that sides are multiples of; 1 for nothing.
+        stretches: whether the image graph stretches sides to whole positions by itself.
         scale: what cosines are multiplied by.
     """
 
@@ -70,6 +79,7 @@ class ExportSource:
     embedding_width: int
     cell: int
     side_step: int = 1
+    stretches: bool = False
     scale: float = 1.0
     tables: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     aligned: AlignedRule | None = None
@@ -89,6 +99,10 @@ def source_of(model: SegmentationModel) -> ExportSource:
         return _dense_clip(model)
     if isinstance(model, AlignedPredictor):
         return _aligned(model)
+    if isinstance(model, CaptionTower):
+        return _caption_tower(model)
+    if isinstance(model, GroupVit):
+        return _groupvit(model)
     raise ModelError(f"{model.card.name}: a {model.card.kind} model cannot be exported again")
 
 
@@ -160,6 +174,46 @@ def _aligned(model: AlignedPredictor) -> ExportSource:
         side_step=vision.multiple_of,
         scale=model.scale,
         aligned=rule,
+    )
+
+
+def _caption_tower(model: CaptionTower) -> ExportSource:
+    towers, scale = model.towers, model.reading.scale
+    text: Any = towers.text
+    kind: Kind
+    if isinstance(text, PatchText):
+        graph = PatchTextGraph(text.model).eval()
+        texts = TextSource(graph, *clip_tokenizer(text.tokenizer))
+        width, kind = text.model.head.linear_projection.out_features // 2, "dinotxt"
+    else:
+        tokenizer = HubTokenizer(text.tokenizer, tips.LONGEST_TEXT)
+        texts = _text_of(tokenizer, PooledTextGraph(text.model).eval())
+        width, kind = int(text.model.config.hidden_size), "tipsv2"
+    return ExportSource(
+        model=model,
+        kind=kind,
+        image=CaptionTowerGraph(towers.vision, towers.patch, scale).eval(),
+        text=texts,
+        embedding_width=width,
+        cell=towers.patch,
+        stretches=True,
+        scale=scale,
+    )
+
+
+def _groupvit(model: GroupVit) -> ExportSource:
+    inner = model.model
+    tokenizer = HubTokenizer(model.tokenizer, groupvit.LONGEST_TEXT)
+    graph = PooledTextGraph(inner.text_model, inner.text_projection).eval()
+    return ExportSource(
+        model=model,
+        kind="groupvit",
+        image=GroupVitGraph(model.vision, model.scale).eval(),
+        text=_text_of(tokenizer, graph),
+        embedding_width=int(inner.config.projection_dim),
+        cell=model.vision.patch,
+        side_step=model.vision.patch,
+        scale=model.scale,
     )
 
 

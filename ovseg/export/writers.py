@@ -58,8 +58,10 @@ class GraphSpec:
 
 def image_spec(source: ExportSource) -> GraphSpec:
     """The image graph of a model: pixels, class embeddings and threshold to `Found`."""
-    step, free = source.model.preprocessing.multiple_of, torch.export.Dim.DYNAMIC
-    pixels = torch.randn(2, 3, 6 * step, 8 * step, generator=torch.Generator().manual_seed(0))
+    step, free = max(source.model.preprocessing.multiple_of, source.cell), torch.export.Dim.DYNAMIC
+    odd = 1 if source.stretches else 0  # an example of the general case
+    shape = (2, 3, 6 * step - odd, 8 * step - odd)
+    pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     height, width = free, free
     if source.side_step > 1:
         height, width = (source.side_step * torch.export.Dim(name) for name in ("rows", "columns"))

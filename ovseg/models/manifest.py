@@ -38,7 +38,7 @@ PACKAGES = ("ovseg", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "
 """Those whose versions are written down where they are installed."""
 
 Format = Literal["onnx", "onnx-int8", "torchscript", "torch-export", "openvino"]
-Kind = Literal["starter", "ovsegmentor", "dense-clip", "aligned"]
+Kind = Literal["starter", "ovsegmentor", "dense-clip", "aligned", "tipsv2", "dinotxt", "groupvit"]
 Name = Annotated[str, Field(max_length=10_000)]
 Number = Annotated[float, Field(ge=-1e6, le=1e6)]
 Triple = tuple[Number, Number, Number]
@@ -114,6 +114,8 @@ class PixelRule(ManifestSection):
     resample: Literal["bilinear", "bicubic"] = "bilinear"
     cell: Annotated[int, Field(ge=1, le=1_024)]
     """Pixels from one position of the grid to the next."""
+    stretches: bool = False
+    """Whether the graph stretches sides between two positions to the next."""
 
     @field_validator("std")
     @classmethod
@@ -124,7 +126,7 @@ class PixelRule(ManifestSection):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "PixelRule":
-        if self.multiple_of % self.cell:
+        if self.multiple_of % self.cell and not self.stretches:
             raise ValueError(f"cell {self.cell} does not divide multiple_of {self.multiple_of}")
         if not self.window:
             return self
@@ -140,7 +142,11 @@ class PixelRule(ManifestSection):
     @property
     def preprocessing(self) -> Preprocessing:
         """The same for a `Segmenter`."""
-        return Preprocessing(**self.model_dump(exclude={"cell"}))
+        return Preprocessing(**self.model_dump(exclude={"cell", "stretches"}))
+
+    def grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """Positions of an image of so many pixels."""
+        return -(-rows // self.cell), -(-columns // self.cell)
 
 
 class PositionRule(ManifestSection):
@@ -266,8 +272,10 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `export.json`."""
     values = manifest.model_dump(mode="json")
-    if manifest.aligned is None:  # a key that is younger than the format
+    if manifest.aligned is None:  # keys that are younger than the format
         del values["aligned"]
+    if not manifest.pixels.stretches:
+        del values["pixels"]["stretches"]
     write_text(folder / MANIFEST, json.dumps(values, indent=2, ensure_ascii=False))
 
 

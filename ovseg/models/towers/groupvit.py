@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.errors import ModelError
@@ -26,6 +26,35 @@ THRESHOLD = 0.95
 """Of the background: the authors' for PASCAL VOC."""
 
 
+class GroupVitVision(nn.Module):
+    """transformers' vision tower with its projection.
+
+    Args:
+        model: a `GroupViTVisionTransformer`.
+        projection: from [n, D] to [n, C].
+    """
+
+    def __init__(self, model: Any, projection: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.projection = projection
+        self.patch = int(model.embeddings.patch_size)
+
+    def forward(self, pixels: Tensor) -> GroupedImage:
+        """Groups of the last stage at length 1, and the share of each position in them."""
+        x = self.model.embeddings(pixels, interpolate_pos_encoding=True)
+        seen = self.model.encoder(x, output_attentions=True, return_dict=True)
+        groups = self.model.layernorm(seen.last_hidden_state)  # [B, G, D]
+        embedding = self._projected(groups.flatten(0, 1)).unflatten(0, groups.shape[:2])
+        image = self._projected(groups.mean(dim=1))
+        grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
+        return GroupedImage(embedding, grid, _shares(seen.attentions), image)
+
+    def _projected(self, groups: Tensor) -> Tensor:
+        """Of [n, D] at length 1, [n, C]."""
+        return functional.normalize(self.projection(groups), dim=-1)
+
+
 class GroupVit(OpenVocabulary):
     """Implements `SegmentationModel`: the groups are those of the last stage.
 
@@ -40,9 +69,10 @@ class GroupVit(OpenVocabulary):
 
     def __init__(self, model: Any, tokenizer: Any, card: ModelCard) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.vision = GroupVitVision(model.vision_model, model.visual_projection).eval()
         self.tokenizer = tokenizer
         self.card = card
-        patch = int(model.config.vision_config.patch_size)
+        patch = self.vision.patch
         red, green, blue = (255 * value for value in IMAGENET.mean)
         r, g, b = (255 * value for value in IMAGENET.std)
         self.preprocessing = Preprocessing(
@@ -66,15 +96,7 @@ class GroupVit(OpenVocabulary):
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
         """Groups of normalised images [B, 3, H, W] and the share of each position in them."""
-        vision = self.model.vision_model
-        x = vision.embeddings(pixels, interpolate_pos_encoding=True)
-        seen = vision.encoder(x, output_attentions=True, return_dict=True)
-        groups = vision.layernorm(seen.last_hidden_state)  # [B, G, D]
-        embedding = self._projected(groups.flatten(0, 1)).unflatten(0, groups.shape[:2])
-        image = self._projected(groups.mean(dim=1))
-        patch = self.preprocessing.multiple_of
-        grid = (pixels.shape[-2] // patch, pixels.shape[-1] // patch)
-        return GroupedImage(embedding, grid, _shares(seen.attentions), image)
+        return self.vision(pixels)
 
     @torch.inference_mode()
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -109,10 +131,6 @@ class GroupVit(OpenVocabulary):
         ids, mask = (found[key].to(self._device) for key in ("input_ids", "attention_mask"))
         pooled = self.model.text_model(input_ids=ids, attention_mask=mask).pooler_output
         return self.model.text_projection(pooled)
-
-    def _projected(self, groups: Tensor) -> Tensor:
-        """Of [n, D] at length 1, [n, C]."""
-        return functional.normalize(self.model.visual_projection(groups), dim=-1)
 
     @property
     def _device(self) -> torch.device:

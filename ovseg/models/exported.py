@@ -31,6 +31,7 @@ from ovseg.models.manifest import (
     folder_hash,
     read_manifest,
 )
+from ovseg.models.onnx_file import check_onnx
 from ovseg.models.runtimes import open_graph
 from ovseg.models.scoring import (
     Cleaning,
@@ -47,13 +48,15 @@ Floats = npt.NDArray[np.floating]
 PROMPTS_PER_BATCH = 256
 _MAX_TOKENIZER_BYTES = 32 << 20
 RUNNABLE = ("onnx", "onnx-int8", "openvino")
+_WITH_GROUPS = ("ovsegmentor", "groupvit")
 
 
 def read_exported(folder: Path, device: str = "auto") -> "ExportedModel":
     """Open an exported folder.
 
     Raises:
-        ModelError: it is damaged or incomplete, or in a format that is run by torch itself.
+        ModelError: it is damaged or incomplete, in a format that is run by torch itself, or its
+            graphs reach for other files or operators than those of an export.
         UsageError: the device is not one its runtime has here.
     """
     manifest = read_manifest(folder)
@@ -63,6 +66,10 @@ def read_exported(folder: Path, device: str = "auto") -> "ExportedModel":
             "themselves; segment with the checkpoint, or with an export in the format onnx"
         )
     content_hash = folder_hash(folder)
+    if manifest.format != "openvino":
+        graphs = [manifest.image_graph, *([manifest.text.graph] if manifest.text else [])]
+        for name in graphs:
+            check_onnx(folder / name)
     if manifest.reading is not None:
         return ExportedDenseModel(folder, manifest, device, content_hash)
     return ExportedModel(folder, manifest, device, content_hash)
@@ -136,7 +143,7 @@ class ExportedModel:
             wanted,
             {"pixels": pixels, "class_embeddings": nothing, "threshold": np.zeros((), np.float32)},
         )
-        grid = (rows // rule.cell, columns // rule.cell)
+        grid = rule.grid(rows, columns)
         arrays = dict(zip(wanted, found, strict=True))
         self._check_shapes(len(pixels), grid, arrays)
         return GroupedImage(grid=grid, **arrays)
@@ -145,7 +152,7 @@ class ExportedModel:
         """Outputs of the image graph that a `GroupedImage` consists of."""
         aligned = self.manifest.aligned
         names = ["embedding"]
-        if self.manifest.kind == "ovsegmentor" or (aligned is not None and aligned.groups):
+        if self.manifest.kind in _WITH_GROUPS or (aligned is not None and aligned.groups):
             names += ["assignment", "image_embedding"]
         if aligned is not None and aligned.clean:
             names += ["heads", "attention"]

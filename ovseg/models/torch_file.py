@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MAX_PICKLE_BYTES = 256 << 20
-_MAX_OPCODES = 20_000_000
+_MAX_OPCODES = 1_000_000  # some seconds; a checkpoint of a thousand tensors has 50,000
 _MAX_TUPLE = 1_000  # values in a tuple, however nested: as a key, it is walked each time
 _MAX_CONFIG_NODES = 100_000
 _MAX_CONFIG_DEPTH = 50
@@ -199,7 +200,7 @@ def _other_names(pickled: bytes, path: Path) -> set[str]:
     memo: dict[int, int] = {}
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
-            if not _OPCODES.fullmatch(opcode.name) or (opcode.name == "PROTO" and argument != 2):
+            if not _is_known(opcode.name) or (opcode.name == "PROTO" and argument != 2):
                 raise ModelError(f"{path}: refused: its pickle uses {opcode.name}")
             if opcode.name == "GLOBAL" and not _TENSOR_NAMES.fullmatch(str(argument)):
                 names.add(_expected(str(argument), path))
@@ -209,6 +210,11 @@ def _other_names(pickled: bytes, path: Path) -> set[str]:
     except (IndexError, KeyError, ValueError) as error:
         raise ModelError(f"{path}: its pickle is damaged ({error})") from None
     return names
+
+
+@cache
+def _is_known(opcode: str) -> bool:
+    return _OPCODES.fullmatch(opcode) is not None
 
 
 def _expected(name: str, path: Path) -> str:

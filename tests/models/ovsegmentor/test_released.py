@@ -394,3 +394,14 @@ def test_a_configuration_that_grows_without_end_is_refused() -> None:
     circle.state = {"_content": {"self": circle}}
     with pytest.raises(ModelError, match="too deep or too large"):
         plain(circle, "x")
+
+
+def test_a_pickle_that_would_take_minutes_is_refused_before_torch_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's restricted reader takes microseconds an operation; a file can have millions."""
+    monkeypatch.setattr("ovseg.models.torch_file._MAX_OPCODES", 5_000)
+    monkeypatch.setattr(torch, "load", None)
+    path = archive(tmp_path, with_more(b"](" + b"K\x01" * 6_000 + b"e"))
+    with pytest.raises(ModelError, match="larger than a checkpoint's is"):
+        read_released(path)

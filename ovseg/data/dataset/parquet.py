@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from ovseg.data.dataset.parquet_pages import unpacked_bytes
 from ovseg.data.streams import LEAST_READ, TIMES_READ
 from ovseg.errors import DataError
 
@@ -39,12 +40,16 @@ def damage_told(where: str, advice: str = "") -> Iterator[None]:
 def require_proportion(
     table: pq.ParquetFile, stream: BinaryIO, groups: Iterable[int] | None = None
 ) -> None:
-    """ValueError where these row groups, or all, unpack to far more than their file has."""
-    numbers = range(table.metadata.num_row_groups) if groups is None else groups
-    unpacked = sum(table.metadata.row_group(number).total_byte_size for number in numbers)
+    """ValueError where these row groups, or all, unpack to far more than their file has.
+
+    By what the end of the file says of them, and by what their pages say, which Arrow follows.
+    """
+    numbers = list(range(table.metadata.num_row_groups) if groups is None else groups)
+    told = sum(table.metadata.row_group(number).total_byte_size for number in numbers)
     size = stream.seek(0, os.SEEK_END)
-    if unpacked < 0 or unpacked > max(TIMES_READ * size, LEAST_READ):
-        raise ValueError(f"it unpacks from {size:,} bytes to {unpacked:,}")
+    for unpacked in (told, unpacked_bytes(table.metadata, stream, numbers)):
+        if unpacked < 0 or unpacked > max(TIMES_READ * size, LEAST_READ):
+            raise ValueError(f"it unpacks from {size:,} bytes to {unpacked:,}")
 
 
 def read_columns(stream: BinaryIO, schema: pa.Schema) -> pa.Table:

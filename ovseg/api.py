@@ -165,7 +165,7 @@ def evaluate(
     refine: str | None = None,
     tta: Sequence[str] = (),
     distractors: str | Sequence[str] | None = None,
-    sweep: bool = False,
+    sweep: str | bool = "",
     limit: int | None = None,
     batch_size: int = 16,
     save: str | Path | None = None,
@@ -184,8 +184,8 @@ def evaluate(
         data: the set's folder.
         model: a model's name, checkpoint or exported folder, or a model.
         device: as torch names it, or `auto`.
-        protocol: `own`, `groupvit`, `tcl`, `sclip`, `talk2dino` or a TOML file; by default
-            the one that models of this kind are published under.
+        protocol: `own`, another name of `ovseg.evaluation.protocol.NAMES` such as `sclip`, or a
+            TOML file; by default the one that models of this kind are published under.
         split: part of the set; by default that of the papers.
         labels: for `coco-object`, `stuffthingmaps`, `panoptic` or `instances`.
         ignore_label: for `folder`, the value of pixels that are not counted instead of 255, or
@@ -199,7 +199,8 @@ def evaluate(
         tta: views to average over: `flip`, `scales` or both.
         distractors: further classes to ask for at once, as `segment` takes them; a pixel that one
             of them wins counts as background.
-        sweep: also the score at other background thresholds, from the same pass.
+        sweep: `threshold`, also the score at other background thresholds, from the same pass;
+            `background`, also under every other rule, with thresholds of each.
         limit: only the first images, for a trial.
         batch_size: most windows that go through the encoder at once.
         save: file for the result as JSON.

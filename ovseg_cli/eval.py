@@ -34,7 +34,7 @@ Evaluate a model on a benchmark.
 \b
 Examples:
   ovseg eval voc --data VOCdevkit/VOC2012 --model FILE --protocol groupvit
-  ovseg eval coco-object --data coco --report out --sweep threshold
+  ovseg eval coco-object --data coco --report out --sweep background
 """
 
 EXAMPLES = """
@@ -74,7 +74,8 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="groupvit, tcl, sclip, talk2dino, own, or a TOML file. By default the one that "
+            help="groupvit, tcl, sclip, naclip, clearclip, proxyclip, talk2dino, tips, dinotxt, "
+            "lposs, own, or a TOML file. By default the one that "
             "models of this kind are published under."
         ),
     ] = None,
@@ -114,8 +115,8 @@ def evaluate(
     refine: Annotated[
         str | None,
         typer.Option(
-            help="affinity, lposs, lposs+, pamr, guided, several as lposs,pamr, or none; the "
-            "protocol's by default."
+            help="affinity, lposs, lposs+, lposs+half, pamr, guided, several as lposs,pamr, or "
+            "none; the protocol's by default."
         ),
     ] = None,
     classes: Annotated[
@@ -129,7 +130,11 @@ def evaluate(
         str, typer.Option(help="Average over views: flip, scales, or flip,scales.")
     ] = "",
     sweep: Annotated[
-        str | None, typer.Option(help="threshold: the score at others, from the same pass.")
+        str | None,
+        typer.Option(
+            help="threshold: the score at others, from the same pass; background: under every "
+            "rule, probability, constant and words, with thresholds of each."
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Only the first N images, for a trial.", min=1)
@@ -154,13 +159,13 @@ def evaluate(
     import ovseg
     from ovseg.distributed import leave_processes, processes
     from ovseg.evaluation.evaluate import holding_outputs
+    from ovseg.evaluation.sweep import check_sweep
     from ovseg_cli.eval_tables import print_result
     from ovseg_cli.launching import launch
 
     if as_json and markdown:
         raise UsageError("give --json or --markdown, not both")
-    if sweep not in (None, "threshold"):
-        raise UsageError(f"--sweep {sweep}: only threshold can be swept")
+    check_sweep(sweep)
     views = [view.strip() for view in tta.split(",") if view.strip()]
     if num_processes > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         changes = (threshold, refine, views, classes, background_rule, background_words)
@@ -185,7 +190,7 @@ def evaluate(
             refine=refine,
             tta=views,
             distractors=classes,
-            sweep=sweep is not None,
+            sweep=sweep or "",
             limit=limit,
             batch_size=batch_size,
             save=save,

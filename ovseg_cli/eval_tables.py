@@ -59,7 +59,7 @@ def _print_tables(result: "EvaluationResult") -> None:
 
 
 def _print_sweep(result: "EvaluationResult") -> None:
-    """One bar per threshold, scaled to the best."""
+    """One bar per threshold, scaled to the best of all rules."""
     if not result.sweep:
         return
     from ovseg.evaluation.report.summary import percent
@@ -67,13 +67,15 @@ def _print_sweep(result: "EvaluationResult") -> None:
     console = stdout()
     block = "█" if console.encoding.startswith("utf") else "#"
     best = max(point.mean_iou for point in result.sweep) or 1.0
-    console.print("mIoU by background threshold")
-    for point in result.sweep:
-        length = 0 if point.mean_iou != point.mean_iou else round(40 * point.mean_iou / best)
-        mark = " (best)" if point.mean_iou == best else ""
-        console.print(
-            f"  {point.threshold:<7.3g} {block * length} {percent(point.mean_iou, 2)}{mark}"
-        )
+    for rule, points in result.sweep_by_rule.items():
+        under = f", rule {rule}" if rule else ""
+        console.print(f"mIoU by background threshold{under}")
+        for point in points:
+            length = 0 if point.mean_iou != point.mean_iou else round(40 * point.mean_iou / best)
+            mark = " (best)" if point.mean_iou == best else ""
+            console.print(
+                f"  {point.threshold:<7.3g} {block * length} {percent(point.mean_iou, 2)}{mark}"
+            )
 
 
 def print_ranking(result: "Classification | Retrieval", rows: Sequence[str], as_json: bool) -> None:

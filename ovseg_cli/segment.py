@@ -104,7 +104,8 @@ def segment(
         str,
         typer.Option(
             help="Clean the masks. By what looks alike to the model, or to a DINO named behind "
-            "'=': affinity, lposs, lposs+ (by colours, too); by the image alone: pamr, guided. "
+            "'=': affinity, lposs, lposs+ (by colours, too; lposs+half is quicker); by the image "
+            "alone: pamr, guided. "
             "Several as lposs=vit_base_patch16_224.dino,pamr; none by default."
         ),
     ] = "",

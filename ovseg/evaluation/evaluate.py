@@ -14,6 +14,7 @@ from ovseg.evaluation.protocol import load_protocol, protocol_for_model
 from ovseg.evaluation.result import EvaluationResult, summarise
 from ovseg.evaluation.run import Progress, Run, evaluate
 from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.evaluation.sweep import check_sweep, other_rules
 from ovseg.inference.background import asked_for, check_rule
 from ovseg.inference.protocol import Protocol, check_share, swept_thresholds
 from ovseg.inference.refine.chain import NONE, parse_chain
@@ -94,7 +95,7 @@ def prepare(
     protocol: str | None = None,
     changes: dict[str, Any] | None = None,
     *,
-    sweep: bool = False,
+    sweep: str | bool = "",
     batch: int = 16,
 ) -> Run:
     """What will be evaluated and how; the first process warns of words the model does not know.
@@ -105,19 +106,22 @@ def prepare(
         protocol: a name or a TOML file; None takes that which models of this kind are published
             under.
         changes: values to use instead of the protocol's.
-        sweep: score other background thresholds from the same pass.
+        sweep: `threshold` or `background`: what else is scored from the same pass, as
+            `ovseg.evaluation.sweep` has it.
         batch: most windows that go through the encoder at once.
 
     Raises:
-        UsageError, RecipeError: as `load_protocol`.
+        UsageError, RecipeError: as `load_protocol`; or that cannot be swept.
     """
     chosen = protocol or protocol_for_model(model.card.kind)
     settings = _beside(load_protocol(chosen, evaluated, changes), evaluated)
     settings = settings.for_model(model, background=evaluated.background)
     if processes().rank == 0:
         _warn_of_unknown(model, evaluated, settings.class_list.phrases)
-    thresholds = swept_thresholds(settings.threshold) if sweep else ()
-    return Run(model, evaluated, settings, thresholds, batch)
+    swept = check_sweep(sweep)
+    thresholds = swept_thresholds(settings.threshold) if swept else ()
+    rules = other_rules(model, evaluated, settings) if swept == "background" else ()
+    return Run(model, evaluated, settings, thresholds, batch, rules)
 
 
 def _beside(protocol: Protocol, evaluated: EvaluationSet) -> Protocol:

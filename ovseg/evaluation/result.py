@@ -4,7 +4,7 @@ Letters: I image, K class, T threshold of a sweep.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,14 +39,16 @@ from ovseg.version import __version__
 
 FORMAT = 1
 _BOUNDS = Bounds(size=1 << 30)  # of every image every class
+_FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Swept:
-    """mIoU at one background threshold."""
+    """mIoU at one background threshold, under the rule in use or another one."""
 
     threshold: float
     mean_iou: float
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class EvaluationResult:
         confusion: summed over the images, int64 [K, K].
         boundary: common, true and predicted pixels of the bands of every class, int64 [K, 3].
         grouping: of the regions before they are named.
-        sweep: mIoU at other thresholds, in order.
+        sweep: mIoU at other thresholds, in order, and under other rules, one after the other.
         version: of ovseg.
         absent: images that the set's list names and that are not there: they are not scored.
     """
@@ -88,6 +90,14 @@ class EvaluationResult:
     sweep: tuple[Swept, ...]
     version: str = __version__
     absent: tuple[str, ...] = ()
+
+    @property
+    def sweep_by_rule(self) -> dict[str, list[Swept]]:
+        """The sweep, rule by rule; that in use is the first and named ""."""
+        rules: dict[str, list[Swept]] = {}
+        for point in self.sweep:
+            rules.setdefault(point.rule, []).append(point)
+        return rules
 
     @cached_property
     def scores(self) -> Scores:
@@ -188,9 +198,9 @@ class EvaluationResult:
         document = parse_json(content, f"{path}: not a result of `ovseg eval --json`", _BOUNDS)
         try:
             return _from_document(document, fit(_Told, document, "it"))
-        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: not a result of `ovseg eval --json` ({error!r})") from error
-        except (DataError, MemoryError) as error:
+        except DataError as error:
+            raise DataError(f"{path}: not a result of `ovseg eval --json`: {error}") from error
+        except _FAULTS as error:
             raise DataError(f"{path}: not a result of `ovseg eval --json` ({error!r})") from error
 
 
@@ -219,11 +229,18 @@ def summarise(run: Run, records: Sequence[ImageRecord]) -> EvaluationResult:
         boundary=np.sum([record.boundary for record in records], axis=0),
         grouping=grouping_scores(grouping),
         sweep=tuple(
-            Swept(value, mean_of_present(class_iou(counts)))
-            for value, counts in zip(run.thresholds, swept, strict=True)
+            Swept(value, mean_of_present(class_iou(counts)), rule)
+            for (rule, value), counts in zip(_swept(run), swept, strict=True)
         ),
         absent=evaluated.absent,
     )
+
+
+def _swept(run: Run) -> Iterator[tuple[str, float]]:
+    """Rule and threshold of everything that a run scores beside the background in use."""
+    yield from (("", threshold) for threshold in run.thresholds)
+    for each in run.rules:
+        yield from ((each.rule, threshold) for threshold in each.thresholds)
 
 
 def compare(first: EvaluationResult, second: EvaluationResult) -> PairedDifference:
@@ -254,6 +271,29 @@ class _Named:
 
 
 @dataclass(frozen=True)
+class _ToldModel:
+    """What reports say of a model."""
+
+    name: str
+    description: str
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class _ToldProtocol:
+    """What reports say of a protocol."""
+
+    hash: str
+    name: str
+    short_side: int
+    window: int
+    stride: int
+    refine: str
+    flip: bool
+    scales: list[float]
+
+
+@dataclass(frozen=True)
 class _Told:
     """What a saved result says in words."""
 
@@ -272,6 +312,8 @@ class _Told:
 def _from_document(document: dict[str, Any], told: _Told) -> EvaluationResult:
     if document["format"] != FORMAT:
         raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
+    fit(_ToldModel, told.model, "model")
+    fit(_ToldProtocol, told.protocol, "protocol")
     counts = document["counts"]
     names = tuple(fit(_Named, entry, "an image").name for entry in counts["per_image"])
     classes = tuple(entry.name for entry in told.classes)
@@ -296,10 +338,14 @@ def _from_document(document: dict[str, Any], told: _Told) -> EvaluationResult:
         confusion=_counts(counts["confusion"], (len(classes), len(classes))),
         boundary=_counts(counts["boundary"], (len(classes), 3)),
         grouping=GroupingScores(**grouping),
-        sweep=tuple(Swept(p["threshold"], _number(p["mean_iou"])) for p in document["sweep"]),
+        sweep=tuple(_point(fit(dict[str, Any], p, "sweep")) for p in document["sweep"]),
         version=told.version,
         absent=tuple(told.absent),
     )
+
+
+def _point(values: dict[str, Any]) -> Swept:
+    return Swept(values["threshold"], _number(values["mean_iou"]), str(values.get("rule", "")))
 
 
 def _counts(values: Any, shape: tuple[int, int]) -> Counts:

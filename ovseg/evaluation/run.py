@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from ovseg.evaluation.overlap import (
 )
 from ovseg.evaluation.records import ImageRecord, RecordStore
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet, Labels
+from ovseg.evaluation.sweep import SweptRule
 from ovseg.files import cache_folder
 from ovseg.inference.encode import CHUNK, EncodedView, over_chunks
 from ovseg.inference.labeller import Labeller, Views
@@ -58,6 +59,7 @@ class Run:
         protocol: as it applies to the set.
         thresholds: of a sweep; empty for none.
         batch: most windows that go through the encoder at once.
+        rules: other rules for the background that are swept, too.
     """
 
     model: SegmentationModel
@@ -65,6 +67,12 @@ class Run:
     protocol: Protocol
     thresholds: tuple[float, ...] = ()
     batch: int = 16
+    rules: tuple[SweptRule, ...] = ()
+
+    @property
+    def points(self) -> int:
+        """How many backgrounds are scored beside the one in use, T."""
+        return len(self.thresholds) + sum(len(each.thresholds) for each in self.rules)
 
     @property
     def key(self) -> str:
@@ -74,6 +82,7 @@ class Run:
             "model": self.model.card.content_hash,
             "protocol": asdict(self.protocol),
             "thresholds": self.thresholds,
+            "rules": [asdict(each) for each in self.rules],
             "batch": self.batch,
             "set": (self.evaluated.name, self.evaluated.labels_from, self.evaluated.classes),
             "files": [
@@ -116,7 +125,7 @@ def evaluate(
         store.discard()
     group.wait()
     size = len(run.evaluated.classes)
-    done = store.load(size, len(run.thresholds))
+    done = store.load(size, run.points)
     group.wait()  # nobody writes before everybody has read
     if done and group.rank == 0:
         count = len(run.evaluated.samples)
@@ -190,9 +199,10 @@ def evaluate_chunks(
 ) -> Iterator[list[ImageRecord]]:
     """Records of chunk after chunk."""
     labeller = labeller_of(run)
+    others = [labeller_of(replace(run, protocol=each.protocol)) for each in run.rules]
 
     def measure(loaded: LoadedSample, views: list[EncodedView]) -> ImageRecord:
-        return _measure(run, loaded, views, labeller)
+        return _measure(run, loaded, views, labeller, others)
 
     return _of_each(run, labeller, chunks, measure)
 
@@ -254,10 +264,15 @@ def _chunks(samples: Sequence[EvaluationSample]) -> list[Sequence[EvaluationSamp
     return [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
 
 
-def _measure(run: Run, loaded: LoadedSample, views: Views, labeller: Labeller) -> ImageRecord:
+def _measure(
+    run: Run, loaded: LoadedSample, views: Views, labeller: Labeller, others: Sequence[Labeller]
+) -> ImageRecord:
+    """The record of a sample; `others` label it by the rules that are swept."""
     target = loaded.labels
     classes = len(run.evaluated.classes)
     maps = _labels_at(run, labeller, loaded, views, [labeller.threshold, *run.thresholds])
+    for swept, other in zip(run.rules, others, strict=True):
+        maps += _labels_at(run, other, loaded, views, swept.thresholds)
     try:
         counts = _confusions(target, maps, classes)
     except DataError as error:

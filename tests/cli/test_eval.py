@@ -75,7 +75,7 @@ def test_markdown_and_limit(voc: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["voc", "--data", "no-such-folder"], 1, "no such folder"),
         (["voc", "--data", "."], 1, "ImageSets/Segmentation/val.txt is missing"),
         (["voc", "--data", ".", "--json", "--markdown"], 2, "not both"),
-        (["voc", "--data", ".", "--sweep", "model"], 2, "only threshold"),
+        (["voc", "--data", ".", "--sweep", "model"], 2, "only threshold or background"),
         (["voc", "--data", ".", "--tta", "rotate"], 2, "choose flip, scales"),
         (["voc"], 2, "--data"),
         (["compare", "a.json"], 2, "Missing argument"),

@@ -72,6 +72,8 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
         ("classes", [3]),
         ("threshold", "x"),
         ("protocol", []),
+        ("protocol", {"hash": "0" * 12, "name": "own"}),
+        ("model", {"name": "x"}),
         ("counts", {"per_image": [{"name": 3}], "confusion": [], "boundary": []}),
         ("counts", {"per_image": [], "confusion": [[1]], "boundary": []}),
         ("counts", {"per_image": [], "confusion": [[1e300]], "boundary": []}),
@@ -85,6 +87,17 @@ def test_a_result_that_was_changed_is_refused(
     path = tmp_path / "result.json"
     path.write_text(json.dumps(json.loads(result.to_json()) | {key: value}))
     with pytest.raises(DataError, match=r"result\.json: not a result"):
+        EvaluationResult.read(path)
+
+
+def test_a_protocol_without_its_values_is_one_line(
+    result: EvaluationResult, tmp_path: Path
+) -> None:
+    document = json.loads(result.to_json())
+    del document["protocol"]["window"]
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"not a result of .*: protocol: window: Field required"):
         EvaluationResult.read(path)
 
 

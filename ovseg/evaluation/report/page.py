@@ -84,7 +84,7 @@ def html_page(result: EvaluationResult, best: Sequence[Example], worst: Sequence
         parts += [
             "<h2>Background threshold</h2>",
             f'<p class="note">{_sweep_note(result)}</p>',
-            sweep_line(result.sweep, result.threshold),
+            *_sweep_lines(result),
         ]
     parts += [
         "<h2>Images</h2>",
@@ -130,13 +130,24 @@ def _matrix_note(result: EvaluationResult) -> str:
     return note
 
 
+def _sweep_lines(result: EvaluationResult) -> list[str]:
+    """A chart for each rule, with a title where there are several."""
+    charts = []
+    for rule, points in result.sweep_by_rule.items():
+        if rule:
+            charts.append(f"<h3>Rule {escape(rule)}</h3>")
+        charts.append(sweep_line(points, None if rule else result.threshold))
+    return charts
+
+
 def _sweep_note(result: EvaluationResult) -> str:
     measured = [point for point in result.sweep if point.mean_iou == point.mean_iou]
     if not measured:
         return "Nothing to measure."
     best = max(measured, key=lambda point: point.mean_iou)
+    under = f" under the rule {escape(best.rule)}" if best.rule else ""
     return (
-        f"mIoU in percent by threshold, from one pass; best at {best.threshold:g} with "
+        f"mIoU in percent by threshold, from one pass; best at {best.threshold:g}{under} with "
         f"{percent(best.mean_iou)}. A threshold chosen on the images it is scored on flatters."
     )
 

@@ -14,7 +14,10 @@ from ovseg.evaluation.sets.base import EvaluationSet
 from ovseg.inference.protocol import OWN, Protocol, check_templates
 
 _BOUNDS = Bounds(size=1 << 20)
-NAMES = ("own", "groupvit", "tcl", "sclip", "talk2dino", "tips", "dinotxt", "lposs")
+NAMES = (
+    *("own", "groupvit", "tcl", "sclip", "naclip", "clearclip", "proxyclip"),
+    *("talk2dino", "tips", "dinotxt", "lposs"),
+)
 # Models of a kind are published under a protocol: that one is taken unless another is asked for.
 _BY_KIND = {
     "ovsegmentor": "groupvit",

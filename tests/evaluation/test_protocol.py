@@ -45,6 +45,25 @@ def test_sclip_by_set(name: str, vocabulary: str, background: bool, expected: tu
     assert (protocol.window, protocol.stride, protocol.templates) == (224, 112, "imagenet80")
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "thresholds", "words"),
+    [
+        ("naclip", (336, 224, 112, 1, 40), (0.1, 0.1, 0.1), (26, 1, 26)),
+        ("clearclip", (448, 448, 224, 16, 50), (0.5, 0.15, 0.4), (1, 1, 1)),
+        ("proxyclip", (336, 336, 112, 56, 40), (0.2, 0.15, 0.25), (26, 1, 17)),
+    ],
+)
+def test_protocols_of_dense_heads(name: str, size: tuple, thresholds: tuple, words: tuple) -> None:
+    sets = (("voc", "voc"), ("context", "context"), ("coco-object", "coco"))
+    found = [load_protocol(name, a_set(*each)) for each in sets]
+    for p in found:
+        assert (p.short_side, p.window, p.stride, p.pad_to, p.scale) == size
+        assert p.area_threshold is None
+    assert tuple(p.threshold for p in found) == thresholds
+    assert tuple(len(p.background_words) for p in found) == words
+    assert load_protocol(name, a_set("ade20k", "ade20k", background=False)).threshold == 0
+
+
 def test_sclip_words() -> None:
     voc = load_protocol("sclip", a_set())
     assert len(voc.background_words) == 26
@@ -142,7 +161,7 @@ def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(UsageError, match="choose own, groupvit, tcl, sclip, talk2dino"):
+    with pytest.raises(UsageError, match="choose own, groupvit, tcl, sclip"):
         load_protocol("groupvip", a_set())
 
 

@@ -151,7 +151,7 @@ def test_doubt_is_by_the_best_class_and_the_threshold() -> None:
             classes=("background", *map(str, scores)),
             labels=labels,
             scores=np.array([[threshold or 0, *scores]], np.float32),
-            groups=labels.astype(np.int32),
+            group_map=lambda: labels.astype(np.int32),
             group_scores=np.zeros((1, labels.size), np.float32),
             threshold=threshold,
         ).is_doubtful

@@ -23,7 +23,7 @@ from ovseg.models.starter.model import StarterModel
 
 FOLDER = Path(__file__).parent.parent / "ovseg/models/starter"
 GRAPH = "graph.onnx"
-WEIGHTS = ("weights.safetensors", "saliency.safetensors")
+WEIGHTS = ("weights.safetensors", "saliency.safetensors", "captions.safetensors")
 
 
 def main(folder: Path = FOLDER) -> None:

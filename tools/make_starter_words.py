@@ -127,16 +127,23 @@ def read_groundings(path: Path, classes: list[str]) -> dict[str, list[tuple[int,
     return found | {other: found[word] for word, others in aliases.items() for other in others}
 
 
+def read_surroundings(folder: Path) -> list[str]:
+    """The words of surroundings.toml, and other words for them, in alphabetical order."""
+    listed = tomllib.loads((folder / "surroundings.toml").read_text(encoding="utf-8"))["words"]
+    entries = tomllib.loads((folder / "groundings.toml").read_text(encoding="utf-8"))
+    others = [other for word in listed for other in entries["aliases"].get(word, ())]
+    return sorted({*listed, *others})
+
+
 def main() -> None:
     synsets, counts, senses = read_synsets(), read_counts(), read_senses()
     info = ImageNetInfo()
     ids = [info.index_to_label_name(index) for index in range(info.num_classes())]
-    looks = tomllib.loads((TARGET / "surroundings.toml").read_text(encoding="utf-8"))
     classes = [synsets[i[1:]].lemmas[0].replace("_", " ") for i in ids]
     learned = tomllib.loads((TARGET / "learned.toml").read_text(encoding="utf-8"))
     classes += [f"{word} by its stamp" for word in learned]
-    classes += [f"{kind} by its look" for kind in looks]
     groundings = read_groundings(TARGET / "groundings.toml", classes)
+    surroundings = read_surroundings(TARGET)
     below = closure(synsets, ids)
     words: dict[str, list[tuple[str, int]]] = {}
     orphans: dict[str, str] = {}
@@ -150,13 +157,13 @@ def main() -> None:
             words[spelled] = [(o, counts.get(keys.get(o, ""), 0)) for o in found]
         elif above := nearest_above(offsets, synsets, below):
             orphans[spelled] = above
-    known = {*words, *groundings}
+    known = {*words, *groundings, *surroundings}
     singular = {many: one for many, one in read_plurals().items() if one.replace("_", " ") in known}
     write(
         "words.json.gz",
         {
             "classes": classes,
-            "surroundings": looks,
+            "surroundings": surroundings,
             "groundings": dict(sorted(groundings.items())),
             "senses": {
                 o: sorted(below[o]) for o in sorted({o for w in words.values() for o, _ in w})

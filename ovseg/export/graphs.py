@@ -36,6 +36,7 @@ from ovseg.models.scoring import (
     ovsegmentor_scores,
     starter_scores,
 )
+from ovseg.models.starter.captions import WIDTH
 from ovseg.models.starter.reader import PositionReader
 from ovseg.models.towers.dinotxt import DinoTxtText, patch_half
 from ovseg.models.towers.groupvit import GroupVitVision
@@ -171,14 +172,15 @@ class StarterGraph(PositionGraph):
     def __init__(self, reader: PositionReader) -> None:
         super().__init__()
         network = with_fixed_padding(reader.network)
-        parts = (network, reader.surroundings, reader.saliency)
+        parts = (network, reader.captions, reader.saliency)
         self.reader = PositionReader(*parts, reader.rule)
+        self.captions = WIDTH + 1
 
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         return self.reader(pixels)
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        return starter_scores(embedding, classes, threshold)
+        return starter_scores(embedding, classes, threshold, self.captions)
 
     def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
         del threshold  # the background's map holds it

@@ -113,7 +113,7 @@ def _starter(model: StarterModel) -> ExportSource:
         kind="starter",
         image=StarterGraph(model.reader).eval(),
         text=None,
-        embedding_width=len(model.words.classes),
+        embedding_width=model.words.width,
         cell=CELL,
         side_step=model.preprocessing.multiple_of,
         tables={name: folder.joinpath(name).read_bytes() for name in TABLES},

@@ -181,7 +181,7 @@ class ExportedModel:
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Floats:
         """Class embedding of each phrase, averaged over the templates, float32 [Q, C]."""
         if self._text is None:
-            return np.stack([self._words.weights(phrase) for phrase in phrases])
+            return np.stack([self._words.embedding(phrase) for phrase in phrases])
         prompts = [template.format(phrase) for phrase in phrases for template in templates]
         if self.manifest.aligned is not None:
             return self._checked(self._text.of_means(prompts, len(templates)), len(phrases))
@@ -220,7 +220,7 @@ class ExportedModel:
         """By the rule of the model's family."""
         groups, scale = grouped.embedding, self.manifest.scale
         if self.manifest.kind == "starter":
-            return starter_scores(groups, classes, threshold)
+            return starter_scores(groups, classes, threshold, self._words.captions)
         if self.manifest.reading is not None:
             return dense_clip_scores(groups, classes, scale, threshold)
         if self.manifest.aligned is not None:
@@ -255,7 +255,7 @@ class ExportedModel:
     @cached_property
     def _words(self) -> WordTable:
         words = WordTable(self.folder / WORDS_FOLDER)
-        if len(words.classes) != self.manifest.embedding_width:
+        if words.width != self.manifest.embedding_width:
             raise ModelError(f"{self.folder}: its words are of another graph: export it again")
         return words
 

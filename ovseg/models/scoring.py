@@ -25,6 +25,9 @@ CAUTION = 0.3
 LEAST_SHARE = 0.02
 """What a score of the starter must have of the phrase's best in the image to count at all."""
 
+MOST_LIKELIER = 4.0
+"""How far, as a logarithm, captions may change what the starter's classes say."""
+
 _LEAST_NORM = 1e-12
 _LEAST_BOUND = 1e-37  # what a logarithm may be taken of in float32
 
@@ -84,7 +87,9 @@ def dense_clip_scores(
     return xp.concat([bar, scores], axis=-1)
 
 
-def starter_scores(probabilities: Array, words: Array, threshold: float | Array | None) -> Array:
+def starter_scores(
+    positions: Array, words: Array, threshold: float | Array | None, captions: int = 0
+) -> Array:
     """The starter's scores of background and of each phrase, float [B, P, 1 + Q].
 
     A phrase scores the probability that it, or something that it is grounded in, is there, lowered
@@ -93,15 +98,37 @@ def starter_scores(probabilities: Array, words: Array, threshold: float | Array 
     is a background, a phrase scores 0 where it has too little of what it has at its best position:
     what merely surrounds an object that was found for certain is so left to the background.
 
+    Where captions taught something, the probability is multiplied by a power of how much likelier
+    than other words they make it, and a word for surroundings has that itself besides, however many
+    are asked for.
+
     Args:
-        probabilities: of every class at every position, float [B, P, C].
-        words: share of every class in every phrase, float [Q, C]; zeros where there is none.
+        positions: probability of every class at every position, float [B, P, C]; with captions
+            behind them what words of things and of surroundings are multiplied by, E + 1 each, and
+            what surroundings count.
+        words: share of every class in every phrase, float [Q, C]; zeros where there is none; with
+            captions embedding and 1, twice, and how much of surroundings the phrase is.
         threshold: the score of the background, the same everywhere, a number or float []; None or
             -inf for no background.
+        captions: E + 1; 0 without them.
     """
-    xp = array_namespace(probabilities)
-    grounded = xp.sum(xp.astype(xp.sum(words, axis=-1) > 0, words.dtype))
-    phrases = (probabilities @ words.T) * xp.clip(grounded, min=1) ** -CAUTION  # [B, P, Q]
+    xp = array_namespace(positions)
+    classes = words.shape[-1] - (2 * captions + 1 if captions else 0)
+    shares = words[..., :classes]
+    phrases = positions[..., :classes] @ shares.T  # [B, P, Q]
+    weight = xp.sum(shares, axis=-1)
+    if captions:
+        things, around = slice(classes, classes + captions), slice(classes + captions, -1)
+        likelier = xp.clip(
+            positions[..., things] @ words[..., things].T, min=-MOST_LIKELIER, max=MOST_LIKELIER
+        )
+        surrounding = xp.clip(positions[..., around] @ words[..., around].T, max=MOST_LIKELIER)
+        phrases = phrases * xp.exp(likelier)
+        weight = weight + words[..., -1]
+    grounded = xp.sum(xp.astype(weight > 0, words.dtype))
+    phrases = phrases * xp.clip(grounded, min=1) ** -CAUTION
+    if captions:
+        phrases = phrases + positions[..., -1:] * words[..., -1] * xp.exp(surrounding)
     bound = _bound(threshold, phrases)
     least = LEAST_SHARE * xp.astype(bound > -inf, phrases.dtype)
     best = xp.max(phrases, axis=1, keepdims=True)  # [B, 1, Q]

@@ -112,7 +112,7 @@ def test_weights_are_in_the_package_once() -> None:
         {entry.key: entry.value for entry in one.external_data} for one in graph.graph.initializer
     ]
     shared = [place for place in places if place]
-    names = ("weights.safetensors", "saliency.safetensors")
+    names = ("weights.safetensors", "saliency.safetensors", "captions.safetensors")
     assert {place["location"] for place in shared} == set(names)
     size = sum((FOLDER / name).stat().st_size for name in names)
     assert sum(int(place["length"]) for place in shared) > 0.99 * size

@@ -11,6 +11,7 @@ import torch
 from ovseg.models.scoring import (
     CAUTION,
     LEAST_SHARE,
+    MOST_LIKELIER,
     Cleaning,
     aligned_scores,
     dense_clip_scores,
@@ -125,6 +126,21 @@ def test_a_phrase_is_not_where_it_has_too_little_of_its_best(kind: type) -> None
     everywhere = np.asarray(starter_scores(kind(images), kind(words), None))
     assert np.allclose(everywhere[..., 1], images[..., 0])
     assert (everywhere[..., 0] == -np.inf).all()
+
+
+@KINDS
+def test_captions_change_things_by_a_power_and_give_surroundings_a_score(kind: type) -> None:
+    """One class, embeddings of one number; a thing, and a word for surroundings without a class."""
+    positions = np.array([[[0.5, 2.0, -1.0, 3.0, -2.0, 0.01]]], np.float32)
+    thing, around = [1.0, 0.5, 1.0, 0.5, 1.0, 0.0], [0.0, 1.5, 1.0, 1.5, 1.0, 1.0]
+    words = np.array([thing, around], np.float32)
+    found = np.asarray(starter_scores(kind(positions), kind(words), None, 2))[0, 0, 1:]
+    expected = [0.5 * math.exp(2 * 0.5 - 1) / 2**CAUTION, 0.01 * math.exp(3 * 1.5 - 2)]
+    assert found == pytest.approx(expected, rel=1e-5)
+    strong = positions * np.float32([1, 100, 1, 100, 1, 1])
+    found = np.asarray(starter_scores(kind(strong), kind(words), None, 2))[0, 0, 1:]
+    most = math.exp(MOST_LIKELIER)
+    assert found == pytest.approx([0.5 * most / 2**CAUTION, 0.01 * most], rel=1e-5)
 
 
 def ovsegmentor(groups: Any, classes: Any, threshold: Any) -> Any:

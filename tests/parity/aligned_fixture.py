@@ -19,10 +19,10 @@ from ovseg.config.schema import ModelConfig
 from ovseg.models.aligned.aligned_model import AlignedModel
 from ovseg.models.aligned.aligner import AlignedPredictor
 from ovseg.models.aligned.head import AlignedHead
-from ovseg.models.aligned.projection import Projection
 from ovseg.models.aligned.vision import TimmVision
 from ovseg.models.interface import ModelCard
 from ovseg.models.normalisation import IMAGENET, Normalisation, Renormalisation
+from ovseg.models.projection import Projection
 from ovseg.models.timm_tower import TimmTower, random_timm
 from tests.parity.rows import Row
 

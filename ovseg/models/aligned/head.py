@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.errors import ModelError
-from ovseg.models.aligned.projection import Projection
 from ovseg.models.ovsegmentor.binding import ReleasedBinding, SlotBinding
 from ovseg.models.ovsegmentor.entity_decoder import EntityDecoder
 from ovseg.models.ovsegmentor.image_encoder import EncodedImage, ImageEncoder
 from ovseg.models.ovsegmentor.network import Projector
 from ovseg.models.ovsegmentor.text_encoder import EncodedText
 from ovseg.models.positions import resize_at_any_size
+from ovseg.models.projection import Projection
 
 _LEAST_DEVIATION = 1e-6
 _FARTHEST = 5.0  # deviations from the mean

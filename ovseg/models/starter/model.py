@@ -1,13 +1,13 @@
 """The built-in starter model.
 
-Letters: B image, Q phrase, C class (1,000 of ImageNet, and kinds of
-surroundings behind them), H W pixels, h w grid rows and columns.
+Letters: B image, Q phrase, C width of embeddings (classes of ImageNet, and what captions say), H W
+pixels, h w grid rows and columns.
 
 An ImageNet-supervised classifier, EfficientNet-Lite2, read at every position, with words grounded
-in its classes by hand and by WordNet, and U2-Net, which tells objects from what surrounds them. It
-is here so that everything works offline from the first minute. It is no OVSegmentor checkpoint: it
-was trained with labels and with masks, and knows only what ImageNet names. MODEL_CARD.md beside
-this file says what it scores and where it fails.
+in its classes by hand and by WordNet; what captions taught about the same features; and U2-Net,
+which tells objects from what surrounds them. It is here so that everything works offline from the
+first minute. It is no OVSegmentor checkpoint: it was trained with labels and with masks too.
+MODEL_CARD.md beside this file says what it scores and where it fails.
 """
 
 import hashlib
@@ -28,25 +28,26 @@ from ovseg.models.interface import (
     UnknownPhrase,
 )
 from ovseg.models.scoring import starter_scores
+from ovseg.models.starter.captions import CaptionReader
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
 from ovseg.models.starter.reader import PositionReader, ReadingRule
 from ovseg.models.starter.saliency import SaliencyNetwork
-from ovseg.models.starter.surroundings import Surroundings
-from ovseg.models.starter.words import WordTable
+from ovseg.models.starter.words import TABLES, WordTable
 
 DESCRIPTION = (
     "built-in starter: EfficientNet-Lite2, supervised on ImageNet-1k, its classifier read at every "
-    "position and words grounded by hand and WordNet, and U2-Net, supervised by masks of objects "
-    "without names; not an OVSegmentor checkpoint"
+    "position and words grounded by hand and WordNet; what words mean there beside, learned from "
+    "Flickr8k's captions with all-MiniLM-L6-v2; and U2-Net, supervised by masks of objects without "
+    "names; not an OVSegmentor checkpoint"
 )
 
 
 class StarterModel:
     """Implements `SegmentationModel`: the groups are the positions of a stride-8 grid.
 
-    An embedding is the classifier's probabilities, a class embedding the share with which each
-    ImageNet class counts for a phrase, and a score their product, lowered by the number of phrases:
-    see `ovseg.models.scoring`.
+    An embedding is the classifier's probabilities and what captions say of a position, a class
+    embedding the share with which each ImageNet class counts for a phrase and what captions say of
+    its word, lowered by the number of phrases: see `ovseg.models.scoring`.
 
     Args:
         rule: how the networks are read, instead of the shipped way; for measuring.
@@ -64,21 +65,22 @@ class StarterModel:
     def __init__(self, rule: ReadingRule | None = None) -> None:
         self.words = WordTable()
         folder = files("ovseg.models.starter")
-        with as_file(folder / "weights.safetensors") as path:
-            half = load_file(path)
-            weights_hash = sha256(path)
-        with as_file(folder / "saliency.safetensors") as path:
-            masks = load_file(path)
-            saliency_hash = sha256(path)
-        with as_file(folder / "words.json.gz") as path:
-            words_hash = sha256(path)
-        self.network = EfficientNetLite(classes=len(half["classifier.bias"]))
+        hashes = []
+        states = {}
+        for part in ("weights", "saliency", "captions"):
+            with as_file(folder / f"{part}.safetensors") as path:
+                states[part] = {name: values.float() for name, values in load_file(path).items()}
+                hashes.append(sha256(path))
+        for name in TABLES:
+            with as_file(folder / name) as path:
+                hashes.append(sha256(path))
+        self.network = EfficientNetLite(classes=len(states["weights"]["classifier.bias"]))
         self.saliency = SaliencyNetwork()
-        self.reader = PositionReader(
-            self.network, Surroundings(self.words.surroundings, STRIDE), self.saliency, rule
-        )
-        self.network.load_state_dict({name: tensor.float() for name, tensor in half.items()})
-        self.saliency.load_state_dict({name: tensor.float() for name, tensor in masks.items()})
+        captions = CaptionReader(len(states["captions"]["frequency"]))
+        self.reader = PositionReader(self.network, captions, self.saliency, rule)
+        self.network.load_state_dict(states["weights"])
+        self.saliency.load_state_dict(states["saliency"])
+        captions.load_state_dict(states["captions"])
         self.reader.requires_grad_(False).eval()
         # Filters of single channels run about a fifth faster with the channels last.
         self.network.to(memory_format=torch.channels_last)
@@ -87,9 +89,7 @@ class StarterModel:
             kind="starter",
             description=DESCRIPTION,
             licence="Apache-2.0 AND LicenseRef-WordNet-3.0",
-            content_hash=hashlib.sha256(
-                f"{weights_hash} {saliency_hash} {words_hash}".encode()
-            ).hexdigest(),
+            content_hash=hashlib.sha256(" ".join(hashes).encode()).hexdigest(),
         )
 
     def to(self, device: str) -> "StarterModel":
@@ -103,24 +103,24 @@ class StarterModel:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
-        """Class probabilities at every position, float [B, h*w, C]."""
+        """What is at every position, float [B, h*w, C]; see `PositionReading`."""
         read = self.reader(pixels.contiguous(memory_format=torch.channels_last))
-        return GroupedImage(read.probabilities, read.grid)
+        return GroupedImage(read.positions, read.grid)
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Share of each class in each phrase, float [Q, C]; templates change nothing.
+        """What phrases mean, float [Q, C], as `WordTable.embedding`; templates change nothing.
 
         A phrase that cannot be grounded has an embedding of zeros, which no position matches.
         """
         del templates
-        return self.from_numpy(np.stack([self.words.weights(phrase) for phrase in phrases]))
+        return self.from_numpy(np.stack([self.words.embedding(phrase) for phrase in phrases]))
 
     @torch.inference_mode()
     def score(
         self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
     ) -> Tensor:
         """Scores of background (constant) and of each phrase, float [B, h*w, 1 + Q]."""
-        return starter_scores(grouped.embedding, class_embeddings, threshold)
+        return starter_scores(grouped.embedding, class_embeddings, threshold, self.words.captions)
 
     def known_words(self) -> list[str]:
         """Every word with an ImageNet class at or below it."""

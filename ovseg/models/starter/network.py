@@ -130,6 +130,12 @@ class EfficientNetLite(nn.Module):
                 outputs.append(x)
         return outputs
 
+    def features_and_stages(self, pixels: Tensor, stages: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """`features`, and outputs of some stages of the same stride, one behind the other."""
+        outputs = self.stage_outputs(pixels)
+        joined = torch.cat([outputs[stage - 1] for stage in stages], dim=1)
+        return functional.relu6(self.head(outputs[-1])), joined
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Class logits at every position, float [B, C, ceil(H/stride), ceil(W/stride)]."""
         return self.classify(self.features(pixels))

@@ -1,7 +1,7 @@
 """How the classifier is read at every position of an image.
 
-Letters: B image, H W pixels, h w rows and columns of features, N = h*w, M key, D
-feature, C class, S kind of surroundings, P = 4*N position of the result.
+Letters: B image, H W pixels, h w rows and columns of features, N = h*w, M key, D feature, C class,
+E width of captions' embeddings, P = 4*N position of the result.
 
 Written as a module of plain tensor operations, without a line that asks how large the image is, so
 that what is exported is what is run here. Every step was measured; docs/starter.md has the table.
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.models.normalisation import IMAGENET, PLUS_MINUS_ONE, Renormalisation
+from ovseg.models.starter.captions import STAGES, CaptionReader
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
 from ovseg.models.starter.saliency import SaliencyNetwork
-from ovseg.models.starter.surroundings import Surroundings, probability
 
 CELL = STRIDE // 2
 """Pixels from one position of the result to the next."""
@@ -36,7 +36,7 @@ class ReadingRule:
         keys: rows and columns of the places that are mixed with each other, however large the
             image is.
         contrast: how steeply the evidence rises with the deviations from the image's mean.
-        usual: what surroundings count, beside objects whose position does not stand out.
+        usual: what surroundings count that are as likely as all words together.
         floor: what objects and surroundings count at least, before the power below.
         steepness: the power of what a class counts by how much its position stands out.
         coarse_share: what the logits of the half-sized image weigh.
@@ -48,7 +48,7 @@ class ReadingRule:
     rounds: int = 5
     keys: int = 22
     contrast: float = 1.0
-    usual: float = 0.15
+    usual: float = 0.0033
     floor: float = 0.1
     steepness: float = 1.5
     coarse_share: float = 0.4
@@ -56,12 +56,13 @@ class ReadingRule:
 
 
 class PositionReading(NamedTuple):
-    """Probabilities at every position, float [B, P, C + S], and the grid of positions.
+    """What positions are, float [B, P, C + 2 * (E + 1) + 1], and the grid of positions.
 
-    Those of the classes sum to the probability that there is any of them.
+    Behind the classes' probabilities, which sum to that of there being any of them, comes what
+    words of things and of surroundings are multiplied by, and how much surroundings count.
     """
 
-    probabilities: Tensor
+    positions: Tensor
     grid: tuple[int, int]
 
 
@@ -70,7 +71,7 @@ class PositionReader(nn.Module):
 
     Args:
         network: the classifier, C classes.
-        surroundings: S kinds, which come behind the classes.
+        captions: what captions taught about its features.
         saliency: tells objects, whatever they are, from what surrounds them.
         rule: how all of it is read.
     """
@@ -78,39 +79,45 @@ class PositionReader(nn.Module):
     def __init__(
         self,
         network: EfficientNetLite,
-        surroundings: Surroundings,
+        captions: CaptionReader,
         saliency: SaliencyNetwork,
         rule: ReadingRule | None = None,
     ) -> None:
         super().__init__()
         self.rule = rule or ReadingRule()
         self.network = network
-        self.surroundings = surroundings
+        self.captions = captions
         self.saliency = saliency
         self.renormalise = Renormalisation(PLUS_MINUS_ONE, IMAGENET)
 
     def forward(self, pixels: Tensor) -> PositionReading:
         """Read normalised images, float [B, 3, H, W], sides multiples of twice the stride."""
         rule = self.rule
-        features = self.network.features(pixels)  # [B, D, h, w]
+        features, fine = self.network.features_and_stages(pixels, STAGES)  # [B, D, h, w]
         half = functional.avg_pool2d(pixels, 2)
         salience = self.saliency(self.renormalise(half))  # [B, 1, 2h, 2w]
-        coarse = self.network.features(sharpened(half, rule.sharpening))
+        halved = self.network.features_and_stages(sharpened(half, rule.sharpening), STAGES)
+        described = self.captions(fine, halved[1])
         keys = Keys(
             at_keys(features, rule.keys),
             at_keys(salience, rule.keys),
-            self._logits(features, coarse),
+            torch.cat(
+                [self._logits(features, halved[0]), at_keys(described.positions, rule.keys)], dim=-1
+            ),
         )
-        logits = mixed(features, functional.avg_pool2d(salience, 2), keys, rule)  # [B, N, C]
+        found = mixed(features, functional.avg_pool2d(salience, 2), keys, rule)  # [B, N, C + E]
+        classes = self.network.classifier.out_features
+        logits, positions = found[..., :classes], found[..., classes:]
         objects = logits.softmax(dim=-1) * evidence(logits, rule.contrast)
+        compared = self.captions.compared(positions, described.image)
         standing_out = (1 - rule.floor) * salience.flatten(2).mT  # [B, P, 1]
-        surroundings = probability(self.surroundings(pixels)) * rule.usual
         grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
         return PositionReading(
             torch.cat(
                 [
                     finer(objects, grid) * (rule.floor + standing_out) ** rule.steepness,
-                    finer(surroundings, grid) * (1 - standing_out),
+                    finer(torch.cat(compared, dim=-1), grid),
+                    rule.usual * (1 - standing_out),
                 ],
                 dim=-1,
             ),
@@ -132,11 +139,11 @@ class Keys(NamedTuple):
 
     features: Tensor  # [B, M, D]
     salience: Tensor  # [B, M, 1]
-    logits: Tensor  # [B, M, C]
+    found: Tensor  # class logits and embeddings, [B, M, C + E]
 
 
 def mixed(features: Tensor, salience: Tensor, keys: Keys, rule: ReadingRule) -> Tensor:
-    """Class logits shared among places of like features, float [B, N, C].
+    """What was found at keys, shared among places of like features, float [B, N, C + E].
 
     A class spreads so over its object, and a stray one is outvoted. All take from the same number
     of keys, so that time and memory grow with the features and not with their square.
@@ -153,7 +160,7 @@ def mixed(features: Tensor, salience: Tensor, keys: Keys, rule: ReadingRule) -> 
     among_keys = affinity(
         centred, centred, apart(keys.salience, keys.salience, rule), rule.sharpness
     )
-    shared = torch.linalg.matrix_power(among_keys, rule.rounds - 1) @ keys.logits
+    shared = torch.linalg.matrix_power(among_keys, rule.rounds - 1) @ keys.found
     distance = apart(salience.flatten(2).mT, keys.salience, rule)
     return affinity(vectors - common, centred, distance, rule.sharpness) @ shared
 

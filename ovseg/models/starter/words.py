@@ -1,6 +1,7 @@
-"""From words to ImageNet classes, by WordNet.
+"""From words to ImageNet classes, by WordNet, and to what captions say of them.
 
-Letters: Q phrase, C class (1,000 of ImageNet, and kinds of surroundings behind them).
+Letters: Q phrase, C class (1,000 of ImageNet, and learned ones behind them), E width of captions'
+embeddings, W known word.
 
 A word means what `groundings.toml` says, written by hand (`cow` the ox and the water buffalo), and
 otherwise the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.abc import Traversable
-from importlib.resources import files
+from importlib.resources import as_file, files
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from ovseg.documents import Bounds, TooLongError, parse_object, read_stream
 from ovseg.errors import ModelError
 from ovseg.models.interface import PartlyKnown, UnknownPhrase
+from ovseg.models.tensor_files import read_arrays
 
 SUGGESTIONS = 3
 
@@ -29,7 +31,8 @@ _BOUNDS = Bounds(size=32 << 20, depth=8)  # unpacked; ours take less than one
 
 _ARTICLES = frozenset(("a", "an", "the"))
 
-TABLES = ("words.json.gz", "neighbours.json.gz")
+VECTORS = "vectors.safetensors"
+TABLES = ("words.json.gz", "neighbours.json.gz", VECTORS)
 """Files of a word table."""
 
 
@@ -89,16 +92,63 @@ class WordTable:
         """The first name of each class in the order of the classifier, then the surroundings."""
         return self._words["classes"]
 
-    @property
-    def surroundings(self) -> dict[str, dict[str, list[float]]]:
-        """Mean and spread of every measure of each kind of surroundings; see surroundings.toml."""
-        return self._words["surroundings"]
+    @cached_property
+    def surroundings(self) -> frozenset[str]:
+        """Words for what is no object; see surroundings.toml."""
+        return frozenset(self._words.get("surroundings", ()))
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
         """Every word that can be grounded, in alphabetical order."""
         by_hand = (word for word, shares in self._groundings.items() if shares)
-        return sorted([*self._words["words"], *by_hand])
+        around = self.surroundings if self._vectors is not None else ()
+        return sorted({*self._words["words"], *by_hand, *around})
+
+    @cached_property
+    def _vectors(self) -> npt.NDArray[np.float32] | None:
+        """Embedding of each of `words`, [W, E]; None for tables of older exports."""
+        path = self._folder.joinpath(VECTORS)
+        if not path.is_file():
+            return None
+        with as_file(path) as place:
+            arrays, _ = read_arrays(place)
+        vectors = arrays.get("vectors")
+        if vectors is None or vectors.ndim != 2 or not np.isfinite(vectors).all():
+            raise ModelError(f"{path}: holds no vectors of words: export the model again")
+        return vectors.astype(np.float32)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Where each word's embedding lies."""
+        assert self._vectors is not None
+        if len(self._vectors) != len(self.words):
+            raise ModelError(f"{self._folder}: vectors of other words: export the model again")
+        return {word: place for place, word in enumerate(self.words)}
+
+    @property
+    def captions(self) -> int:
+        """E + 1, which `starter_scores` asks for; 0 for tables of older exports."""
+        return 0 if self._vectors is None else self._vectors.shape[1] + 1
+
+    @property
+    def width(self) -> int:
+        """Of class embeddings."""
+        return len(self.classes) + (2 * self.captions + 1 if self.captions else 0)
+
+    def embedding(self, phrase: str) -> npt.NDArray[np.float32]:
+        """What positions are multiplied by for a phrase, float32 [C + 2 * (E + 1) + 1].
+
+        Its shares in the classes; what captions say of its word, and 1, twice; whether the word is
+        one for surroundings. All zero if the phrase cannot be grounded.
+        """
+        shares, word = self.weights(phrase), self.resolve(phrase)
+        if self._vectors is None:
+            return shares
+        if word is None:
+            return np.zeros(self.width, np.float32)
+        vector = [*self._vectors[self._places[word]], 1.0]
+        around = [float(word in self.surroundings)]
+        return np.concatenate([shares, vector, vector, around]).astype(np.float32)
 
     def weights(self, phrase: str) -> npt.NDArray[np.float32]:
         """Share with which each ImageNet class counts for a phrase, float32 [C], at most 1.
@@ -111,8 +161,8 @@ class WordTable:
         word = self.resolve(phrase)
         if word is None:
             return result
-        if shares := self._groundings.get(word):
-            for index, share in shares:
+        if word not in self._words["words"]:
+            for index, share in self._groundings.get(word, ()):
                 result[index] = share
             return result
         senses = self._words["words"][word]
@@ -139,10 +189,12 @@ class WordTable:
         for words in (spelled.split(), spelled.replace("-", " ").split()):
             for start in range(len(words)):
                 for form in self._singulars(" ".join(words[start:])):
-                    if form in groundings:
-                        return form if groundings[form] else None, words[:start]
-                    if form in self._words["words"]:
+                    if groundings.get(form) or form in self._words["words"]:
                         return form, words[:start]
+                    if form in self.surroundings and self._vectors is not None:
+                        return form, words[:start]
+                    if form in groundings:
+                        return None, words[:start]
         return None, []
 
     def _singulars(self, noun: str) -> list[str]:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ovseg.errors import ModelError
-from ovseg.models.aligned.projection import Projection
+from ovseg.models.projection import Projection
 from tests.models.aligned.tiny import small_aligned, tiny_aligned
 
 

@@ -12,6 +12,7 @@ import timm
 import torch
 
 from ovseg.data.class_list import ClassList
+from ovseg.models.scoring import starter_scores
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.network import CLASSES, EfficientNetLite
 from ovseg.models.starter.words import WordTable
@@ -175,22 +176,40 @@ def test_a_scene_shows_its_stamp_where_it_says() -> None:
 
 def test_every_listed_word_can_be_grounded(words: WordTable) -> None:
     assert len(words.words) > 3000
-    assert all(words.weights(word).any() for word in words.words)
+    assert all(words.embedding(word).any() for word in words.words)
 
 
-def test_scores_are_summed_probabilities(model: StarterModel) -> None:
+def test_scores_are_what_the_rule_makes_of_both(model: StarterModel) -> None:
     grouped = model.encode_image(torch.zeros(2, 3, 64, 96))
     assert grouped.grid == (8, 12)
-    assert grouped.embedding.shape == (2, 96, len(model.words.classes))
+    assert grouped.embedding.shape == (2, 96, model.words.width)
     objects = grouped.embedding[..., : model.network.classifier.out_features].sum(dim=-1)
     assert ((objects > 0) & (objects < 1)).all()
     text = model.encode_text(["cat", "frisbee"], model.templates)
     scores = model.score(grouped, text, threshold=0.25)
-    expected = (grouped.embedding * text[0]).sum(dim=-1)
-    assert torch.allclose(scores[..., 1], expected, atol=1e-6)
+    expected = starter_scores(grouped.embedding, text, 0.25, model.words.captions)
+    assert torch.equal(scores, expected)
     assert (scores[..., 0] == 0.25).all()
     assert (scores[..., 2] == 0).all()
     assert model.score(grouped, text, None)[0, 0, 0] == float("-inf")
+
+
+def test_a_word_has_its_classes_and_what_captions_say_of_it(words: WordTable) -> None:
+    classes, width = len(words.classes), words.captions
+    cat, sky = words.embedding("three cats"), words.embedding("sky")
+    assert (cat[:classes] == words.weights("cat")).all()
+    for found in (cat, sky):
+        things, around = found[classes : classes + width], found[classes + width : -1]
+        assert np.linalg.norm(things[:-1]) == pytest.approx(1, abs=1e-2)
+        assert (things == around).all() and things[-1] == 1
+    assert (cat[-1], sky[-1]) == (0, 1)
+    assert not sky[:classes].any()
+    assert not words.embedding("frisbee").any()
+
+
+def test_shipped_surroundings_are_those_of_the_table(words: WordTable) -> None:
+    assert sorted(words.surroundings) == load_tool("make_starter_words").read_surroundings(FOLDER)
+    assert all(words.resolve(word) == word for word in words.surroundings)
 
 
 def test_images_of_a_batch_do_not_meet(model: StarterModel) -> None:

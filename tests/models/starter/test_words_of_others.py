@@ -6,7 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ovseg.errors import ModelError
 from ovseg.models.starter.words import WordTable
@@ -60,6 +62,22 @@ def test_garbage_and_bombs_are_one_sentence(tmp_path: Path, content: bytes) -> N
 def test_tables_that_do_not_fit_are_one_sentence(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="holds other tables than words"):
         table(tmp_path, OWN | changes).weights("cat")
+
+
+def test_tables_of_older_exports_have_no_vectors(tmp_path: Path) -> None:
+    words = table(tmp_path, OWN)
+    assert (words.captions, words.width) == (0, len(words.classes))
+    assert (words.embedding("cat") == words.weights("cat")).all()
+    assert words.resolve("sky") is None
+
+
+@pytest.mark.parametrize(
+    "vectors", [np.zeros((5, 4), np.float32), np.full((9, 2), np.nan, np.float32)]
+)
+def test_vectors_that_do_not_fit_are_one_sentence(tmp_path: Path, vectors: np.ndarray) -> None:
+    save_file({"vectors": vectors}, tmp_path / "vectors.safetensors")
+    with pytest.raises(ModelError, match="export the model again"):
+        table(tmp_path, OWN).embedding("cat")
 
 
 def test_a_missing_table_is_named(tmp_path: Path) -> None:

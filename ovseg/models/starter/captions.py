@@ -1,0 +1,99 @@
+"""What positions show, in the space that captions and images share.
+
+Letters: B image, h w rows and columns, N = h*w position, D feature, C embedding width, R word.
+
+Learned from photos with captions alone, by `tools/make_starter_captions.py`: an aligned model on
+stages of the classifier's network, of which this is the image's part.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ovseg.models.projection import Projection
+from ovseg.models.starter.network import LITE2
+
+STAGES = (5, 7)
+"""Stages of the network that are read; the later one has all that the classifier reads."""
+FEATURES = sum(LITE2[stage - 1].width for stage in STAGES)
+WIDTH = 256
+HIDDEN = 512
+FARTHEST = 5.0
+"""Deviations from the mean beyond which a feature counts no more."""
+
+
+THINGS, IMAGE = 0.3, 0.15
+"""The powers of what captions say about a position and about the image, beside the classes."""
+
+
+class Described(NamedTuple):
+    """Embeddings, of unit length or, as means, shorter: of positions and of the whole image."""
+
+    positions: Tensor  # [B, C, h, w]
+    image: Tensor  # [B, C]
+
+
+class CaptionReader(nn.Module):
+    """Embeddings of positions and images from two scales, and how likely words are by them.
+
+    A word's product with `scale` times an embedding, less `none_of_these`, is the logarithm of how
+    much likelier it is there than all words of the captions are, each as often as it was used.
+
+    Args:
+        words: R, of the reference words.
+    """
+
+    token_mean: Tensor
+    token_deviation: Tensor
+    reference: Tensor
+    frequency: Tensor
+    scale: Tensor
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.register_buffer("token_mean", torch.zeros(FEATURES))
+        self.register_buffer("token_deviation", torch.ones(FEATURES))
+        self.register_buffer("reference", torch.zeros(words, WIDTH))
+        self.register_buffer("frequency", torch.zeros(words))  # logarithms
+        self.register_buffer("scale", torch.ones(1))
+        self.position_projection = Projection(FEATURES, WIDTH, form="parallel", hidden=HIDDEN)
+        self.image_projection = Projection(FEATURES, WIDTH, form="parallel", hidden=HIDDEN)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Described:
+        """Features of an image and of the half-sized one, float [B, D, h, w] and [B, D, h/2, w/2].
+
+        Where they are compared with words, the mean of unit vectors is the mean of cosines.
+        """
+        both = [self._read(maps) for maps in (fine, coarse)]
+        large = functional.interpolate(
+            both[1].positions, fine.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return Described((both[0].positions + large) / 2, (both[0].image + both[1].image) / 2)
+
+    def compared(self, positions: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What class embeddings are multiplied by, of things and of surroundings.
+
+        Args:
+            positions: embeddings, float [B, N, C].
+            image: embedding, float [B, C].
+
+        Returns:
+            float [B, N, C + 1] each; the last channel is what is taken off whatever the word is.
+        """
+        here = self._likely(positions)
+        return THINGS * here + IMAGE * self._likely(image)[:, None], here
+
+    def _likely(self, embeddings: Tensor) -> Tensor:
+        scaled = self.scale * embeddings
+        logits = scaled @ self.reference.T + self.frequency  # [..., R]
+        return torch.cat([scaled, -logits.logsumexp(dim=-1, keepdim=True)], dim=-1)
+
+    def _read(self, maps: Tensor) -> Described:
+        """One scale."""
+        tokens = (maps.movedim(1, -1) - self.token_mean) / self.token_deviation  # [B, h, w, D]
+        tokens = tokens.clamp(-FARTHEST, FARTHEST)
+        positions = functional.normalize(self.position_projection(tokens), dim=-1)
+        image = functional.normalize(self.image_projection(tokens.mean(dim=(1, 2))), dim=-1)
+        return Described(positions.movedim(-1, 1), image)

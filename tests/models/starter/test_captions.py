@@ -1,0 +1,66 @@
+"""What captions taught about the starter's features."""
+
+import torch
+
+from ovseg.models.starter.captions import FEATURES, IMAGE, THINGS, WIDTH, CaptionReader
+from ovseg.models.starter.model import StarterModel
+from ovseg.models.starter.words import WordTable
+from tests.models.starter.test_starter import load_tool
+
+
+def reader() -> CaptionReader:
+    torch.manual_seed(0)
+    made = CaptionReader(3)
+    made.reference.copy_(torch.nn.functional.normalize(torch.randn(3, WIDTH), dim=-1))
+    made.frequency.copy_(torch.tensor([0.5, 0.3, 0.2]).log())
+    made.scale.fill_(10.0)
+    return made.eval()
+
+
+def test_a_product_is_how_much_likelier_a_word_is_than_all_words() -> None:
+    made = reader()
+    position = torch.nn.functional.normalize(torch.randn(1, 1, WIDTH), dim=-1)
+    image = torch.nn.functional.normalize(torch.randn(1, WIDTH), dim=-1)
+    things, around = made.compared(position, image)
+    word = torch.nn.functional.normalize(torch.randn(WIDTH), dim=-1)
+    with_one = torch.cat([word, torch.ones(1)])
+
+    def likelier(embedding: torch.Tensor) -> torch.Tensor:
+        all_words = (made.frequency.exp() * (10 * made.reference @ embedding).exp()).sum()
+        return 10 * embedding @ word - all_words.log()
+
+    here, whole = likelier(position[0, 0]), likelier(image[0])
+    assert torch.allclose(around[0, 0] @ with_one, here, atol=1e-5)
+    assert torch.allclose(things[0, 0] @ with_one, THINGS * here + IMAGE * whole, atol=1e-5)
+
+
+def test_both_scales_count_alike() -> None:
+    made = reader()
+    fine, coarse = torch.randn(2, FEATURES, 4, 6), torch.randn(2, FEATURES, 2, 3)
+    found, alone = made(fine, coarse), made(fine, fine)
+    assert found.positions.shape == (2, WIDTH, 4, 6) and found.image.shape == (2, WIDTH)
+    assert torch.allclose(alone.positions.norm(dim=1), torch.ones(2, 4, 6), atol=1e-5)
+    other = 2 * found.positions - alone.positions  # what the half-sized image adds, enlarged
+    assert other.norm(dim=1).max() < 1 + 1e-5
+
+
+def test_surroundings_are_told_where_things_are_not() -> None:
+    """Of plain colours: the sky is blue above, the snow white; a cat is neither."""
+    model, words = StarterModel(), ["sky", "snow", "cat"]
+    pixels = (torch.tensor([110, 165, 235.0]).reshape(1, 3, 1, 1) / 127.5 - 1).expand(1, 3, 64, 96)
+    text = model.encode_text(words, model.templates)
+    scores = model.score(model.encode_image(pixels), text, None)[0, :, 1:].mean(dim=0)
+    assert scores[0] > scores[2]
+
+
+def test_a_photo_has_the_words_of_all_its_captions() -> None:
+    tool = load_tool("make_starter_captions")
+    captions = [{"entities": [{"name": "dog"}, {"name": "dog"}]}, {"entities": [{"name": "sky"}]}]
+    assert tool.words_of({"entities": [], "captions": captions}) == {"dog", "sky"}
+    assert tool.words_of(captions[1]) == {"sky"}
+
+
+def test_all_words_have_vectors() -> None:
+    words = WordTable()
+    assert words.captions == WIDTH + 1
+    assert words.embedding(words.words[-1]).shape == (words.width,)

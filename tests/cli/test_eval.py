@@ -78,7 +78,7 @@ def test_markdown_and_limit(voc: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["voc", "--data", ".", "--sweep", "model"], 2, "only threshold or background"),
         (["voc", "--data", ".", "--tta", "rotate"], 2, "choose flip, scales"),
         (["voc"], 2, "--data"),
-        (["compare", "a.json"], 2, "Missing argument"),
+        (["compare", "a.json"], 2, "missing argument"),
         (["compare", "a.json", "b.json"], 1, "cannot be read"),
         (["classify", "no-such-folder"], 1, "one folder of images per class"),
         (["retrieve", "no-such-folder"], 1, "captions_val2017.json"),

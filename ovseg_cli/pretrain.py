@@ -24,8 +24,9 @@ Examples:
   ovseg pretrain cc4m --output runs/cc4m --resume auto
   accelerate launch -m ovseg_cli pretrain cc4m --output runs/cc4m
 
-The output folder gets checkpoints/, log.jsonl, overlays/, tensorboard/, best.safetensors (if the
-recipe names an evaluation) and last.safetensors; the last two are models for ovseg segment --model.
+The output folder gets checkpoints/, log.jsonl and log.html (curves, scores and overlays),
+overlays/, tensorboard/, best.safetensors (if the recipe names an evaluation) and last.safetensors;
+the last two are models for ovseg segment --model.
 SIGTERM and SIGUSR1 save at the next step and end with code 143; --resume auto goes on from there.
 """
 

@@ -22,6 +22,7 @@ from ovseg.training.log import (
     groups_used,
     memory_in_use,
 )
+from ovseg.training.page import RunPage
 from ovseg.training.state import TrainState
 
 
@@ -51,6 +52,7 @@ class Monitor:
         wanted = state.recipe.train.tracker if self.is_first else "none"
         values = to_values(state.recipe)
         self.tracker = Tracker(wanted, output, output.name, values)
+        self._page = RunPage(output)
         if self.is_first:
             write_text(output / "recipe.toml", to_toml(state.recipe))
 
@@ -97,6 +99,7 @@ class Monitor:
         """Add a line to the log, in the first process."""
         if self.is_first:
             self._log.append(line.__dict__)
+            self._page.refresh()
             self.tracker.log(line)
             self.observer.logged(line)
 
@@ -117,9 +120,16 @@ class Monitor:
             for name, value in scores.items():
                 self.tracker.score(name, value, done)
             self._scores.append({"step": done, **scores})
+            self._page.refresh()
             self.observer.scored(done, scores)
             self.observer.evaluated(done, next(iter(scores.values())))
         return next(iter(scores.values()))
+
+    def close(self) -> None:
+        """Write out what is pending."""
+        self.tracker.close()
+        if self.is_first:
+            self._page.refresh(at_once=True)
 
     def _predictor(self, done: int) -> SegmentationModel:
         """The model as it is, behind the interface of inference."""

@@ -263,7 +263,7 @@ class Run:
             self.observer.started(self.first, steps)
 
     def _end(self, done: int, signal: int) -> TrainingResult:
-        self.monitor.tracker.close()
+        self._noting(self.monitor.close)
         if not signal:
             self.saver.write_last()
         self.faults.summarise()

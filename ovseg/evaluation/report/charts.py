@@ -11,9 +11,8 @@ import numpy as np
 
 from ovseg.evaluation.report.summary import percent
 from ovseg.evaluation.result import EvaluationResult, Swept
+from ovseg.pages import ACCENT, ACCENT_2, svg
 
-ACCENT = "#0072b2"  # Okabe and Ito's blue, told apart with every common kind of colour vision
-ACCENT_2 = "#d55e00"
 _LABEL_WIDTH = 150
 _ROW = 20
 _LEAST = 0.0005  # IoU that reads as 0.0
@@ -50,7 +49,7 @@ def class_bars(result: EvaluationResult) -> str:
             f"{percent(iou)}</text>"
             "</g>"
         )
-    return _svg(width, max(len(order), 1) * _ROW + 4, parts, "IoU by class")
+    return svg(width, max(len(order), 1) * _ROW + 4, parts, "IoU by class")
 
 
 def _tick(edge: float, top: float, scale: float) -> str:
@@ -81,7 +80,7 @@ def confusion_map(result: EvaluationResult) -> str:
         for column, prediction in enumerate(shown):
             parts.append(_cell(result, int(target), int(prediction), row, column, cell))
     side = _LABEL_WIDTH + len(shown) * cell + 4
-    return _svg(side, side, parts, "Confusion matrix")
+    return svg(side, side, parts, "Confusion matrix")
 
 
 def _cell(
@@ -131,7 +130,7 @@ def sweep_line(points: Sequence[Swept], chosen: float | None) -> str:
             f'stroke="{ACCENT_2}" stroke-dasharray="5 4"/>'
             f'<text x="{x + 5:.1f}" y="{height - bottom}">in use: {chosen:g}</text>'
         )
-    return _svg(width, height + 20, parts, "mIoU by background threshold")
+    return svg(width, height + 20, parts, "mIoU by background threshold")
 
 
 def _threshold_axis(
@@ -186,15 +185,8 @@ def histogram(values: Sequence[float], bins: int = 20) -> str:
     for tick in (0, 25, 50, 75, 100):
         x = min(max(tick * width / 100, 2), width - 24)
         parts.append(f'<text x="{x:.0f}" y="{height - 6}">{tick}</text>')
-    return _svg(width, height, parts, "Images by their own mIoU")
+    return svg(width, height, parts, "Images by their own mIoU")
 
 
 def _short(name: str) -> str:
     return escape(name if len(name) <= 20 else name[:19] + "…")
-
-
-def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-label="{label}">' + "".join(parts) + "</svg>"
-    )

@@ -17,29 +17,7 @@ from ovseg.evaluation.report.summary import markdown, percent, provenance, summa
 from ovseg.evaluation.result import EvaluationResult
 from ovseg.evaluation.run import Run
 from ovseg.files import write_text
-
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --faint: #8884; --soft: #6b6b6b; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #16181c; --ink: #e8e8e8; --soft: #a0a0a0; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; background: var(--paper); color: var(--ink);
-  max-width: 1120px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-p.note { color: var(--soft); margin-top: 0; max-width: 46rem; }
-.columns { display: flex; flex-wrap: wrap; gap: 2.5rem; align-items: flex-start; }
-table { border-collapse: collapse; } td, th { padding: .2rem .7rem; text-align: left; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-tr + tr td { border-top: 1px solid var(--faint); }
-.big { font-size: 3rem; font-weight: 600; line-height: 1.1; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; }
-svg .grid { stroke: var(--faint); } svg .cell { stroke: var(--faint); }
-figure { margin: 0 0 1.5rem; } figure img { width: 100%; border-radius: 3px; display: block; }
-.triple { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5rem; }
-figcaption { margin-top: .3rem; } .swatch { display: inline-block; width: .8em; height: .8em;
-  margin: 0 .3em 0 .9em; border: 1px solid var(--soft); }
-.scroll { overflow-x: auto; }
-"""
+from ovseg.pages import page, rows
 
 
 def write_report(run: Run, result: EvaluationResult, folder: Path) -> Path:
@@ -47,27 +25,21 @@ def write_report(run: Run, result: EvaluationResult, folder: Path) -> Path:
     best, worst = best_and_worst(run, result)
     result.write(folder / "result.json")
     write_text(folder / "result.md", markdown(result))
-    page = folder / "index.html"
-    write_text(page, html_page(result, best, worst))
-    return page
+    path = folder / "index.html"
+    write_text(path, html_page(result, best, worst))
+    return path
 
 
 def html_page(result: EvaluationResult, best: Sequence[Example], worst: Sequence[Example]) -> str:
     """The page's text."""
-    title = escape(f"{result.model['name']} on {result.set_name}")
     low, high = result.interval.low, result.interval.high
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{title}</h1>",
         f'<p class="note">{escape(result.model["description"])}</p>',
         '<div class="columns"><div>',
         f'<div class="big">{percent(result.scores.mean_iou)}</div>',
         f"mIoU in percent, {percent(low)} to {percent(high)} (95 %)</div>",
-        _rows([(name, value) for name, value in summary_rows(result)[1:]]),
-        _rows(provenance(result), number=False),
+        rows([(name, value) for name, value in summary_rows(result)[1:]]),
+        rows(provenance(result), number=False),
         "</div>",
         "<h2>Where it loses</h2>",
         f'<p class="note">{_diagnosis(result)}</p>',
@@ -97,9 +69,8 @@ def html_page(result: EvaluationResult, best: Sequence[Example], worst: Sequence
         _pictures(worst),
         "<h2>All classes</h2>",
         _class_table(result),
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return page(f"{result.model['name']} on {result.set_name}", parts)
 
 
 def _diagnosis(result: EvaluationResult) -> str:
@@ -152,21 +123,15 @@ def _sweep_note(result: EvaluationResult) -> str:
     )
 
 
-def _rows(rows: Sequence[tuple[str, ...]], *, number: bool = True) -> str:
-    kind = ' class="number"' if number else ""
-    cells = (f"<tr><td>{escape(row[0])}</td><td{kind}>{escape(row[1])}</td></tr>" for row in rows)
-    return "<table>" + "".join(cells) + "</table>"
-
-
 def _confusions(result: EvaluationResult) -> str:
-    rows = [
+    listed = [
         (
             f"{result.classes[c.target]} is called {result.classes[c.prediction]}",
             f"{percent(c.share)} % of it",
         )
         for c in result.confusions
     ]
-    return _rows(rows)
+    return rows(listed)
 
 
 def _pictures(shown: Sequence[Example]) -> str:
@@ -191,7 +156,7 @@ def _pictures(shown: Sequence[Example]) -> str:
 def _class_table(result: EvaluationResult) -> str:
     head = ("class", "IoU", "accuracy", "precision", "boundary IoU", "true pixels")
     cells = "".join(f'<th class="number">{name}</th>' for name in head[1:])
-    rows = [f"<tr><th>{head[0]}</th>{cells}</tr>"]
+    lines = [f"<tr><th>{head[0]}</th>{cells}</tr>"]
     true = result.confusion.sum(1)
     for index, name in enumerate(result.classes):
         values = (
@@ -202,5 +167,5 @@ def _class_table(result: EvaluationResult) -> str:
             f"{int(true[index]):,}",
         )
         cells = "".join(f'<td class="number">{value}</td>' for value in values)
-        rows.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
-    return '<div class="scroll"><table>' + "".join(rows) + "</table></div>"
+        lines.append(f"<tr><td>{escape(name)}</td>{cells}</tr>")
+    return '<div class="scroll"><table>' + "".join(lines) + "</table></div>"

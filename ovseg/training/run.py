@@ -263,9 +263,9 @@ class Run:
             self.observer.started(self.first, steps)
 
     def _end(self, done: int, signal: int) -> TrainingResult:
-        self._noting(self.monitor.close)
         if not signal:
             self.saver.write_last()
+        self.monitor.close()
         self.faults.summarise()
         return TrainingResult(
             steps=done,

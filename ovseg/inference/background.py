@@ -82,6 +82,11 @@ def fields_of(rule: str, model: SegmentationModel) -> Fields:
 
 
 def without_asked(words: Sequence[str], classes: ClassList) -> tuple[str, ...]:
-    """Words of the background, without those that are asked for as a class."""
+    """Words of the background, without those that are asked for: `grass` is in `green grass`, too.
+
+    A phrase would otherwise lose to the bare word that it contains, in singular or plural.
+    """
     asked = {phrase.casefold() for phrase in classes.phrases}
+    asked |= {word for phrase in asked for word in phrase.split()}
+    asked |= {word.removesuffix("s") for word in asked}
     return tuple(word for word in words if word.casefold() not in asked)

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def matching_loss(scores: Tensor, positive: Tensor, counted: Tensor | None = None) -> Tensor:
+def matching_loss(
+    scores: Tensor, positive: Tensor, counted: Tensor | None = None, *, by_answer: bool = False
+) -> Tensor:
     """Symmetric cross-entropy: each right answer against the wrong ones of its row and its column.
 
     Right answers do not compete with each other. A row is the mean over its right answers; rows
@@ -23,22 +25,26 @@ def matching_loss(scores: Tensor, positive: Tensor, counted: Tensor | None = Non
         positive: right answers, bool [I, T].
         counted: places that are wrong answers where they are not right, bool [I, T]; all by
             default.
+        by_answer: among the rows every right answer counts the same, not every row: images with
+            many words count more, while each word, a column, still counts as every other.
 
     Returns:
         The mean over rows and columns, float []; 0 (with zero gradients) where nothing is right.
     """
     scores = scores if scores.dtype == torch.float64 else scores.float()
     negative = ~positive if counted is None else counted & ~positive
-    rows = _one_way(scores, positive, negative)
+    rows = _one_way(scores, positive, negative, by_answer)
     return (rows + _one_way(scores.T, positive.T, negative.T)) / 2
 
 
-def _one_way(scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+def _one_way(scores: Tensor, positive: Tensor, negative: Tensor, by_answer: bool = False) -> Tensor:
     # A finite floor keeps rows without any wrong answer from NaN.
     floor = torch.finfo(scores.dtype).min / 2
     against = torch.logsumexp(scores.masked_fill(~negative, floor), dim=1, keepdim=True)  # [I, 1]
     losses = functional.softplus(against - scores)  # -log of e^s / (e^s + sum of e^wrong)
     right = positive.sum(dim=1)
+    if by_answer:
+        return losses.where(positive, 0).sum() / right.sum().clamp_min(1)
     by_row = losses.where(positive, 0).sum(dim=1) / right.clamp_min(1)
     return by_row.sum() / (right > 0).sum().clamp_min(1)
 

@@ -8,7 +8,7 @@ import pytest
 from ovseg.data.class_list import ClassList
 from ovseg.errors import UsageError
 from ovseg.evaluation.evaluate import protocol_changes
-from ovseg.inference.background import RULES
+from ovseg.inference.background import RULES, without_asked
 from ovseg.inference.protocol import Protocol, own
 from ovseg.inference.segmenter import Segmenter
 from ovseg.models.background_words import STUFF_WORDS
@@ -112,3 +112,9 @@ def test_labels_follow_the_rule() -> None:
     assert thirds(background_rule="constant", threshold=0.99) == [1, 0, 0]
     assert thirds(background_rule="constant", threshold=0.9, background_words="green")[1] == 0
     assert thirds(background_rule="words", background=False) == [1, 1, 1]
+
+
+def test_words_that_a_phrase_contains_are_asked_for() -> None:
+    words = ("sky", "grass", "tree", "road")
+    found = without_asked(words, ClassList.parse("green grass,tall trees,Sky"))
+    assert found == ("road",)

@@ -10,10 +10,10 @@ from ovseg.losses.contrastive import contrastive_loss
 from ovseg.losses.matching import matching_loss, sigmoid_loss
 
 
-def naive(scores: Tensor, positive: Tensor, counted: Tensor) -> float:
+def naive(scores: Tensor, positive: Tensor, counted: Tensor, by_answer: bool = False) -> float:
     """Row by row and right answer by right answer."""
 
-    def one_way(table: list, right: list, judged: list) -> float:
+    def one_way(table: list, right: list, judged: list, alike: bool = False) -> float:
         rows = []
         for row in range(len(table)):
             places = range(len(table[row]))
@@ -24,11 +24,11 @@ def naive(scores: Tensor, positive: Tensor, counted: Tensor) -> float:
                     total = math.exp(table[row][t]) + sum(math.exp(x) for x in wrong)
                     losses.append(-math.log(math.exp(table[row][t]) / total))
             if losses:
-                rows.append(sum(losses) / len(losses))
+                rows += losses if alike else [sum(losses) / len(losses)]
         return sum(rows) / len(rows)
 
     tables = (scores, positive, counted)
-    there = one_way(*(table.tolist() for table in tables))
+    there = one_way(*(table.tolist() for table in tables), by_answer)
     back = one_way(*(table.T.tolist() for table in tables))
     return (there + back) / 2
 
@@ -45,8 +45,10 @@ def table(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_a_naive_loop(seed: int) -> None:
     scores, positive, counted = table(seed)
-    found = matching_loss(scores, positive, counted)
-    assert float(found) == pytest.approx(naive(scores, positive, counted), rel=1e-12)
+    for by_answer in (False, True):
+        found = matching_loss(scores, positive, counted, by_answer=by_answer)
+        expected = naive(scores, positive, counted, by_answer)
+        assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
 def test_one_right_answer_a_row_is_the_contrast() -> None:

@@ -301,7 +301,7 @@ class AlignedStep:
         logits = self.head.scale * scores + offsets
         if config.form == "sigmoid":
             return sigmoid_loss(logits, present, self.head.bias, counted)
-        return matching_loss(logits, present, counted)
+        return matching_loss(logits, present, counted, by_answer=True)
 
     def _structure(self, seen: SeenPhotos, said: Said) -> Tensor:
         config, gather = self.loss.structure, self._gather

@@ -51,7 +51,7 @@ OFF = ("loss.words.enabled=false", "loss.captions.enabled=false")
 GROUPS = (
     "model.aligned.grouping=true",
     "model.aligned.reading.maps=groups",
-    "model.aligned.reading.rule=sigmoid",  # groups have no cosines at positions
+    "model.aligned.reading.rule=sigmoid",  # a softmax is for cosines at positions
     "model.aligned.reading.threshold=0.5",
     "model.projector_width=512",
     "model.image.width=256",

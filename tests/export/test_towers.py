@@ -86,15 +86,6 @@ def test_an_export_gives_the_models_labels(family: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(found.scores, wanted.scores, atol=2e-3)
 
 
-@pytest.mark.slow
-def test_a_program_for_all_sizes_is_kept(tmp_path: Path) -> None:
-    """By the exporter that writes fastest; that of ONNX begins with the same program."""
-    model = model_of("groupvit", tmp_path / "model")
-    options = ExportOptions(format="torch-export", images=ONE)
-    made = export_loaded(model, tmp_path / "export", options)
-    assert made.report.agreement > 0.99
-
-
 def test_a_graph_takes_images_of_any_size(tmp_path: Path) -> None:
     """The module that is exported, against the model itself, without an exporter between."""
     for family, shapes in (

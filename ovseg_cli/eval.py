@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ovseg.errors import UsageError
+from ovseg_cli import video as videos
 from ovseg_cli.console import print_error, stderr
 from ovseg_cli.defaults import DefaultCommandGroup
 from ovseg_cli.progress import counted
@@ -29,6 +30,7 @@ Evaluate a model on a benchmark.
   ovseg eval compare A.json B.json      is the difference of two results real?
   ovseg eval classify FOLDER            zero-shot classification of an ImageNet folder
   ovseg eval retrieve FOLDER            image and caption retrieval
+  ovseg eval video --data FOLDER        videos with masks: how good, how steady
   ovseg eval sets                       all sets: folders expected, sources, sizes
 
 \b
@@ -211,6 +213,51 @@ def evaluate(
             f"scored: {listed}"
         )
         raise typer.Exit(1)
+
+
+@app.command("video")
+def video(
+    data: Annotated[Path, typer.Option(help="Folder with JPEGImages and Annotations.")],
+    model: Model = "starter",
+    words: Annotated[
+        Path | None,
+        typer.Option(
+            help="What to ask for in each sequence, as lines 'dog: dog;puppy'; words.txt in the "
+            "folder by default."
+        ),
+    ] = None,
+    first_mask: Annotated[
+        bool,
+        typer.Option("--first-mask", help="Follow the objects of each first mask: J, F and J&F."),
+    ] = False,
+    steadiness: videos.Steadiness = None,
+    look_ahead: videos.LookAhead = 0,
+    features: videos.Features = "",
+    short_side: Annotated[
+        int | None,
+        typer.Option(help="Pixels of the shorter side at which the model looks.", min=16),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N sequences.", min=1)] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a model on videos with a mask for every frame, laid out as DAVIS.
+
+    By words: mIoU, and how steady the labels are. With --first-mask: J, F and their mean.
+
+    Example: ovseg eval video --data DAVIS --first-mask --json
+    """
+    videos.evaluate_videos(
+        data,
+        model,
+        device,
+        words,
+        first_mask,
+        videos.video_settings(steadiness, look_ahead, features),
+        limit,
+        as_json,
+        short_side=short_side,
+    )
 
 
 def _check(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ovseg.errors import UsageError
+from ovseg_cli import video
 from ovseg_cli.console import print_error, print_warning, say, say_json, stderr, stdout
 from ovseg_cli.progress import progress
 
@@ -30,9 +31,12 @@ Examples:
   ovseg segment photos/ --classes cat,dog -o out --format coco,yolo --instances --min-area 100
   find . -name '*.jpg' | ovseg segment - --classes cat -o out
   ovseg segment --list-classes terrier
+  ovseg segment clip.mp4 --classes dog,grass --output out
+  ovseg segment frames/ --video --first-mask first.png --output out
 
 Without --output a table of what was found is printed. With it, each image gets an overlay with a
 legend (NAME.overlay.png) and a label map (NAME.labels.png: 0 background, 1 the first class).
+A video gets NAME.overlay.mp4, NAME.labels/ and NAME.video.json with the tracks of its regions.
 """
 
 
@@ -109,6 +113,15 @@ def segment(
             "Several as lposs=vit_base_patch16_224.dino,pamr; none by default."
         ),
     ] = "",
+    as_video: video.AsVideo = False,
+    first_mask: video.FirstMask = None,
+    every: video.Every = 1,
+    start: video.Start = 0.0,
+    end: video.End = None,
+    steadiness: video.Steadiness = None,
+    look_ahead: video.LookAhead = 0,
+    features: video.Features = "",
+    tracks: video.Tracks = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
@@ -176,6 +189,28 @@ def segment(
 
     if list_classes:
         _print_words(model, images or [], as_json)
+        return
+    if video.is_asked_for(images or [], as_video, first_mask):
+        video.segment_videos(
+            images or [],
+            None if first_mask else _class_list(classes, vocab),
+            model,
+            device,
+            first_mask=first_mask,
+            output=output,
+            clip=(every, start, end),
+            settings=video.video_settings(steadiness, look_ahead, features),
+            numbers=tracks,
+            as_json=as_json,
+            background=background,
+            threshold=threshold,
+            background_rule=background_rule,
+            background_words=background_words,
+            templates=prompt,
+            short_side=short_side,
+            window=window,
+            refine=refine,
+        )
         return
     vocabulary = _class_list(classes, vocab)
     if not images:

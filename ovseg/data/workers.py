@@ -5,16 +5,18 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import count
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ovseg.distributed import deaf_children
 from ovseg.errors import DataError
 
 T = TypeVar("T")
+_END: Any = object()
 R = TypeVar("R")
 
 Progress = Callable[[str, int, int | None], None]
@@ -37,6 +39,18 @@ def map_chunks(
             yield [future.result() for future in pending.popleft()]
     while pending:
         yield [future.result() for future in pending.popleft()]
+
+
+def read_ahead(items: Iterable[T], ahead: int = 2) -> Iterator[T]:
+    """The same items, the next ones made by a thread while one is worked on."""
+    source = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        for (found,) in map_chunks(
+            pool, lambda _: next(source, _END), ([_END] for _ in count()), ahead
+        ):
+            if found is _END:
+                return
+            yield found
 
 
 def map_in_processes(work: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:

@@ -177,7 +177,8 @@ class StarterGraph(PositionGraph):
         self.captions = WIDTH + 1
 
     def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        return self.reader(pixels)
+        probabilities, grid, _ = self.reader(pixels)
+        return probabilities, grid
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
         return starter_scores(embedding, classes, threshold, self.captions)

@@ -31,6 +31,10 @@ from ovseg.models.interface import Array, GroupedImage, SegmentationModel, array
 from ovseg.models.templates import imagenet_templates
 
 Views = Sequence[EncodedView]
+Grid = tuple[int, int]
+Steady = Callable[[int, Array, Grid], Array]
+"""From the number of a view, the scores at its positions, [M, h*w, L], and their grid (h, w) to the
+share of each label there."""
 
 
 class Labeller:
@@ -95,9 +99,33 @@ class Labeller:
             labels.append(xp.where(bar >= best, 0, winner))  # of equals the first wins
         return labels
 
-    def segment(self, image: Pixels, views: Views) -> Segmentation:
-        """All that is known of an image, uint8 [H, W, 3], from its encoded views."""
-        picture = EncodedPicture(self, views, (image.shape[0], image.shape[1]))
+    def patch_scores(self, views: Views, size: tuple[int, int]) -> list[tuple[Array, Grid]]:
+        """Of each view the scores at its positions, [M, h*w, L], after the steps on patches.
+
+        Columns are those that maps have: of phrases under the rule `probability`, else of labels.
+        """
+        found: dict[int, tuple[Array, Grid]] = {}
+
+        def record(view: int, scores: Array, grid: Grid) -> Array:
+            found[view] = scores, grid
+            return scores
+
+        picture = EncodedPicture(self, views, size, record)
+        if self.protocol.rule == "probability":
+            picture.maps(self._cosines_of(picture.views), self._phrase_classes)
+        else:
+            picture.maps(self._scores_of(picture.views, self.threshold))
+        return [found[number] for number in range(len(views))]
+
+    def segment(self, image: Pixels, views: Views, steady: Steady | None = None) -> Segmentation:
+        """All that is known of an image, uint8 [H, W, 3], from its encoded views.
+
+        Args:
+            image: as it was looked at.
+            views: encoded.
+            steady: a last step on the scores of positions, for frames of a video.
+        """
+        picture = EncodedPicture(self, views, (image.shape[0], image.shape[1]), steady)
         if self.protocol.rule == "probability":
             cosines = self._cosines_of(picture.views)
             found = self._probable(picture, cosines, [self.threshold])
@@ -225,15 +253,24 @@ class EncodedPicture:
         labeller: whose protocol holds.
         sources: views of the image, encoded.
         size: rows and columns (H, W) wanted.
+        steady: a last step on the scores of positions; None for none.
     """
 
     labeller: Labeller
     sources: Views
     size: tuple[int, int]
+    steady: Steady | None = None
 
     @cached_property
     def refined(self) -> list[RefinedView]:
-        return [RefinedView(self.labeller.refinement, source) for source in self.sources]
+        return [
+            RefinedView(
+                self.labeller.refinement,
+                source,
+                None if self.steady is None else partial(self.steady, number),
+            )
+            for number, source in enumerate(self.sources)
+        ]
 
     @cached_property
     def views(self) -> list[EncodedView]:
@@ -248,7 +285,7 @@ class EncodedPicture:
     @property
     def has_probabilities(self) -> bool:
         """Whether maps of phrases are probabilities, from a softmax in each window."""
-        return any(
+        return self.steady is not None or any(
             refined.averages_probabilities(direct=self.labeller.direct(view))
             for refined, view in zip(self.refined, self.views, strict=True)
         )

@@ -81,13 +81,49 @@ def draw_overlay(
     """
     shown = _shown_labels(int(labels.max(initial=0)), entries)
     size = (labels.shape[1], labels.shape[0])
-    page = _page_with_legend(size, [entry for entry in entries if entry.label], shown)
-    width = max(round(min(labels.shape) / 250), 1)
+    named = [(entry.label, f"{entry.name}  {entry.share:.1%}") for entry in entries if entry.label]
+    page = _page_with_legend(size, named, shown)
     for band in bands_of(labels.shape, _AT_ONCE):  # the whole of a large image takes gigabytes
-        painted = _blended(image[band.rows], labels[band.rows], shown, opacity)
-        _outline(painted, labels if parts is None else parts, band, width)
-        page.paste(Image.fromarray(painted), (0, band.first))
+        page.paste(
+            Image.fromarray(_painted(image, labels, shown, opacity, parts, band)), (0, band.first)
+        )
     return page
+
+
+def painted(
+    image: Pixels, labels: npt.NDArray[np.uint16], shown: npt.NDArray[np.int64], opacity: float
+) -> Pixels:
+    """An image blended with the colours of its labels, and their outlines, uint8 [H, W, 3].
+
+    Args:
+        image: RGB, uint8 [H, W, 3].
+        labels: uint16 [H, W], 0 is background.
+        shown: the label whose colour each label has, [largest label + 1].
+        opacity: of the colours, 0..1.
+    """
+    bands = bands_of(labels.shape, _AT_ONCE)
+    return np.concatenate([_painted(image, labels, shown, opacity, None, each) for each in bands])
+
+
+def legend(width: int, names: Sequence[str]) -> Pixels:
+    """The colours of labels from 1 on and their names on white paper, uint8 [height, width, 3]."""
+    entries = list(enumerate(names, start=1))
+    return np.array(_page_with_legend((width, 0), entries, np.arange(len(names) + 1)))
+
+
+def _painted(
+    image: Pixels,
+    labels: npt.NDArray[np.uint16],
+    shown: npt.NDArray[np.int64],
+    opacity: float,
+    parts: npt.NDArray[np.int32] | None,
+    band: Band,
+) -> Pixels:
+    """A band of an image, as `painted`."""
+    picture = _blended(image[band.rows], labels[band.rows], shown, opacity)
+    width = max(round(min(labels.shape) / 250), 1)
+    _outline(picture, labels if parts is None else parts, band, width)
+    return picture
 
 
 def _outline(painted: Pixels, parts: npt.NDArray[np.integer], band: Band, width: int) -> None:
@@ -141,21 +177,21 @@ def _grown(mask: npt.NDArray[np.bool_], steps: int) -> npt.NDArray[np.bool_]:
 
 
 def _page_with_legend(
-    size: tuple[int, int], entries: Sequence[LegendEntry], shown: npt.NDArray[np.int64]
+    size: tuple[int, int], entries: Sequence[tuple[int, str]], shown: npt.NDArray[np.int64]
 ) -> Image.Image:
     """White paper for a picture of a width and height, with swatches, names and shares below."""
     wide, tall = size
     scale = max(wide / 640, 0.6)
     font = ImageFont.load_default(size=15 * scale)
     swatch, gap = round(_SWATCH * scale), round(_GAP * scale)
-    texts = [f"{entry.name}  {entry.share:.1%}" for entry in entries] or ["only background"]
+    texts = [text for _, text in entries] or ["only background"]
     places, rows = _flow([round(font.getlength(text)) for text in texts], wide, swatch, gap)
     page = Image.new("RGB", (wide, tall + rows * (swatch + gap) + gap), _PAPER)
     draw = ImageDraw.Draw(page)
     for position, (text, (left, row)) in enumerate(zip(texts, places, strict=True)):
         top = tall + gap + row * (swatch + gap)
         if position < len(entries):
-            colour = tuple(int(value) for value in colours(shown[entries[position].label]))
+            colour = tuple(int(value) for value in colours(shown[entries[position][0]]))
             box = (left, top, left + swatch, top + swatch)
             draw.rectangle(box, fill=colour, outline=_TEXT)
         draw.text((left + swatch + gap, top + swatch / 2), text, _TEXT, font, anchor="lm")

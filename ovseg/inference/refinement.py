@@ -3,6 +3,7 @@
 Letters: M window, G group, N position, C feature width, L map, h w grid, H W original image.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -55,7 +56,7 @@ class Refinement:
         self.on_patches = [step for step in steps if step.on_patches]
         self.on_pixels = [step for step in steps if not step.on_patches]
         self.merges = any(step.name in PROPAGATING for step in self.on_patches)
-        self.guides = {step: _guide(step, model) for step in self.on_patches if step.backbone}
+        self.guides = {step: guide_of(step, model) for step in self.on_patches if step.backbone}
 
     def of_pixels(self, maps: ScoreMaps, view: View) -> ScoreMaps:
         """Maps at the original size after the steps on its pixels; `view` shows the image."""
@@ -79,15 +80,18 @@ class RefinedView:
     Attributes:
         refinement: the steps.
         source: the view as it was encoded.
+        steady: a last step on patches, from scores [M, h*w, L] and their grid (h, w) to the share
+            of each label; None for none.
     """
 
     refinement: Refinement
     source: EncodedView
+    steady: Callable[[Array, tuple[int, int]], Array] | None = None
 
     @property
     def changes_patches(self) -> bool:
         """Whether there is a step on patches."""
-        return bool(self.refinement.on_patches)
+        return bool(self.refinement.on_patches) or self.steady is not None
 
     @cached_property
     def encoded(self) -> EncodedView:
@@ -102,7 +106,7 @@ class RefinedView:
         """Whether maps of phrases become probabilities in each window."""
         protocol = self.refinement.protocol
         wanted = protocol.rule == "probability" and protocol.average == "probabilities"
-        return wanted and not direct and not self.refinement.merges
+        return wanted and not (direct or self.refinement.merges or self.steady)
 
     def maps(
         self, scores: Array, size: tuple[int, int], *, direct: bool, classes: Phrases = None
@@ -151,7 +155,9 @@ class RefinedView:
         scores = xp.where(scores == -float("inf"), xp.zeros_like(scores), scores)
         for step in self.refinement.on_patches:
             scores = self._after(step, scores)
-        return scores
+        if self.steady is None:
+            return scores
+        return self.steady(scores, self.encoded.grouped.grid)
 
     def _in_windows(self, scores: Array, size: tuple[int, int]) -> WindowMaps:
         """Scores of positions [M, h*w, L] after the steps on the pixels of each window."""
@@ -215,10 +221,7 @@ class RefinedView:
         if step.backbone:
             seen = self._looked_at[step]
             return _on_grid(seen, self.encoded.grouped.grid).embedding
-        grouped = self.encoded.grouped
-        xp: Any = array_namespace(grouped.embedding)
-        shares = grouped.assignment  # who belongs to the same groups is alike
-        return grouped.embedding if shares is None else xp.matrix_transpose(shares)
+        return self.encoded.grouped.own_features
 
     @cached_property
     def _looked_at(self) -> dict[Step, GroupedImage]:
@@ -287,7 +290,7 @@ def _on_grid(grouped: GroupedImage, grid: tuple[int, int]) -> GroupedImage:
     return replace(grouped, grid=grid, embedding=embedding, attention=attention)
 
 
-def _guide(step: Step, model: SegmentationModel) -> PositionEncoder:
+def guide_of(step: Step, model: SegmentationModel) -> PositionEncoder:
     """The backbone of a step, on the model's device; loaded once for all who ask for it."""
     try:
         import torch  # noqa: F401

@@ -8,7 +8,8 @@ from typing import Any, overload
 
 from ovseg.data.class_list import ClassList, Entries
 from ovseg.data.images import Pixels, read_image
-from ovseg.data.workers import map_chunks
+from ovseg.data.video import ALL, Clip, Frame, open_video
+from ovseg.data.workers import map_chunks, read_ahead
 from ovseg.distributed import cpu_count
 from ovseg.inference.encode import EncodedView, over_chunks
 from ovseg.inference.inputs import Failure, ImageLike, chunked, is_many, load, to_pixels
@@ -16,6 +17,12 @@ from ovseg.inference.labeller import Labeller
 from ovseg.inference.protocol import OWN, Protocol, changed
 from ovseg.inference.result import Segmentation
 from ovseg.inference.text import EmbeddingCache
+from ovseg.inference.video.frames import (
+    SegmentedFrame,
+    VideoSettings,
+    as_frames,
+    segment_frames,
+)
 from ovseg.inference.views import View
 from ovseg.models.interface import SegmentationModel, is_closed
 from ovseg.models.registry import load_model
@@ -160,6 +167,37 @@ class Segmenter:
             chunks = map_chunks(pool, load_one, chunked(paths, batch_size), _AHEAD)
             for results in over_chunks(self.model, chunks, _views_in, _segmented_by(labeller)):
                 yield from results
+
+    def segment_video(
+        self,
+        video: str | Path | Iterable[Pixels],
+        classes: Classes,
+        protocol: Protocol | None = None,
+        clip: Clip = ALL,
+        settings: VideoSettings | None = None,
+        **changes: Any,
+    ) -> Iterator[SegmentedFrame]:
+        """Segment a video frame by frame, each when its result is asked for.
+
+        Args:
+            video: a file, a folder of numbered pictures, or frames, uint8 [H, W, 3], of one size.
+            classes, protocol, changes: as `segment` takes them.
+            clip: which frames of a file or folder.
+            settings: how frames have to do with each other.
+
+        Raises:
+            DataError: the video cannot be read, or its frames are of several sizes.
+            MissingDependencyError: PyAV is not installed, which reads files.
+            UsageError: the classes or changes make no sense.
+        """
+        labeller = self.labeller(as_class_list(classes), protocol, **changes)
+        self.warn_of_unknown(labeller.classes)
+        frames: Iterable[Frame]
+        if isinstance(video, str | Path):
+            frames = open_video(Path(video), clip)
+        else:
+            frames = as_frames(video)
+        return segment_frames(read_ahead(frames), labeller, settings or VideoSettings())
 
     def labeller(
         self, classes: ClassList, protocol: Protocol | None = None, **changes: Any

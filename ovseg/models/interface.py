@@ -49,6 +49,9 @@ class GroupedImage:
         heads: one embedding for each attention head A that looks for the whole image, float
             [B, A, C], or None.
         attention: where each of them looks, before a softmax, float [B, A, h*w], or None.
+        features: what tells best which positions of two images show the same, float [B, N, D], on
+            a grid of the same shape, perhaps coarser by a whole factor; None where that is what
+            `refine affinity` goes by, too.
     """
 
     embedding: Array
@@ -57,6 +60,23 @@ class GroupedImage:
     image_embedding: Array | None = None
     heads: Array | None = None
     attention: Array | None = None
+    features: Array | None = None
+
+    @property
+    def correspondence(self) -> tuple[Array, tuple[int, int]]:
+        """What positions of two images are compared by, float [B, N, D], and its grid."""
+        rows, columns = self.grid
+        if self.features is not None:
+            times = round((rows * columns / self.features.shape[1]) ** 0.5)
+            return self.features, (rows // times, columns // times)
+        return self.own_features, self.grid
+
+    @property
+    def own_features(self) -> Array:
+        """Of each position: its embedding, or who belongs to the same groups, float [B, N, D]."""
+        if self.assignment is None:
+            return self.embedding
+        return array_namespace(self.assignment).matrix_transpose(self.assignment)
 
 
 @dataclass(frozen=True)

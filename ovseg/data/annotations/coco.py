@@ -1,12 +1,13 @@
 """COCO's `instances_*.json`: regions as run lengths or polygons, with numbered categories.
 
 Polygons have no holes there: a cut of no width leads to each. A region in several parts is a list
-of polygons.
+of polygons. Of a video the images are its frames, with a `video_id` and a `frame_id`, and regions
+have a `track_id`, as in TAO and in CocoVID.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,8 @@ from ovseg.data.annotations.outlines import polygons
 from ovseg.data.annotations.region import AnnotatedImage, Region, text
 from ovseg.data.annotations.waiting import Waiting
 
+VIDEO = 1
+"""The id of a file's only video."""
 BEGINNING = '{"info": {"description": "segmented by ovseg"}'
 
 
@@ -26,17 +29,24 @@ class Writer:
         stream: that takes the JSON.
         classes: names of the labels from 1.
         tolerance: in pixels for polygons; None for run lengths.
+        videos: the list of videos, where images are frames.
     """
 
     def __init__(
-        self, stream: IO[bytes], classes: Sequence[str], tolerance: float | None = None
+        self,
+        stream: IO[bytes],
+        classes: Sequence[str],
+        tolerance: float | None = None,
+        videos: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._stream = stream
         self._tolerance = tolerance
         self._images = Waiting(", ")
         self._next_id = 1
-        head = f'{BEGINNING}, "categories": {json.dumps(categories(classes))}, "annotations": ['
-        stream.write(head.encode())
+        head = f'{BEGINNING}, "categories": {json.dumps(categories(classes))}'
+        if videos:
+            head += f', "videos": {json.dumps(list(videos))}'
+        stream.write(f'{head}, "annotations": ['.encode())
 
     def add(self, image: AnnotatedImage) -> None:
         """Write an image's annotations."""
@@ -71,6 +81,7 @@ def annotations(
             "bbox": [float(side) for side in region.box],
             "iscrowd": 0,
             "score": region.score,
+            **({} if region.track is None else {"video_id": VIDEO, "track_id": region.track}),
         }
         for number, region in enumerate(image.regions, start=first_id)
     ]
@@ -98,12 +109,17 @@ def dataset(
 
 def image_entry(image: AnnotatedImage) -> dict[str, Any]:
     """An image as the list of images has it."""
-    return {
+    entry = {
         "id": image.number,
         "file_name": image.name,
         "height": image.height,
         "width": image.width,
     }
+    if image.seconds is None:
+        return entry
+    return {
+        **entry, "video_id": VIDEO, "frame_id": image.number - 1, "seconds": image.seconds,
+    }  # fmt: skip
 
 
 def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -158,9 +174,18 @@ def read(path: Path) -> Iterator[AnnotatedImage]:
     for order, (number, image) in enumerate(document.images.items(), start=1):
         height, width = document.sizes[number]
         regions = [
-            Region.of(labels[category], names[category], mask, entry.number("score"))
+            replace(
+                Region.of(labels[category], names[category], mask, entry.number("score")),
+                track=_whole(entry, "track_id"),
+            )
             for entry, category in document.annotations.get(number, ())
             if (mask := mask_of(entry, height, width)).any()
         ]
         known = number if isinstance(number, int) else order
-        yield AnnotatedImage(image.file_name(), height, width, regions, known)
+        seconds = image.number("seconds")
+        yield AnnotatedImage(image.file_name(), height, width, regions, known, seconds)
+
+
+def _whole(entry: Entry, field: str) -> int | None:
+    found = entry.values.get(field)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None

@@ -19,6 +19,7 @@ class Region:
         left, top: column and row of the mask's first pixel, in pixels of the image.
         mask: bool [h, w], with a pixel in each of its outer rows and columns.
         score: mean over the pixels; None where nobody said.
+        track: number that the same thing has in all frames of a video; None in pictures.
     """
 
     label: int
@@ -27,6 +28,7 @@ class Region:
     top: int
     mask: Mask
     score: float | None = None
+    track: int | None = None
 
     @classmethod
     def of(cls, label: int, name: str, mask: Mask, score: float | None = None) -> "Region":
@@ -62,6 +64,7 @@ class AnnotatedImage:
         height, width: in pixels.
         regions: of its classes.
         number: by which formats that number images know it, from 1.
+        seconds: when it is shown, of frames of a video.
     """
 
     name: str
@@ -69,6 +72,7 @@ class AnnotatedImage:
     width: int
     regions: Sequence[Region]
     number: int = 1
+    seconds: float | None = None
 
     def as_text(self) -> "AnnotatedImage":
         """The same with names that any file can hold: bytes that are no text are escaped."""

@@ -23,6 +23,8 @@ CELL = STRIDE // 2
 """Pixels from one position of the result to the next."""
 EPSILON = 1e-3
 """Added to a deviation that may be zero."""
+MIDDLE = 4
+"""The stage whose output tells which positions of two frames show the same (docs/video.md)."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,14 @@ class PositionReading(NamedTuple):
 
     Behind the classes' probabilities, which sum to that of there being any of them, comes what
     words of things and of surroundings are multiplied by, and how much surroundings count.
+
+    `middle` is what a middle stage sees, float [B, N, 88]: it follows a region from frame to frame
+    far better than what the classifier reads.
     """
 
     positions: Tensor
     grid: tuple[int, int]
+    middle: Tensor
 
 
 class PositionReader(nn.Module):
@@ -93,7 +99,8 @@ class PositionReader(nn.Module):
     def forward(self, pixels: Tensor) -> PositionReading:
         """Read normalised images, float [B, 3, H, W], sides multiples of twice the stride."""
         rule = self.rule
-        features, fine = self.network.features_and_stages(pixels, STAGES)  # [B, D, h, w]
+        features, seen = self.network.features_and_stages(pixels, (MIDDLE, *STAGES))  # [B, D, h, w]
+        middle, fine = seen.tensor_split([self.network.stages[MIDDLE - 1].width], dim=1)
         half = functional.avg_pool2d(pixels, 2)
         salience = self.saliency(self.renormalise(half))  # [B, 1, 2h, 2w]
         halved = self.network.features_and_stages(sharpened(half, rule.sharpening), STAGES)
@@ -122,6 +129,7 @@ class PositionReader(nn.Module):
                 dim=-1,
             ),
             grid,
+            middle.flatten(2).mT,
         )
 
     def _logits(self, fine: Tensor, coarse: Tensor) -> Tensor:

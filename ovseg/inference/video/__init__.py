@@ -1,0 +1,1 @@
+"""Labels that stay the same from frame to frame."""

@@ -178,6 +178,7 @@ def describe(
         ),
         reading=None if reading is None else PositionRule(**asdict(reading)),
         aligned=source.aligned,
+        features="features" in getattr(source.image, "outputs", ()),
         opset=OPSET if format.startswith("onnx") else None,
         versions=installed_versions(),
         files=found,

@@ -68,6 +68,22 @@ class Found(NamedTuple):
     labels: Tensor
 
 
+class FoundFeatures(NamedTuple):
+    """`Found`, and what positions of two images are compared by.
+
+    Attributes:
+        features: float [B, N, D], on a grid that may be coarser by a whole factor.
+    """
+
+    embedding: Tensor
+    image_embedding: Tensor
+    assignment: Tensor
+    scores: Tensor
+    groups: Tensor
+    labels: Tensor
+    features: Tensor
+
+
 class FoundHeads(NamedTuple):
     """`Found`, and what an aligned model's attention heads see.
 
@@ -150,8 +166,20 @@ class PositionGraph(nn.Module):
         """Labels [B, H, W] from scores at the pixels, [B, 1 + K, H, W]."""
         raise NotImplementedError
 
-    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> Found:
-        embedding, grid = self.positions(pixels)
+    def forward(
+        self, pixels: Tensor, classes: Tensor, threshold: Tensor
+    ) -> "Found | FoundFeatures":
+        return self.found(*self.positions(pixels), pixels, classes, threshold)
+
+    def found(
+        self,
+        embedding: Tensor,
+        grid: tuple[int, int],
+        pixels: Tensor,
+        classes: Tensor,
+        threshold: Tensor,
+    ) -> Found:
+        """All outputs, from the positions."""
         scores = self.score(embedding, classes, threshold)
         # Where infinity meets a weight of 0, interpolation would make NaN of it.
         finite = scores.clamp_min(LOWEST)
@@ -176,9 +204,12 @@ class StarterGraph(PositionGraph):
         self.reader = PositionReader(*parts, reader.rule)
         self.captions = WIDTH + 1
 
-    def positions(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        probabilities, grid, _ = self.reader(pixels)
-        return probabilities, grid
+    outputs = FoundFeatures._fields
+
+    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
+        read = self.reader(pixels)
+        found = self.found(read.positions, read.grid, pixels, classes, threshold)
+        return FoundFeatures(*found, read.middle)
 
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
         return starter_scores(embedding, classes, threshold, self.captions)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ovseg.errors import MissingDependencyError, ModelError
-from ovseg.export.graphs import AlignedGraph, Found
+from ovseg.export.graphs import Found
 from ovseg.export.source import ExportSource
 from ovseg.models.manifest import Format
 from ovseg.models.runtimes import open_graph
@@ -70,7 +70,7 @@ def image_spec(source: ExportSource) -> GraphSpec:
         (pixels, torch.ones(7, source.embedding_width), torch.tensor(0.5)),
         ({0: free, 2: height, 3: width}, {0: free}, None),
         IMAGE_INPUTS,
-        source.image.outputs if isinstance(source.image, AlignedGraph) else Found._fields,
+        getattr(source.image, "outputs", Found._fields),
     )
 
 

@@ -156,6 +156,8 @@ class ExportedModel:
             names += ["assignment", "image_embedding"]
         if aligned is not None and aligned.clean:
             names += ["heads", "attention"]
+        if self.manifest.features:
+            names.append("features")
         return names
 
     def _check_shapes(
@@ -171,6 +173,12 @@ class ExportedModel:
             "assignment": (images, groups, positions),
             "image_embedding": (images, width),
         }
+        features = arrays.get("features")
+        if features is not None and (features.ndim != 3 or positions % (features.shape[1] or -1)):
+            raise ModelError(
+                f"{self.folder}: its image graph gives features of {features.shape} for "
+                f"{positions} positions: export the model again"
+            )
         for name, array in arrays.items():
             if array.shape != promised.get(name, (images, *array.shape[1:])):
                 raise ModelError(

@@ -205,6 +205,7 @@ class Manifest(ManifestSection):
         image_graph, end_to_end_graph: files, by their name in the folder.
         text: None for a closed vocabulary, whose words lie in `words/`.
         aligned: what aligned models need beside; None for the others.
+        features: whether the image graph tells what positions of two images are compared by.
         opset: of ONNX graphs; None for other formats.
         versions: of the packages that wrote the files.
         gate: what was measured when the files were read back; not read here.
@@ -226,6 +227,7 @@ class Manifest(ManifestSection):
     text: TextRule | None = None
     reading: PositionRule | None = None
     aligned: AlignedRule | None = None
+    features: bool = False
     opset: int | None = None
     quantisation: str = ""
     versions: dict[str, str] = {}
@@ -272,8 +274,9 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `export.json`."""
     values = manifest.model_dump(mode="json")
-    if manifest.aligned is None:  # keys that are younger than the format
-        del values["aligned"]
+    for younger in ("aligned", "features"):  # keys than the format
+        if not values[younger]:
+            del values[younger]
     if not manifest.pixels.stretches:
         del values["pixels"]["stretches"]
     write_text(folder / MANIFEST, json.dumps(values, indent=2, ensure_ascii=False))

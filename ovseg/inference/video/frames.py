@@ -249,7 +249,7 @@ class MaskFollower:
             classes=names,
             labels=winner.astype(np.uint16),
             scores=scores.astype(np.float32),
-            groups=nearest_position(features.grid, size).astype(np.int32),
+            group_map=lambda: nearest_position(features.grid, size).astype(np.int32),
             group_scores=maps.astype(np.float32),
         )
         there = np.unique(winner[winner > 0]).tolist()

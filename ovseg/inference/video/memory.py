@@ -123,7 +123,7 @@ class Memory:
 
 
 def shares_of_labels(scores: Array, scale: float) -> Array:
-    """Scores of positions, float [M, P, L], as shares that sum to 1 at each; `scale` as `Memory`."""
+    """Scores of positions, float [M, P, L], as shares that sum to 1; `scale` as in `Memory`."""
     xp: Any = array_namespace(scores)
     if scale:
         scores = xp.exp(scale * (scores - xp.max(scores, axis=-1, keepdims=True)))

@@ -31,7 +31,9 @@ def naive(settings: Correspondence, features: np.ndarray, context: list[Remember
         alike, maps = [], []
         for frame in context:
             for source in range(N):
-                apart = [abs(a - b) for a, b in zip(divmod(target, 5), divmod(source, 5))]
+                apart = [
+                    abs(a - b) for a, b in zip(divmod(target, 5), divmod(source, 5), strict=True)
+                ]
                 if not settings.radius or max(apart) <= settings.radius:
                     cosine = float(features[target] @ frame.features[source])
                     alike.append(np.exp(cosine / settings.temperature))

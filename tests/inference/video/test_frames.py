@@ -48,9 +48,7 @@ def test_alone_frames_have_the_labels_of_photos(
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
-def test_memory_ends_at_a_cut(
-    segmenter: Segmenter, photos: list[np.ndarray], ahead: int
-) -> None:
+def test_memory_ends_at_a_cut(segmenter: Segmenter, photos: list[np.ndarray], ahead: int) -> None:
     settings = VideoSettings(look_ahead=ahead)
     together = list(segmenter.segment_video(photos, "cat,grass", settings=settings, short_side=128))
     assert [each.cut for each in together] == [False, False, False, True, False]
@@ -115,8 +113,10 @@ def test_a_mask_is_followed(segmenter: Segmenter, photos: list[np.ndarray]) -> N
 
 def test_masks_that_do_not_fit(segmenter: Segmenter, photos: list[np.ndarray]) -> None:
     protocol = own(short_side=128).for_model(segmenter.model)
-    for mask, message in ((np.zeros((128, 128), np.uint8), "no object"),
-                          (np.ones((10, 10), np.uint8), "10×10 pixels, but the video 128×128")):
+    for mask, message in (
+        (np.zeros((128, 128), np.uint8), "no object"),
+        (np.ones((10, 10), np.uint8), "10×10 pixels, but the video 128×128"),
+    ):
         with pytest.raises(DataError, match=message):
             list(follow_mask(as_frames(photos), mask, segmenter.model, protocol, VideoSettings()))
 

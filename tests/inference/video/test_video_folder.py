@@ -46,7 +46,8 @@ def results(video: Made) -> Iterator[SegmentedFrame]:
         labels[10:30, frame.number % 40 : frame.number % 40 + 20] = 1
         found = Segmentation(
             frame.pixels, ("background", "a cat", "dog"), labels,
-            np.full(SIZE, 0.5, np.float32), np.zeros(SIZE, np.int32), np.zeros((1, 3), np.float32),
+            np.full(SIZE, 0.5, np.float32), lambda: np.zeros(SIZE, np.int32),
+            np.zeros((1, 3), np.float32),
         )  # fmt: skip
         yield SegmentedFrame(frame, found, False, *tracker.update(labels), features)
 

@@ -32,6 +32,10 @@ from ovseg.inference.video.tracks import Track, Tracker
 from ovseg.inference.views import View, views_of
 from ovseg.models.interface import Array, SegmentationModel, to_numpy
 
+DINO = Correspondence()
+FOR_WORDS = Correspondence(last=2, radius=6, top=10)
+"""Each frame says itself what it shows: fewer others suffice (docs/video.md)."""
+
 
 @dataclass(frozen=True)
 class VideoSettings:
@@ -52,8 +56,8 @@ class VideoSettings:
     steadiness: float = 0.9
     look_ahead: int = 0
     features: str = ""
-    words: Correspondence = Correspondence(last=2, radius=6, top=10)
-    masks: Correspondence = Correspondence()
+    words: Correspondence = FOR_WORDS
+    masks: Correspondence = DINO
 
     def __post_init__(self) -> None:
         if not 0 <= self.steadiness <= 1:

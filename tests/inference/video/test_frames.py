@@ -76,7 +76,7 @@ def test_results_come_one_by_one(segmenter: Segmenter, photos: list[np.ndarray])
     assert taken == [0, 1, 2]
 
 
-def _words(text: str):  # noqa: ANN202
+def _words(text: str):
     from ovseg.data.class_list import ClassList
 
     return ClassList.parse(text)

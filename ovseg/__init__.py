@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ovseg.inference.segmenter import Segmenter
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
+    from ovseg.video_api import evaluate_video, segment_video
 
 __all__ = [
     "ClassList",
@@ -44,12 +45,14 @@ __all__ = [
     "__version__",
     "build_dataset",
     "evaluate",
+    "evaluate_video",
     "export_model",
     "plan_pretraining",
     "pretrain",
     "read_annotations",
     "segment",
     "segment_files",
+    "segment_video",
 ]
 
 _HOMES = {
@@ -64,12 +67,14 @@ _HOMES = {
     "TrainingResult": "ovseg.training.run",
     "build_dataset": "ovseg.api",
     "evaluate": "ovseg.api",
+    "evaluate_video": "ovseg.video_api",
     "export_model": "ovseg.api",
     "plan_pretraining": "ovseg.api",
     "pretrain": "ovseg.api",
     "read_annotations": "ovseg.data.annotations.formats",
     "segment": "ovseg.api",
     "segment_files": "ovseg.api",
+    "segment_video": "ovseg.video_api",
 }
 
 

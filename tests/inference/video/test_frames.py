@@ -100,7 +100,7 @@ def test_every_rule_takes_part(segmenter: Segmenter, photos: list[np.ndarray]) -
 def test_a_mask_is_followed(segmenter: Segmenter, photos: list[np.ndarray]) -> None:
     mask = np.zeros((128, 128), np.uint8)
     mask[30:100, 40:90] = 3
-    model = load_model("starter", "cpu", in_torch=True)
+    model = segmenter.model
     protocol = own(short_side=128).for_model(model)
     found = list(follow_mask(as_frames(photos[:3]), mask, model, protocol, VideoSettings()))
     assert np.array_equal(found[0].track_map, mask)

@@ -88,6 +88,7 @@ def test_an_interrupted_run_leaves_a_video_that_plays(tmp_path: Path) -> None:
     assert not tracks.exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

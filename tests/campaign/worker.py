@@ -6,6 +6,7 @@ from outside: then the process is replaced and the campaign goes on.
 
 import contextlib
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -17,7 +18,9 @@ from pathlib import Path
 from tests.campaign.doors import DOORS
 from tests.campaign.report import Attempt, End
 
-LONGEST = 20.0  # seconds for one input
+LONGEST = 20.0  # seconds of a processor for one input
+_PATIENCE = 6  # times as long by the clock, on a machine that is busy with other work
+_TO_START = 900.0  # seconds, likewise
 _LIMIT = 8 << 30  # bytes of address space beyond what a process has at its start
 
 
@@ -32,7 +35,7 @@ class Reader:
         begun = time.monotonic()
         try:
             self._pipe.send((door, str(path)))
-            answered = self._pipe.poll(LONGEST)
+            answered = self._answers()
             end, what, memory = self._pipe.recv() if answered else (End.HANG, "", 0)
         except (EOFError, OSError):
             answered = False
@@ -42,6 +45,14 @@ class Reader:
             self.close()
             self._start()
         return Attempt(door, end, what, memory, time.monotonic() - begun, named)
+
+    def _answers(self) -> bool:
+        """Whether there is an answer before the time is up."""
+        end, most = time.monotonic() + _PATIENCE * LONGEST, _processor_time(self.pid) + LONGEST
+        while time.monotonic() < end and _processor_time(self.pid) < most:
+            if self._pipe.poll(0.5):
+                return True
+        return self._pipe.poll(0)
 
     @property
     def pid(self) -> int:
@@ -58,7 +69,8 @@ class Reader:
         self._process = context.Process(target=_serve, args=(theirs,), daemon=False)
         self._process.start()
         theirs.close()
-        if not self._pipe.poll(180) or self._pipe.recv() != "ready":
+        if not self._pipe.poll(_TO_START) or self._pipe.recv() != "ready":
+            self.close()
             raise RuntimeError("a reading process did not start")
 
 
@@ -100,6 +112,15 @@ def _read(name: str, path: Path) -> tuple[End, str, int]:
     except BaseException as error:
         return End.UNEXPECTED, f"{type(error).__name__}: {str(error)[:300]}", 0
     return End.ACCEPTED, "", _status("VmHWM") - before
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds that a process has been computing; 0 for one that is gone."""
+    try:
+        numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(field: str) -> int:

@@ -190,7 +190,17 @@ def segment(
     if list_classes:
         _print_words(model, images or [], as_json)
         return
+    of_videos = {
+        "--every": every > 1, "--start": start, "--end": end, "--steadiness": steadiness,
+        "--look-ahead": look_ahead, "--features": features, "--tracks": tracks,
+    }  # fmt: skip
+    of_pictures = {
+        "--save": save, "--format": format_, "--instances": instances, "--polygons": polygons,
+        "--min-score": min_score, "--min-area": min_area, "--show": show,
+        "--allow-urls": allow_urls,
+    }  # fmt: skip
     if video.is_asked_for(images or [], as_video, first_mask):
+        video.refuse(of_pictures, "pictures, not for videos")
         video.segment_videos(
             images or [],
             None if first_mask else _class_list(classes, vocab),
@@ -212,6 +222,7 @@ def segment(
             refine=refine,
         )
         return
+    video.refuse(of_videos, "videos: add --video for a folder of frames")
     vocabulary = _class_list(classes, vocab)
     if not images:
         raise UsageError("no image given: ovseg segment photo.jpg --classes cat,dog")

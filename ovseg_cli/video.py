@@ -63,6 +63,17 @@ def is_asked_for(images: list[str], as_video: bool, first_mask: Path | None) -> 
     return bool(videos) or as_video or first_mask is not None
 
 
+def refuse(options: dict[str, Any], kind: str) -> None:
+    """Say that an option is of the other kind.
+
+    Raises:
+        UsageError: one has a value.
+    """
+    for name, value in options.items():
+        if value not in (None, False, 0, ""):
+            raise UsageError(f"{name} is for {kind}")
+
+
 def segment_videos(
     videos: list[str],
     classes: "ClassList | None",

@@ -67,6 +67,8 @@ def test_a_table_without_an_output(frames: Path, capsys: Captured) -> None:
         (["a.mp4", "b.jpg", "--classes", "cat"], 2, "a.mp4 is a video, others are not"),
         (["FRAMES", "--video", "--classes", "cat", "--start", "9"], 1, "none of its 3 frames"),
         (["FRAMES", "--video", "--classes", "cat", "--start", "2", "--end", "1"], 2, "start"),
+        (["FRAMES", "--video", "--classes", "cat", "--instances"], 2, "--instances is for pict"),
+        (["FRAMES", "--classes", "cat", "--steadiness", "0.5"], 2, "--steadiness is for videos"),
     ],
 )
 def test_one_clear_line(

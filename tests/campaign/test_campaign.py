@@ -46,7 +46,7 @@ def test_undamaged_inputs_are_accepted(tmp_path: Path) -> None:
 
 
 def test_hangs_and_deaths_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tests.campaign.worker.LONGEST", 1.0)
+    monkeypatch.setattr("tests.campaign.worker.LONGEST", 0.3)
     path = tmp_path / "a.txt"
     path.write_bytes(b"cat\n")
     with reader() as process:
@@ -80,7 +80,7 @@ def test_want() -> None:
 
 
 def test_kills() -> None:
-    report = kill.kill(minutes=2, seed=3, count=3)
+    report = kill.kill(minutes=2, seed=3, count=2)
     assert {attempt.group for attempt in report.attempts} == {"build-dataset", "pretrain"}
     assert report.sound, report.table()
 

@@ -168,7 +168,7 @@ def test_a_missing_file(copied: Path) -> None:
 
 def test_a_damaged_graph(copied: Path) -> None:
     (copied / "image.onnx").write_bytes(b"not a graph")
-    with pytest.raises(ModelError, match="ONNX Runtime cannot read it"):
+    with pytest.raises(ModelError, match=r"no ONNX file, or damaged|ONNX Runtime cannot read it"):
         load_model(copied).encode_image(np.zeros((1, 3, 32, 32), np.float32))
 
 

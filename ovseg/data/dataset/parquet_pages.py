@@ -48,7 +48,11 @@ def pages(column: Any, stream: BinaryIO) -> Iterator[Page]:
     """The pages of a column of a row group, as `RowGroupMetaData.column` gives it."""
     place = column.data_page_offset
     if column.has_dictionary_page and column.dictionary_page_offset:
-        place = min(place, column.dictionary_page_offset)
+        # A column without values has no page but the dictionary's, and Arrow reads none.
+        empty = place == 0 and column.num_values == 0
+        place = (
+            column.dictionary_page_offset if empty else min(place, column.dictionary_page_offset)
+        )
     end = place + column.total_compressed_size
     for _ in range(_MOST_PAGES):
         if place >= end:

@@ -16,7 +16,6 @@ import numpy as np
 from array_api_compat import device
 from numpy.typing import NDArray
 
-from ovseg.inference.refine.affinity import unit_rows
 from ovseg.models.interface import Array, array_namespace
 
 
@@ -54,7 +53,7 @@ class Correspondence:
         """The maps of remembered frames at the positions of the next one, float [N, L].
 
         Args:
-            features: of that frame's positions, float [N, C].
+            features: of that frame's positions, of length 1, float [N, C].
             context: frames of the same grid.
             grid: rows and columns (h, w).
         """
@@ -72,45 +71,67 @@ class Correspondence:
         There are `top` turns; and more of them where several are as alike as the last.
         """
         xp: Any = array_namespace(features)
-        alike = self._likeness(unit_rows(features), context, grid)  # [N, S]
-        rows = xp.arange(alike.shape[0], device=device(alike))
-        chosen: list[Array] = []
-        cosines: list[Array] = []
-        while len(chosen) < alike.shape[1]:
-            best = xp.argmax(alike, axis=1)
-            cosine = alike[rows, best]
-            if len(chosen) >= self.top:
-                cosine = xp.where(cosine == cosines[self.top - 1], cosine, -xp.inf)
-                if bool(xp.all(cosine == -xp.inf)):
-                    break
-            chosen.append(best)
-            cosines.append(cosine)
-            alike[rows, best] = -xp.inf
+        seen = xp.stack([frame.features for frame in context])  # [F, N, C]
+        bands = [self._of_row(row, features, seen, grid) for row in range(grid[0])]
+        turns = max(len(chosen) for chosen, _ in bands)
+        for chosen, shares in bands:
+            missing = turns - len(chosen)
+            chosen += [chosen[0]] * missing
+            shares += [0 * shares[0]] * missing
+        return (
+            [xp.concat([chosen[turn] for chosen, _ in bands]) for turn in range(turns)],
+            [xp.concat([shares[turn] for _, shares in bands]) for turn in range(turns)],
+        )
+
+    def _of_row(
+        self, row: int, features: Array, seen: Array, grid: tuple[int, int]
+    ) -> tuple[list[Array], list[Array]]:
+        """What the positions of one row of the grid take; a row at a time stays in the caches."""
+        xp: Any = array_namespace(features)
+        height, width = grid
+        radius = self.radius or max(grid)
+        first, stop = max(row - radius, 0), min(row + radius + 1, height)
+        sources = xp.reshape(seen[:, first * width : stop * width], (-1, seen.shape[-1]))
+        alike = features[row * width : (row + 1) * width] @ sources.T  # [w, F * rows * w]
+        if self.radius:
+            far = xp.asarray(_far(width, radius), device=device(features))  # [w, w]
+            alike = xp.reshape(alike, (width, -1, width)) + far[:, None]
+            alike = xp.reshape(alike, (width, -1))
+        chosen, cosines = self._likeliest(alike)
         weights = [xp.exp((each - cosines[0]) / self.temperature) for each in cosines]
         total = sum(weights[1:], weights[0])
-        return chosen, [weight / total for weight in weights]
+        frame_size = (stop - first) * width
+        skipped = [first * width + (at // frame_size) * (height * width) for at in chosen]
+        places = [at % frame_size + more for at, more in zip(chosen, skipped, strict=True)]
+        return places, [weight / total for weight in weights]
 
-    def _likeness(
-        self, features: Array, context: Sequence[Remembered], grid: tuple[int, int]
-    ) -> Array:
-        """Cosines with every position of the context, -inf where they are too far away, [N, S]."""
-        xp: Any = array_namespace(features)
-        alike = xp.concat([features @ frame.features.T for frame in context], axis=1)
-        if self.radius:
-            far = xp.asarray(_far(grid, self.radius), device=device(features))
-            number = features.shape[0]
-            for start in range(0, alike.shape[1], number):
-                alike[:, start : start + number] += far
-        return alike
+    def _likeliest(self, alike: Array) -> tuple[list[Array], list[Array]]:
+        """Columns of the largest values of each row and the values, in turns; changes `alike`."""
+        xp: Any = array_namespace(alike)
+        rows = xp.arange(alike.shape[0], device=device(alike))
+        chosen: list[Array] = []
+        values: list[Array] = []
+        while len(chosen) < alike.shape[1]:
+            best = xp.argmax(alike, axis=1)
+            value = alike[rows, best]
+            if len(chosen) >= self.top:
+                value = xp.where(value == values[self.top - 1], value, -xp.inf)
+                if bool(xp.all(value == -xp.inf)):
+                    break
+            chosen.append(best)
+            values.append(value)
+            alike[rows, best] = -xp.inf
+        return chosen, values
 
 
 def near(grid: tuple[int, int], radius: int) -> NDArray[np.bool_]:
     """Which positions are within so many rows and columns of each other, [N, N]."""
-    rows, columns = (np.abs(np.arange(side)[:, None] - np.arange(side)) <= radius for side in grid)
+    rows, columns = (_far(side, radius) == 0 for side in grid)
     return np.einsum("ij,kl->ikjl", rows, columns).reshape(grid[0] * grid[1], -1)
 
 
-@lru_cache(maxsize=4)
-def _far(grid: tuple[int, int], radius: int) -> NDArray[np.float32]:
-    """0 for two positions that are near each other, -inf for others, [N, N]."""
-    return np.where(near(grid, radius), np.float32(0), np.float32(-np.inf))
+@lru_cache(maxsize=8)
+def _far(count: int, radius: int) -> NDArray[np.float32]:
+    """0 for two of so many places in a line that are near each other, -inf for others."""
+    apart = np.abs(np.arange(count)[:, None] - np.arange(count))
+    return np.where(apart <= radius, np.float32(0), np.float32(-np.inf))

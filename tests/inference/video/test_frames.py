@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ovseg import Segmenter
+from ovseg.data.class_list import ClassList
 from ovseg.data.video import Frame
 from ovseg.errors import DataError, UsageError
 from ovseg.inference.protocol import own
@@ -68,18 +69,12 @@ def test_results_come_one_by_one(segmenter: Segmenter, photos: list[np.ndarray])
             taken.append(frame.number)
             yield frame
 
-    labeller = segmenter.labeller(_words("cat"), short_side=128)
+    labeller = segmenter.labeller(ClassList.parse("cat"), short_side=128)
     results = segment_frames(frames(), labeller, VideoSettings(look_ahead=1))
     next(results)
     assert taken == [0, 1]
     next(results)
     assert taken == [0, 1, 2]
-
-
-def _words(text: str):
-    from ovseg.data.class_list import ClassList
-
-    return ClassList.parse(text)
 
 
 def test_every_rule_takes_part(segmenter: Segmenter, photos: list[np.ndarray]) -> None:

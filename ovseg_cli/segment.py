@@ -190,6 +190,11 @@ def segment(
     if list_classes:
         _print_words(model, images or [], as_json)
         return
+    how: dict[str, Any] = {
+        "background": background, "threshold": threshold, "background_rule": background_rule,
+        "background_words": background_words, "templates": prompt, "short_side": short_side,
+        "window": window, "refine": refine,
+    }  # fmt: skip
     of_videos = {
         "--every": every > 1, "--start": start, "--end": end, "--steadiness": steadiness,
         "--look-ahead": look_ahead, "--features": features, "--tracks": tracks,
@@ -212,14 +217,7 @@ def segment(
             settings=video.video_settings(steadiness, look_ahead, features),
             numbers=tracks,
             as_json=as_json,
-            background=background,
-            threshold=threshold,
-            background_rule=background_rule,
-            background_words=background_words,
-            templates=prompt,
-            short_side=short_side,
-            window=window,
-            refine=refine,
+            **how,
         )
         return
     video.refuse(of_videos, "videos: add --video for a folder of frames")
@@ -243,14 +241,7 @@ def segment(
         min_area=min_area,
         allow_urls=allow_urls,
         batch_size=batch_size,
-        background=background,
-        threshold=threshold,
-        background_rule=background_rule,
-        background_words=background_words,
-        templates=prompt,
-        short_side=short_side,
-        window=window,
-        refine=refine,
+        **how,
     )
     # A bar and lines of results would write over each other on one terminal.
     with_bar = (output is not None and not (as_json or show)) or not sys.stdout.isatty()

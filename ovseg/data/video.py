@@ -27,8 +27,8 @@ FRAMES_PER_SECOND = 25
 """Of folders of pictures, which do not say."""
 
 _CLOCK = Fraction(1, 90_000)  # seconds; the smallest step of most containers
-_FORMATS = "mov,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf,yuv4mpegpipe,mpegvideo,h264,hevc"
 # Formats that hold pictures; of the others some open further files or addresses.
+_FORMATS = "mov,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf,yuv4mpegpipe,mpegvideo,h264,hevc"
 _PROTOCOLS = "file"
 
 

@@ -11,8 +11,7 @@ from ovseg.data.images import Pixels
 _BINS = 8  # of each colour
 _SIDE = 64  # pixels that a frame is shrunk to
 _ALWAYS = 0.2
-"""Share of the colours that must have changed at a cut. Within videos of DAVIS it is 0.08 at most
-in three frames, and between the end of one and the beginning of another 0.25 at least."""
+"""Share of the colours that must have changed at a cut, where nothing moves."""
 _TIMES = 4.0
 """How many times what is usual since the last cut, where things move."""
 

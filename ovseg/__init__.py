@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ovseg.inference.protocol import Protocol
     from ovseg.inference.result import Segmentation
     from ovseg.inference.segmenter import Segmenter
+    from ovseg.serving_api import serve
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
     from ovseg.video_api import evaluate_video, segment_video
@@ -53,6 +54,7 @@ __all__ = [
     "segment",
     "segment_files",
     "segment_video",
+    "serve",
 ]
 
 _HOMES = {
@@ -75,6 +77,7 @@ _HOMES = {
     "segment": "ovseg.api",
     "segment_files": "ovseg.api",
     "segment_video": "ovseg.video_api",
+    "serve": "ovseg.serving_api",
 }
 
 

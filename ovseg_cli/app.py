@@ -18,6 +18,8 @@ from ovseg_cli.models import app as models
 from ovseg_cli.pretrain import EXAMPLES as PRETRAIN_EXAMPLES
 from ovseg_cli.pretrain import pretrain
 from ovseg_cli.segment import EXAMPLES, segment
+from ovseg_cli.serve import EXAMPLES as SERVE_EXAMPLES
+from ovseg_cli.serve import serve
 
 _MORE = "Say more on stderr; twice, still more."
 _LESS = "Say nothing on stderr but errors."
@@ -59,6 +61,7 @@ _tree.command(help=PRETRAIN_EXAMPLES)(pretrain)
 _tree.add_typer(eval_app, name="eval")
 _tree.add_typer(models, name="models")
 _tree.command(help=EXPORT_EXAMPLES)(export)
+_tree.command(help=SERVE_EXAMPLES)(serve)
 _tree.add_typer(build_dataset, name="build-dataset")
 _tree.add_typer(config, name="config")
 _tree.command(help=DOCTOR_EXAMPLES)(doctor)

@@ -342,32 +342,9 @@ def _stop_after_failures(failures: int, total: int) -> None:
 
 
 def _summary(found: "SegmentedFile", instances: bool) -> dict[str, Any]:
-    height, width = found.result.labels.shape
-    parts = [
-        {
-            "label": each.label,
-            "name": each.name,
-            "score": None if each.score is None else round(each.score, 6),
-            "area": each.area,
-            "box": list(each.box),
-        }
-        for each in found.regions
-    ]
     return {
         "image": str(found.path),
-        "width": width,
-        "height": height,
-        "classes": [
-            {
-                "label": each.label,
-                "name": each.name,
-                "share": round(each.share, 6),
-                "score": round(each.score, 6),
-            }
-            for each in found.result.shares
-        ],
-        **({"regions": parts} if instances else {}),
-        "doubtful": found.result.is_doubtful,
+        **found.result.summary(found.regions if instances else None),
         "files": [str(file) for file in found.files],
     }
 

@@ -141,20 +141,20 @@ def read_image(path: Path | str) -> Pixels:
     return _read(path, str(path))
 
 
-def read_bytes(data: bytes, where: str) -> Pixels:
+def read_bytes(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Pixels:
     """What `read_image` makes of a file, from its bytes; `where` is what messages call them.
 
     Raises:
-        DataError: as `read_image`.
+        DataError: as `read_image`, or there are more pixels than `max_pixels`.
     """
     if not data:
         raise DataError(f"{where}: there are no bytes in it")
-    return _read(data, where)
+    return _read(data, where, max_pixels)
 
 
-def _read(source: Path | bytes, where: str) -> Pixels:
+def _read(source: Path | bytes, where: str, max_pixels: int = MAX_PIXELS) -> Pixels:
     try:
-        with open_image(source) as image:
+        with open_image(source, max_pixels=max_pixels) as image:
             _require_substance(image, source)
             return to_rgb(image, where, source)
     except UndecodableError as error:

@@ -125,6 +125,25 @@ class Segmentation:
             for label in order
         ]
 
+    def summary(self, regions: Sequence[Region] | None = None) -> dict[str, Any]:
+        """What was found, as JSON has it: size, classes with their shares, regions if given."""
+        height, width = self.labels.shape
+        return {
+            "width": width,
+            "height": height,
+            "classes": [
+                {
+                    "label": each.label,
+                    "name": each.name,
+                    "share": round(each.share, 6),
+                    "score": round(each.score, 6),
+                }
+                for each in self.shares
+            ],
+            **({} if regions is None else {"regions": [_in_json(each) for each in regions]}),
+            "doubtful": self.is_doubtful,
+        }
+
     def mask(self, name: str) -> npt.NDArray[np.bool_]:
         """Pixels of one class, bool [H, W]; raises KeyError if it was not asked for."""
         if name not in self.classes:
@@ -223,3 +242,13 @@ class Segmentation:
         height, width = self.labels.shape
         found = self.regions() if regions is None else regions
         return AnnotatedImage(name, height, width, found, number)
+
+
+def _in_json(region: Region) -> dict[str, Any]:
+    return {
+        "label": region.label,
+        "name": region.name,
+        "score": None if region.score is None else round(region.score, 6),
+        "area": region.area,
+        "box": list(region.box),
+    }

@@ -43,9 +43,10 @@ _Loaded = tuple[Path, Pixels, tuple[View, ...]]
 class Segmenter:
     """Segments images by any classes one can name."""
 
-    def __init__(self, model: SegmentationModel) -> None:
+    def __init__(self, model: SegmentationModel, embeddings: EmbeddingCache | None = None) -> None:
+        """Segment with a model; `embeddings` says which of its class embeddings are kept."""
         self.model = model
-        self._embeddings = EmbeddingCache(model)
+        self._embeddings = embeddings or EmbeddingCache(model)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, device: str = "auto") -> "Segmenter":
@@ -155,6 +156,16 @@ class Segmenter:
         """
         labeller = self.labeller(as_class_list(classes), protocol, **changes)
         self.warn_of_unknown(labeller.classes)
+        return self.label_files(labeller, paths, batch_size, read)
+
+    def label_files(
+        self,
+        labeller: Labeller,
+        paths: Iterable[Path],
+        batch_size: int = 8,
+        read: Callable[[Path], Pixels] = read_image,
+    ) -> Iterator[tuple[Path, Segmentation] | Failure]:
+        """What `segment_files` does, with a labeller at hand; says nothing of unknown words."""
 
         def load_one(path: Path) -> _Loaded | Failure:
             loaded = load(path, read)

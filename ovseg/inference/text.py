@@ -38,10 +38,15 @@ class EmbeddingCache:
     model's content hash, which was computed here: other weights mean another file, and a model
     without a hash, such as one in training, has none. A cache that cannot be read or written, or
     holds something else than finite embeddings of one width, is done without.
+
+    Args:
+        model: whose embeddings are kept.
+        most: of phrases that strangers ask for, how many are kept, in memory alone; None keeps all.
     """
 
-    def __init__(self, model: SegmentationModel) -> None:
+    def __init__(self, model: SegmentationModel, most: int | None = None) -> None:
         self._model = model
+        self._most = most
         self._known: dict[tuple[str, ...], Embeddings] = {}
 
     def get(self, phrases: Sequence[str], templates: Sequence[str]) -> np.ndarray:
@@ -54,13 +59,21 @@ class EmbeddingCache:
                 known.clear()  # of another model, whatever its name
                 return self.get(phrases, templates)
             known.update(zip(missing, fresh, strict=True))
+            self._drop_oldest(known, set(phrases))
             self._save(tuple(templates), known)
         return np.stack([known[phrase] for phrase in phrases])
+
+    def _drop_oldest(self, known: Embeddings, asked: set[str]) -> None:
+        """Forget those that came first; never what was just asked for."""
+        if self._most is None or len(known) <= self._most:
+            return
+        for phrase in [each for each in known if each not in asked][: len(known) - self._most]:
+            del known[phrase]
 
     def _path(self, templates: tuple[str, ...]) -> Path | None:
         """The file of a set of templates; None for a model that has no hash."""
         identity = self._model.card.content_hash
-        if not _HASH.fullmatch(identity):
+        if self._most is not None or not _HASH.fullmatch(identity):
             return None
         digest = hashlib.sha256(json.dumps([identity, *templates]).encode()).hexdigest()
         return cache_folder() / "embeddings" / f"{digest}.safetensors"

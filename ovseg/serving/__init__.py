@@ -1,0 +1,1 @@
+"""Segmenting for others: over HTTP, and on a page in the browser."""

@@ -6,9 +6,13 @@
 Names are loaded when first used, so that importing the package costs nothing.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from ovseg.version import __version__
+
+# ONNX Runtime reports its use to its makers, unless this is set before it is imported by anyone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from ovseg.api import (
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from ovseg.inference.protocol import Protocol
     from ovseg.inference.result import Segmentation
     from ovseg.inference.segmenter import Segmenter
-    from ovseg.serving_api import serve
+    from ovseg.serving_api import demo, serve
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
     from ovseg.video_api import evaluate_video, segment_video
@@ -45,6 +49,7 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "build_dataset",
+    "demo",
     "evaluate",
     "evaluate_video",
     "export_model",
@@ -68,6 +73,7 @@ _HOMES = {
     "Segmenter": "ovseg.inference.segmenter",
     "TrainingResult": "ovseg.training.run",
     "build_dataset": "ovseg.api",
+    "demo": "ovseg.serving_api",
     "evaluate": "ovseg.api",
     "evaluate_video": "ovseg.video_api",
     "export_model": "ovseg.api",

@@ -1,6 +1,6 @@
 """The verbs that go on until they are stopped: a service, and a page in the browser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,11 +39,45 @@ def serve(
     except ImportError as error:
         raise MissingDependencyError(error.name or "fastapi", "serve", "ovseg serve") from error
     from ovseg.models.registry import load_model
-    from ovseg.serving import host as hosting
+    from ovseg.serving.host import run
     from ovseg.serving.limits import Limits
 
     bounds = limits or Limits()
-    with hosting.listen(host, port) as listening:
-        app = hosting.guarded(service(load_model(model, device), bounds), host)
-        address = hosting.url_of(listening)
-        hosting.serve(app, listening, bounds.seconds, lambda: on_start(address))
+    run(lambda: service(load_model(model, device), bounds), host, port, bounds.seconds, on_start)
+
+
+def demo(
+    models: Sequence[str] = (),
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    *,
+    limits: "Limits | None" = None,
+    on_start: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Show a page on which photos are dropped and words are typed, until SIGINT or SIGTERM.
+
+    Args:
+        models: names or files to choose from; by default the built-in one and all that were
+            downloaded.
+        device, host, port, limits, on_start: as `serve` takes them.
+
+    Raises:
+        OvsegError: the first model cannot be loaded, or nobody can listen there.
+        MissingDependencyError: the extra `demo` is not installed.
+    """
+    try:
+        from ovseg.serving.demo import demo as page
+        from ovseg.serving.demo import quiet_gradio
+
+        quiet_gradio()
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "gradio", "demo", "ovseg demo") from error
+    from ovseg.models.catalogue import CATALOGUE
+    from ovseg.models.registry import is_cached
+    from ovseg.serving.host import run
+    from ovseg.serving.limits import Limits
+
+    bounds = limits or Limits()
+    chosen = list(models) or [entry.name for entry in CATALOGUE if is_cached(entry)]
+    run(lambda: page(chosen, device, bounds), host, port, bounds.seconds, on_start)

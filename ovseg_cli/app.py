@@ -9,6 +9,8 @@ from ovseg.version import __version__
 from ovseg_cli.build_dataset import app as build_dataset
 from ovseg_cli.config import app as config
 from ovseg_cli.console import say, set_verbosity, show_library_log
+from ovseg_cli.demo import EXAMPLES as DEMO_EXAMPLES
+from ovseg_cli.demo import demo
 from ovseg_cli.doctor import EXAMPLES as DOCTOR_EXAMPLES
 from ovseg_cli.doctor import doctor
 from ovseg_cli.eval import app as eval_app
@@ -62,6 +64,7 @@ _tree.add_typer(eval_app, name="eval")
 _tree.add_typer(models, name="models")
 _tree.command(help=EXPORT_EXAMPLES)(export)
 _tree.command(help=SERVE_EXAMPLES)(serve)
+_tree.command(help=DEMO_EXAMPLES)(demo)
 _tree.add_typer(build_dataset, name="build-dataset")
 _tree.add_typer(config, name="config")
 _tree.command(help=DOCTOR_EXAMPLES)(doctor)

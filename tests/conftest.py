@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIETLY = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
+    "disable-component-update disable-sync"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +42,20 @@ def own_logger() -> Iterator[None]:
 def chelsea() -> Path:
     """The sample photo: a cat whose face fills the middle, in front of a wall."""
     return ROOT / "examples" / "chelsea.png"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium that is there, driven by playwright; asks for nothing by itself."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    with playwright.sync_playwright() as driver:
+        options = [f"--{name}" for name in QUIETLY.split()]
+        browser = driver.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

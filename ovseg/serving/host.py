@@ -62,6 +62,25 @@ def guarded(app: Any, host: str) -> Any:
     return TrustedHostMiddleware(app, [LOOPBACK, "localhost", host])
 
 
+def run(
+    make: Callable[[], Any],
+    host: str,
+    port: int,
+    seconds: float,
+    on_start: Callable[[str], None],
+) -> None:
+    """Make an application and run it, as `serve`; a port that is taken is told before.
+
+    Args:
+        make: gives the application.
+        host, port, seconds: as `listen` and `serve` take them.
+        on_start: called with the address.
+    """
+    with listen(host, port) as listening:
+        address = url_of(listening)
+        serve(guarded(make(), host), listening, seconds, lambda: on_start(address))
+
+
 def serve(app: Any, listening: socket.socket, seconds: float, on_start: Callable[[], None]) -> None:
     """Run an ASGI application until SIGINT or SIGTERM; what is in hand is answered first.
 
@@ -88,5 +107,4 @@ def serve(app: Any, listening: socket.socket, seconds: float, on_start: Callable
         timeout_graceful_shutdown=int(seconds) + 1,
         ws="none",
     )
-    with listening:
-        Server(config).run([listening])
+    Server(config).run([listening])

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 
 BODY = (ROOT / "examples" / "chelsea.png").read_bytes()
 REQUESTS = full(64, 2)
-ROUNDS = full(5, 1)
+ROUNDS = full(3, 1)
 CLASSES = "cat,dog"
 
 pytest.importorskip("fastapi", reason="the extra serve is not here")
@@ -38,6 +38,7 @@ def port() -> Iterator[int]:
         process.terminate()
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("clients", [1, 8, 64])
 def test_requests_a_second(benchmark: BenchmarkFixture, port: int, clients: int) -> None:
     segmenter = Segmenter.from_pretrained("starter", "cpu")

@@ -63,6 +63,16 @@ def test_other_machines_are_let_in_with_a_warning_alone(
     assert [given[2] for given in asked] == ["127.0.0.1", "localhost", "0.0.0.0"]
 
 
+def test_a_page_for_other_machines_is_warned_of_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr("ovseg.serving_api.demo", lambda *given, **_: asked.append(given))
+    assert run(["demo", "--host", "0.0.0.0", "--model", "a", "--model", "b"]) == 0
+    assert "without a password" in capsys.readouterr().err
+    assert asked == [(["a", "b"], "auto", "0.0.0.0", 7860)]
+
+
 def test_pages_from_elsewhere_cannot_ask_by_a_name_that_leads_here() -> None:
     testclient = pytest.importorskip("starlette.testclient")
     from ovseg.serving.host import guarded, is_local

@@ -1,5 +1,6 @@
 """Exports that several tests look at, written once."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 pytest.importorskip("onnx", reason="exporting needs onnx")
 pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
+
+from filelock import FileLock
 
 from ovseg.export.export import ExportOptions, ExportResult, export_loaded
 from ovseg.models.starter.model import StarterModel
@@ -26,11 +29,18 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def starter_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """The built-in model as ONNX, laid out for the hub, with its graph for whole photos."""
-    folder = tmp_path_factory.mktemp("starter") / "export"
-    options = ExportOptions(images=ONE, end_to_end=True, hub_layout=True)
-    return export_loaded(StarterModel(), folder, options)
+def starter_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in model as ONNX, laid out for the hub, with its graph for whole photos.
+
+    It takes a minute, so it is written once for all workers, by the first that asks.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "starter-export"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            options = ExportOptions(images=ONE, end_to_end=True, hub_layout=True)
+            export_loaded(StarterModel(), folder, options)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +48,6 @@ def tiny_export(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """A tiny OVSegmentor as ONNX."""
     folder = tmp_path_factory.mktemp("tiny") / "export"
     return export_loaded(tiny_predictor(), folder, ExportOptions(images=ONE))
-
-
-@pytest.fixture
-def starter_folder(starter_export: ExportResult) -> Path:
-    """Where the built-in model was exported to."""
-    return starter_export.folder
 
 
 @pytest.fixture

@@ -5,11 +5,17 @@ that is what a reader follows. The two need not agree. Headers of pages are Thri
 (parquet-format, `PageHeader`); of one, three numbers are wanted and all else is passed over.
 """
 
+import io
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import pyarrow.parquet as pq
+
 _FIRST_LOOK, _LARGEST_HEADER = 1 << 10, 1 << 20  # bytes; statistics of long texts stand in it
+_ENDLESS = 1 << 62  # bytes: every column lies within such a file
 _DEEPEST = 8  # structures in each other
 _MOST_PAGES = 100_000  # of a column of a row group, which has a few hundred
 _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY = 1, 2, 3, 6, 7, 8
@@ -26,6 +32,31 @@ class Page:
     unpacked: int
 
 
+class _NothingReadError(Exception):
+    """What `_NoFile` has to say."""
+
+
+class _NoFile(io.RawIOBase):
+    """A file without content that can be read."""
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        del whence
+        return offset
+
+    def tell(self) -> int:
+        return _ENDLESS
+
+    def read(self, size: int = -1) -> bytes:
+        del size
+        raise _NothingReadError
+
+
 class _CutError(ValueError):
     """A header goes on beyond the bytes at hand."""
 
@@ -35,13 +66,29 @@ def unpacked_bytes(metadata: Any, stream: BinaryIO, groups: Iterable[int]) -> in
 
     Raises:
         ValueError: a page reaches beyond its column or the file, or its header is none.
+        OSError: the file's end contradicts itself.
     """
+    groups = list(groups)
+    require_sound_columns(metadata, groups)
     total = 0
     for number in groups:
         group = metadata.row_group(number)
         for column in range(group.num_columns):
             total += sum(page.unpacked for page in pages(group.column(column), stream))
     return total
+
+
+def require_sound_columns(metadata: Any, groups: Iterable[int]) -> None:
+    """OSError where what the file's end says of a column contradicts itself.
+
+    `RowGroupMetaData.column` ends the process over such a column. Reading it raises, and before
+    any byte of the column is read: so it is read from a file that has none.
+    """
+    table = pq.ParquetFile(_NoFile(), metadata=metadata, pre_buffer=False)
+    for group in groups:
+        for column in range(metadata.num_columns):
+            with suppress(_NothingReadError):
+                table.reader.read_row_group(group, column_indices=[column], use_threads=False)
 
 
 def pages(column: Any, stream: BinaryIO) -> Iterator[Page]:

@@ -9,6 +9,7 @@ import pytest
 
 from ovseg.data.dataset.parquet import read_columns, require_proportion
 from ovseg.data.dataset.parquet_pages import pages, unpacked_bytes
+from tests.conftest import ROOT
 from tests.data.dataset.lying_parquet import with_page_of
 
 TEXTS = [f"a caption of a cat, number {number % 50}" for number in range(5_000)]
@@ -54,3 +55,10 @@ def test_headers_that_are_none() -> None:
         hostile = bytes(content[:start]) + header + bytes(content[start + len(header) :])
         with pytest.raises(ValueError):
             list(pages(column, io.BytesIO(hostile)))
+
+
+def test_columns_that_would_end_the_process_raise() -> None:
+    """Seen with pyarrow 26: `RowGroupMetaData.column` aborts over a wrong count of levels."""
+    path = ROOT / "tests/campaign/corpus/captions.parquet/histogram.parquet"
+    with path.open("rb") as stream, pytest.raises(OSError, match="histogram"):
+        unpacked_bytes(pq.ParquetFile(stream).metadata, stream, [0])

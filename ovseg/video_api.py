@@ -105,7 +105,12 @@ def segment_video(
     from ovseg.data.video import ALL, open_video
     from ovseg.data.workers import read_ahead
     from ovseg.inference.segmenter import Segmenter, as_class_list
-    from ovseg.inference.video.frames import VideoSettings, follow_mask, segment_frames
+    from ovseg.inference.video.frames import (
+        VideoSettings,
+        follow_mask,
+        segment_frames,
+        to_follow,
+    )
     from ovseg.inference.video.video_folder import VideoFolder
 
     if (classes is None) == (first_mask is None):
@@ -120,10 +125,9 @@ def segment_video(
         names, found = labeller.classes.names, segment_frames(frames, labeller, settings)
     else:
         from ovseg.evaluation.sets.label_files import read_index_png
-        from ovseg.inference.protocol import own
 
         mask = read_index_png(Path(str(first_mask)))
-        protocol = own(**options).for_model(segmenter.model)
+        protocol = to_follow(segmenter.model, **options)
         found = follow_mask(frames, mask, segmenter.model, protocol, settings)
         names = tuple(f"object {number}" for number in np.unique(mask[mask > 0]))
     folder = VideoFolder(Path(output), opened, names, numbers=numbers) if output else None

@@ -17,9 +17,14 @@ from ovseg.evaluation.video.steadiness import (
     VideoConsistency,
     flicker,
 )
-from ovseg.inference.protocol import own
 from ovseg.inference.segmenter import Segmenter
-from ovseg.inference.video.frames import SegmentedFrame, VideoSettings, follow_mask, segment_frames
+from ovseg.inference.video.frames import (
+    SegmentedFrame,
+    VideoSettings,
+    follow_mask,
+    segment_frames,
+    to_follow,
+)
 
 Progress = Callable[[int], None]
 
@@ -114,7 +119,7 @@ def measure_following(
         progress: called with 1 after each frame.
         changes: fields of the protocol.
     """
-    protocol = own(**changes).for_model(segmenter.model)
+    protocol = to_follow(segmenter.model, **changes)
     found = []
     for sequence in sequences:
         first = _without_void(sequence.mask(0))

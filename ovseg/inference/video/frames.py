@@ -21,7 +21,7 @@ from ovseg.inference.groups import nearest_position
 from ovseg.inference.labeller import Grid, Labeller
 from ovseg.inference.labels import strongest
 from ovseg.inference.maps import PositionMaps
-from ovseg.inference.protocol import Protocol
+from ovseg.inference.protocol import Protocol, own
 from ovseg.inference.refine.chain import Step
 from ovseg.inference.refinement import guide_of
 from ovseg.inference.result import Segmentation
@@ -35,6 +35,9 @@ from ovseg.models.interface import Array, SegmentationModel, to_numpy
 DINO = Correspondence()
 FOR_WORDS = Correspondence(last=2, radius=6, top=10)
 """Each frame says itself what it shows: fewer others suffice (docs/video.md)."""
+
+_SIDE_TO_FOLLOW = 640
+"""Pixels: outlines and small objects need a finer grid than classes do (docs/video.md)."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,12 @@ def _labelled(
     return SegmentedFrame(now.frame, result, now.cut, track_map, tracks, now.features[0])
 
 
+def to_follow(model: SegmentationModel, **changes: Any) -> Protocol:
+    """How a model looks at frames whose objects are followed; `changes` are fields."""
+    side = changes.get("short_side") or _SIDE_TO_FOLLOW
+    return own(**{**changes, "short_side": side}).for_model(model)
+
+
 def follow_mask(
     frames: Iterable[Frame],
     first_mask: NDArray[np.integer],
@@ -178,7 +187,7 @@ def follow_mask(
         frames: of one size.
         first_mask: number of the object at each pixel of the first frame, [H, W]; 0 is background.
         model: whose features frames are compared by, if the settings name no other.
-        protocol: how the model looks at a frame; its windows are not used.
+        protocol: how the model looks at a frame, as `to_follow` says; its windows are not used.
         settings: `masks` and `features` count.
 
     Raises:

@@ -11,13 +11,13 @@ from ovseg import Segmenter
 from ovseg.data.class_list import ClassList
 from ovseg.data.video import Frame
 from ovseg.errors import DataError, UsageError
-from ovseg.inference.protocol import own
 from ovseg.inference.video.frames import (
     VideoSettings,
     as_frames,
     follow_mask,
     segment_frames,
     shares_of,
+    to_follow,
 )
 from ovseg.models.registry import load_model
 
@@ -96,7 +96,7 @@ def test_a_mask_is_followed(segmenter: Segmenter, photos: list[np.ndarray]) -> N
     mask = np.zeros((128, 128), np.uint8)
     mask[30:100, 40:90] = 3
     model = segmenter.model
-    protocol = own(short_side=128).for_model(model)
+    protocol = to_follow(model, short_side=128)
     found = list(follow_mask(as_frames(photos[:3]), mask, model, protocol, VideoSettings()))
     assert np.array_equal(found[0].track_map, mask)
     assert found[0].result.classes == ("background", "object 3")
@@ -106,8 +106,14 @@ def test_a_mask_is_followed(segmenter: Segmenter, photos: list[np.ndarray]) -> N
     assert (last & true).sum() / (last | true).sum() > 0.6
 
 
+def test_objects_are_followed_at_a_finer_grid_than_classes(segmenter: Segmenter) -> None:
+    asked = (to_follow(segmenter.model), to_follow(segmenter.model, short_side=None))
+    assert [each.short_side for each in asked] == [640, 640]
+    assert to_follow(segmenter.model, short_side=320).short_side == 320
+
+
 def test_masks_that_do_not_fit(segmenter: Segmenter, photos: list[np.ndarray]) -> None:
-    protocol = own(short_side=128).for_model(segmenter.model)
+    protocol = to_follow(segmenter.model, short_side=128)
     for mask, message in (
         (np.zeros((128, 128), np.uint8), "no object"),
         (np.ones((10, 10), np.uint8), "10×10 pixels, but the video 128×128"),

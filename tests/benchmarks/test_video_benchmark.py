@@ -12,12 +12,13 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ovseg import Segmenter
-from ovseg.data.class_list import ClassList
 from ovseg.data.workers import read_ahead
 from ovseg.inference.encode import encode_views
+from ovseg.inference.protocol import own
 from ovseg.inference.video.correspondence import Correspondence, Remembered
-from ovseg.inference.video.frames import DINO, FOR_WORDS, VideoSettings, as_frames
+from ovseg.inference.video.frames import DINO, FOR_WORDS, VideoSettings, as_frames, to_follow
 from ovseg.inference.video.memory import Features
+from ovseg.inference.views import views_of
 from ovseg.models.registry import load_model
 from tests.benchmarks.sizes import full
 
@@ -38,11 +39,12 @@ def test_share_of_propagation(
     benchmark: BenchmarkFixture, frames: list[np.ndarray], settings: Correspondence
 ) -> None:
     """Carrying two maps to a frame, and the starter on the same frame, in turns."""
-    segmenter = Segmenter(load_model("starter", "cpu"))
-    labeller = segmenter.labeller(ClassList.parse("cat"), short_side=full(448, 64))
+    model = load_model("starter", "cpu")
+    tiny = full({}, {"short_side": 64})
+    protocol = own(**tiny).for_model(model) if settings is FOR_WORDS else to_follow(model, **tiny)
 
     def encoded(pixels: np.ndarray) -> Features:
-        return Features.of(encode_views(segmenter.model, labeller.views(pixels))[0])
+        return Features.of(encode_views(model, views_of(pixels, protocol, model.preprocessing))[0])
 
     seen = [encoded(pixels) for pixels in frames[: settings.last + 1]]
     maps = np.full((seen[0].windows.shape[1], 2), 0.5, np.float32)
@@ -58,9 +60,9 @@ def test_share_of_propagation(
         least[1] = min(least[1], time.perf_counter() - between)
 
     benchmark.pedantic(in_turns, rounds=full(7, 1), warmup_rounds=1)
-    model, carrying = (1000 * seconds for seconds in least)
-    share = carrying / model
-    print(f"\nmodel {model:.0f} ms, propagation {carrying:.0f} ms, {share:.2f} of it", end="")
+    alone, carrying = (1000 * seconds for seconds in least)
+    share = f"{carrying / alone:.2f} of it, at {protocol.short_side} pixels"
+    print(f"\nmodel {alone:.0f} ms, propagation {carrying:.0f} ms, {share}", end="")
 
 
 @pytest.mark.parametrize("steadiness", [0.0, 0.9])

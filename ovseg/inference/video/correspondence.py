@@ -7,7 +7,7 @@ and the last ones. Nothing is trained.
 Letters: N position of a grid h w, S position of any context frame, C feature width, L map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +16,10 @@ import numpy as np
 from array_api_compat import device
 from numpy.typing import NDArray
 
+from ovseg.distributed import one_blas_thread
 from ovseg.models.interface import Array, array_namespace
+
+_TILE = 8  # rows and columns: of 4 to 16, the quickest
 
 
 @dataclass(frozen=True)
@@ -71,38 +74,49 @@ class Correspondence:
         There are `top` turns; and more of them where several are as alike as the last.
         """
         xp: Any = array_namespace(features)
-        seen = xp.stack([frame.features for frame in context])  # [F, N, C]
-        bands = [self._of_row(row, features, seen, grid) for row in range(grid[0])]
-        turns = max(len(chosen) for chosen, _ in bands)
-        for chosen, shares in bands:
+        seen = xp.stack([xp.reshape(frame.features, (*grid, -1)) for frame in context])  # [F h w C]
+        now = xp.reshape(features, (*grid, -1))
+        with one_blas_thread():
+            tiles = [self._of_tile(now, seen, rows, columns) for rows, columns in _tiles(grid)]
+        turns = max(len(chosen) for chosen, _ in tiles)
+        for chosen, shares in tiles:
             missing = turns - len(chosen)
             chosen += [chosen[0]] * missing
             shares += [0 * shares[0]] * missing
+        back = xp.asarray(_from_tiles(grid), device=device(features))
         return (
-            [xp.concat([chosen[turn] for chosen, _ in bands]) for turn in range(turns)],
-            [xp.concat([shares[turn] for _, shares in bands]) for turn in range(turns)],
+            [xp.concat([chosen[turn] for chosen, _ in tiles])[back] for turn in range(turns)],
+            [xp.concat([shares[turn] for _, shares in tiles])[back] for turn in range(turns)],
         )
 
-    def _of_row(
-        self, row: int, features: Array, seen: Array, grid: tuple[int, int]
+    def _of_tile(
+        self, now: Array, seen: Array, rows: slice, columns: slice
     ) -> tuple[list[Array], list[Array]]:
-        """What the positions of one row of the grid take; a row at a time stays in the caches."""
-        xp: Any = array_namespace(features)
-        height, width = grid
-        radius = self.radius or max(grid)
-        first, stop = max(row - radius, 0), min(row + radius + 1, height)
-        sources = xp.reshape(seen[:, first * width : stop * width], (-1, seen.shape[-1]))
-        alike = features[row * width : (row + 1) * width] @ sources.T  # [w, F * rows * w]
+        """What the positions of one tile take; what is near a tile stays in the caches."""
+        xp: Any = array_namespace(now)
+        count, height, width, channels = seen.shape
+        radius = self.radius or max(height, width)
+        down, across = _around(rows, radius, height), _around(columns, radius, width)
+        queries = xp.reshape(now[rows, columns], (-1, channels))
+        near = xp.reshape(seen[:, down, across], (count, -1, channels))
+        # A frame at a time: equal features then have equal products, to the last bit.
+        alike = [queries @ near[frame].T for frame in range(count)]  # [n, rows * columns] each
         if self.radius:
-            far = xp.asarray(_far(width, radius), device=device(features))  # [w, w]
-            alike = xp.reshape(alike, (width, -1, width)) + far[:, None]
-            alike = xp.reshape(alike, (width, -1))
-        chosen, cosines = self._likeliest(alike)
+            apart = _far(height, radius)[rows, down][:, None, :, None]
+            apart = apart + _far(width, radius)[columns, across][:, None]
+            far = xp.asarray(apart.reshape(len(queries), -1), device=device(now))
+            alike = [each + far for each in alike]
+        chosen, cosines = self._likeliest(xp.concat(alike, axis=1))
         weights = [xp.exp((each - cosines[0]) / self.temperature) for each in cosines]
         total = sum(weights[1:], weights[0])
-        frame_size = (stop - first) * width
-        skipped = [first * width + (at // frame_size) * (height * width) for at in chosen]
-        places = [at % frame_size + more for at, more in zip(chosen, skipped, strict=True)]
+        wide, size = across.stop - across.start, near.shape[1]
+        places = [
+            at // size * (height * width)
+            + (down.start + at % size // wide) * width
+            + across.start
+            + at % wide
+            for at in chosen
+        ]
         return places, [weight / total for weight in weights]
 
     def _likeliest(self, alike: Array) -> tuple[list[Array], list[Array]]:
@@ -128,6 +142,28 @@ def near(grid: tuple[int, int], radius: int) -> NDArray[np.bool_]:
     """Which positions are within so many rows and columns of each other, [N, N]."""
     rows, columns = (_far(side, radius) == 0 for side in grid)
     return np.einsum("ij,kl->ikjl", rows, columns).reshape(grid[0] * grid[1], -1)
+
+
+def _tiles(grid: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of each tile of a grid."""
+    for top in range(0, grid[0], _TILE):
+        for left in range(0, grid[1], _TILE):
+            yield (
+                slice(top, min(top + _TILE, grid[0])),
+                slice(left, min(left + _TILE, grid[1])),
+            )
+
+
+@lru_cache(maxsize=8)
+def _from_tiles(grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Where each position of a grid stands when tile follows tile, [N]."""
+    positions = np.arange(grid[0] * grid[1]).reshape(grid)
+    return np.argsort(np.concatenate([positions[tile].ravel() for tile in _tiles(grid)]))
+
+
+def _around(places: slice, radius: int, count: int) -> slice:
+    """What is near any of these, of so many places in a line."""
+    return slice(max(places.start - radius, 0), min(places.stop + radius, count))
 
 
 @lru_cache(maxsize=8)

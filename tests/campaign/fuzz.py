@@ -1,5 +1,6 @@
 """Damaged inputs at every door, as many as time allows."""
 
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -68,4 +69,5 @@ def _attempts(
         attempt = process.read(name, path, f"seed {seed}, number {number}")
         if attempt.end not in (End.REFUSED, End.ACCEPTED):
             attempt = process.read(name, path, attempt.input)  # is it so again?
+            print(attempt, file=sys.stderr, flush=True)  # the table comes an hour later
         yield attempt

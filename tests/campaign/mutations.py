@@ -5,6 +5,7 @@ entry, since most damage to bytes only shows that a parser finds it. Archives an
 are packed again after the damage, so that it arrives inside.
 """
 
+import copy
 import gzip
 import json
 import lzma
@@ -112,7 +113,7 @@ def _change_document(document: Any, random: Random) -> Any:
         path.append((node, key))
         node = node[key]
     if not path:
-        return random.choice(VALUES)
+        return _value(random)
     parent, key = path[-1]
     what = random.randrange(5)
     if what == 0:
@@ -124,8 +125,13 @@ def _change_document(document: Any, random: Random) -> Any:
     elif what == 3 and len(path) > 1:
         parent[key] = json.loads(json.dumps(path[0][0], default=str)) if _small(document) else None
     else:
-        parent[key] = random.choice(VALUES)
+        parent[key] = _value(random)
     return document
+
+
+def _value(random: Random) -> Any:
+    """One of `VALUES`, whose lists may be changed later on."""
+    return copy.deepcopy(random.choice(VALUES))
 
 
 def _small(document: Any) -> bool:

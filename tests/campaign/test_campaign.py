@@ -1,13 +1,16 @@
 """A short part of every campaign, and all inputs that were once trouble."""
 
+import json
 import os
 import signal
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from tests.campaign import attacks, fuzz, kill, load, starve
 from tests.campaign.doors import DOORS, emptied
+from tests.campaign.mutations import damaged_json
 from tests.campaign.report import Attempt, End, Report
 from tests.campaign.worker import reader
 
@@ -43,6 +46,13 @@ def test_undamaged_inputs_are_accepted(tmp_path: Path) -> None:
                 assert found.end is End.ACCEPTED, (name, seed, found.what)
                 if door.around:
                     break
+
+
+def test_the_same_seed_makes_the_same_input() -> None:
+    """Values that were put in are changed in the document, not where they came from."""
+    document = json.dumps({"a": [1, {"b": 2}], "c": {"d": []}}).encode()
+    once = [damaged_json(document, Random(seed)) for seed in range(3_000)]
+    assert [damaged_json(document, Random(seed)) for seed in range(3_000)] == once
 
 
 def test_hangs_and_deaths_are_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def export_model(
     Args:
         model: a model's name or checkpoint.
         output: the folder to write.
-        format: `onnx`, `onnx-int8`, `openvino`, `torchscript` or `torch-export`.
+        format: `onnx`, `onnx-int8`, `openvino`, `torchscript`, `torch-export`, or `web`: a page.
         end_to_end: also write a graph from a whole photo, uint8 [H, W, 3], to its label map.
         hub_layout: lay the folder out for the Hugging Face hub, with a model card.
         images: files, folders or globs to verify and calibrate with; photos of the package if there
@@ -326,15 +326,19 @@ def export_model(
         DataError: an image cannot be read, or the folder cannot be written.
     """
     from ovseg.data.images import find_images
-    from ovseg.export.export import ExportOptions, check_format, check_request, export_loaded
+    from ovseg.export.export import WEB, ExportOptions, check_format, check_request, export_loaded
     from ovseg.models.registry import load_model
 
     options = ExportOptions(
-        format=check_format(format),
+        format="onnx" if format == WEB else check_format(format),
         end_to_end=end_to_end,
         hub_layout=hub_layout,
         images=tuple(find_images(images)) if images else (),
     )
+    if format == WEB:
+        from ovseg.export.web import export_web
+
+        return export_web(str(model), Path(output), options, on_step)
     check_request(Path(output), options)
     on_step(f"loading {model}")
     loaded = load_model(model, "cpu", in_torch=True)

@@ -20,9 +20,11 @@ Export a model to a folder that runs without torch, and prove that it gives the 
 Examples:
   ovseg export starter --format onnx --output deployed
   ovseg export runs/cc4m/best.safetensors --format onnx-int8 --output deployed
+  ovseg export starter --format web --output page
   ovseg segment photo.jpg --model deployed --classes cat,dog
 
-Formats: onnx, onnx-int8, torchscript, torch-export, openvino. Classes are an input of the exported
+Formats: onnx, onnx-int8, torchscript, torch-export, openvino, and web, a page that segments in the
+browser itself. Classes are an input of the exported
 graph: new ones need no new export. Where an export runs, pip install "ovseg[onnx]" is all it needs.
 """
 
@@ -34,7 +36,7 @@ def export(
     ],
     format: Annotated[
         str,
-        typer.Option("--format", help="onnx, onnx-int8, torchscript, torch-export or openvino."),
+        typer.Option("--format", help="onnx, onnx-int8, torchscript, torch-export, openvino, web."),
     ] = "onnx",
     end_to_end: Annotated[
         bool,

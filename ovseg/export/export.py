@@ -49,6 +49,8 @@ from ovseg.models.manifest import (
 )
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+WEB = "web"
+"""A page with the built-in model in it, which `ovseg.export.web` writes."""
 END_TO_END_FORMATS = ("onnx", "onnx-int8")
 _NEW, _FORMER = ".new", ".former"  # how the names end of folders on their way
 
@@ -96,7 +98,7 @@ def check_format(name: str) -> Format:
     for format in FORMATS:
         if name == format:
             return format
-    raise UsageError(f"unknown format {name!r}: choose {', '.join(FORMATS)}")
+    raise UsageError(f"unknown format {name!r}: choose {', '.join((*FORMATS, WEB))}")
 
 
 def export_loaded(
@@ -121,7 +123,7 @@ def export_loaded(
     check_request(output, options)
     source = source_of(model.to("cpu"))
     verifier = Verifier(source, options.images, options.format)
-    with _replacing_folder(output) as folder:
+    with replacing_folder(output) as folder:
         report, quantisation = _Exporting(source, verifier, options, folder, on_step).run()
         files = {
             str(path.relative_to(folder)): path.stat().st_size
@@ -304,22 +306,31 @@ def check_request(output: Path, options: ExportOptions) -> None:
         UsageError: options that do not go together, or `output` is something else than an export.
         MissingDependencyError: a package is missing that the format needs.
     """
-    local_path(output)
+    check_output(output)
     if options.end_to_end and options.format not in END_TO_END_FORMATS:
         allowed = " and ".join(END_TO_END_FORMATS)
         raise UsageError(f"--end-to-end goes with the formats {allowed}, not {options.format}")
-    if output.exists() and not (output / MANIFEST).is_file():
-        empty = output.is_dir() and not any(output.iterdir())
-        if not empty:
-            raise UsageError(f"{output}: exists and is no export; name another folder")
     if options.format not in ("torchscript", "torch-export"):
         require_exporter()
     if options.format == "openvino":
         require_openvino()
 
 
+def check_output(output: Path) -> None:
+    """Refuse a folder that something else than an export would vanish from.
+
+    Raises:
+        UsageError: it is one.
+    """
+    local_path(output)
+    if output.exists() and not (output / MANIFEST).is_file():
+        empty = output.is_dir() and not any(output.iterdir())
+        if not empty:
+            raise UsageError(f"{output}: exists and is no export; name another folder")
+
+
 @contextmanager
-def _replacing_folder(output: Path) -> Iterator[Path]:
+def replacing_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that takes its place on success and vanishes otherwise.
 
     Raises:

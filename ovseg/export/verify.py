@@ -152,7 +152,7 @@ class Verifier:
 
     def __init__(self, source: ExportSource, images: Sequence[Path], format: str) -> None:
         self._source = source
-        self._images = dict(_images(images))
+        self._images = dict(photos(images))
         self.least_agreement = LEAST_AGREEMENT.get(format, LEAST_AGREEMENT_OTHERWISE)
         self._model = TorchProgram(source.image)
         self._vocabulary = _known(source.model, ClassList.vocabulary(VOCABULARY))
@@ -296,7 +296,7 @@ def _known(model: SegmentationModel, classes: ClassList) -> ClassList:
     return ClassList.of([name for name in classes.names if name not in unknown])
 
 
-def _images(paths: Sequence[Path]) -> Iterator[tuple[str, Pixels]]:
+def photos(paths: Sequence[Path]) -> Iterator[tuple[str, Pixels]]:
     if paths:
         yield from ((path.name, read_image(path)) for path in paths)
         return

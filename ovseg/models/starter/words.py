@@ -100,6 +100,16 @@ class WordTable:
         """Words for what is no object; see surroundings.toml."""
         return frozenset(self._words.get("surroundings", ()))
 
+    @property
+    def irregular(self) -> dict[str, str]:
+        """The singular of plurals that no rule makes, with `_` between words."""
+        return self._words["singular"]
+
+    @property
+    def refused(self) -> list[str]:
+        """Words of which it is known by hand that ImageNet has nothing of the kind."""
+        return [word for word, shares in self._groundings.items() if not shares]
+
     @cached_property
     def words(self) -> list[str]:
         """Every word that can be grounded, in alphabetical order."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ovseg.inference.result import Segmentation
     from ovseg.inference.segmenter import Segmenter
     from ovseg.serving_api import demo, serve
+    from ovseg.teach_api import teach
+    from ovseg.teaching.teach import TeachingResult
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
     from ovseg.video_api import evaluate_video, segment_video
@@ -46,6 +48,7 @@ __all__ = [
     "Protocol",
     "Segmentation",
     "Segmenter",
+    "TeachingResult",
     "TrainingResult",
     "__version__",
     "build_dataset",
@@ -60,6 +63,7 @@ __all__ = [
     "segment_files",
     "segment_video",
     "serve",
+    "teach",
 ]
 
 _HOMES = {
@@ -71,6 +75,7 @@ _HOMES = {
     "Protocol": "ovseg.inference.protocol",
     "Segmentation": "ovseg.inference.result",
     "Segmenter": "ovseg.inference.segmenter",
+    "TeachingResult": "ovseg.teaching.teach",
     "TrainingResult": "ovseg.training.run",
     "build_dataset": "ovseg.api",
     "demo": "ovseg.serving_api",
@@ -84,6 +89,7 @@ _HOMES = {
     "segment_files": "ovseg.api",
     "segment_video": "ovseg.video_api",
     "serve": "ovseg.serving_api",
+    "teach": "ovseg.teach_api",
 }
 
 

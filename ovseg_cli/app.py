@@ -22,6 +22,8 @@ from ovseg_cli.pretrain import pretrain
 from ovseg_cli.segment import EXAMPLES, segment
 from ovseg_cli.serve import EXAMPLES as SERVE_EXAMPLES
 from ovseg_cli.serve import serve
+from ovseg_cli.teach import EXAMPLES as TEACH_EXAMPLES
+from ovseg_cli.teach import teach
 
 _MORE = "Say more on stderr; twice, still more."
 _LESS = "Say nothing on stderr but errors."
@@ -59,6 +61,7 @@ def _options(
 
 
 _tree.command(help=EXAMPLES)(segment)
+_tree.command(help=TEACH_EXAMPLES)(teach)
 _tree.command(help=PRETRAIN_EXAMPLES)(pretrain)
 _tree.add_typer(eval_app, name="eval")
 _tree.add_typer(models, name="models")

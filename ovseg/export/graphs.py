@@ -21,7 +21,6 @@ from ovseg.export.any_size import (
     ProductEncoder,
     groupvit_at_any_size,
     tips_at_any_size,
-    with_fixed_padding,
     with_positions_for_all_sizes,
 )
 from ovseg.models.aligned.aligned_model import AlignedModel
@@ -34,10 +33,7 @@ from ovseg.models.scoring import (
     aligned_scores,
     dense_clip_scores,
     ovsegmentor_scores,
-    starter_scores,
 )
-from ovseg.models.starter.captions import WIDTH
-from ovseg.models.starter.reader import PositionReader
 from ovseg.models.towers.dinotxt import DinoTxtText, patch_half
 from ovseg.models.towers.groupvit import GroupVitVision
 from ovseg.models.towers.tips import TipsVision
@@ -69,10 +65,11 @@ class Found(NamedTuple):
 
 
 class FoundFeatures(NamedTuple):
-    """`Found`, and what positions of two images are compared by.
+    """`Found`, what positions of two images are compared by, and what classes are taught on.
 
     Attributes:
         features: float [B, N, D], on a grid that may be coarser by a whole factor.
+        stages: float [B, N, S], on the same grid.
     """
 
     embedding: Tensor
@@ -82,6 +79,7 @@ class FoundFeatures(NamedTuple):
     groups: Tensor
     labels: Tensor
     features: Tensor
+    stages: Tensor
 
 
 class FoundHeads(NamedTuple):
@@ -192,31 +190,6 @@ class PositionGraph(nn.Module):
             _nearest(grid, pixels),
             self.label(maps, threshold),
         )
-
-
-class StarterGraph(PositionGraph):
-    """The built-in starter: class probabilities at every position."""
-
-    def __init__(self, reader: PositionReader) -> None:
-        super().__init__()
-        network = with_fixed_padding(reader.network)
-        parts = (network, reader.captions, reader.saliency)
-        self.reader = PositionReader(*parts, reader.rule)
-        self.captions = WIDTH + 1
-
-    outputs = FoundFeatures._fields
-
-    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
-        read = self.reader(pixels)
-        found = self.found(read.positions, read.grid, pixels, classes, threshold)
-        return FoundFeatures(*found, read.middle)
-
-    def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        return starter_scores(embedding, classes, threshold, self.captions)
-
-    def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
-        del threshold  # the background's map holds it
-        return maps.argmax(dim=1)
 
 
 class CosineGraph(PositionGraph):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -22,18 +22,20 @@ from ovseg.export.graphs import (
     MeanTextGraph,
     PatchTextGraph,
     PooledTextGraph,
-    StarterGraph,
     TextGraph,
 )
+from ovseg.export.starter_graphs import StarterGraph, TaughtStarterGraph
 from ovseg.models.aligned.aligner import AlignedPredictor
 from ovseg.models.aligned.vision import StarterVision
 from ovseg.models.clip.model import DenseClip
 from ovseg.models.interface import SegmentationModel, is_dense
-from ovseg.models.manifest import TOKENIZER, AlignedRule, Kind
+from ovseg.models.manifest import TOKENIZER, AlignedRule, Kind, TaughtRule
 from ovseg.models.ovsegmentor.predictor import Predictor
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import CELL
 from ovseg.models.starter.words import TABLES
+from ovseg.models.taught.head import LearnedHead
+from ovseg.models.taught.taught_model import TaughtModel
 from ovseg.models.tokenizer import ClipTokenizer, HubTokenizer, collect_tokenizer_files
 from ovseg.models.towers import groupvit, tips
 from ovseg.models.towers.caption_tower import CaptionTower
@@ -65,6 +67,7 @@ class ExportSource:
         text: the text graph; None for a closed vocabulary.
         tables: word tables of a closed vocabulary, by file name.
         aligned: what an aligned model's manifest says beside.
+        taught: the classes that a model was taught.
         embedding_width: C of class embeddings.
         cell: pixels from one position to the next.
         side_step: what the exporter must be told that sides are multiples of; 1 for nothing.
@@ -83,6 +86,7 @@ class ExportSource:
     scale: float = 1.0
     tables: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     aligned: AlignedRule | None = None
+    taught: TaughtRule | None = None
 
 
 def source_of(model: SegmentationModel) -> ExportSource:
@@ -93,6 +97,8 @@ def source_of(model: SegmentationModel) -> ExportSource:
     """
     if isinstance(model, StarterModel):
         return _starter(model)
+    if isinstance(model, TaughtModel):
+        return _taught(model)
     if isinstance(model, Predictor):
         return _ovsegmentor(model)
     if isinstance(model, DenseClip):
@@ -117,6 +123,25 @@ def _starter(model: StarterModel) -> ExportSource:
         cell=CELL,
         side_step=model.preprocessing.multiple_of,
         tables={name: folder.joinpath(name).read_bytes() for name in TABLES},
+    )
+
+
+def _taught(model: TaughtModel) -> ExportSource:
+    """The starter's graph with the head inside."""
+    base, taught = model.base, model.taught
+    if not isinstance(base, StarterModel) or not isinstance(taught.head, LearnedHead):
+        raise ModelError(
+            f"{model.card.name}: was taught on a {base.card.kind} model; only the starter's taught "
+            "models can be exported: segment with the file itself"
+        )
+    source = _starter(base)
+    graph = TaughtStarterGraph(base.reader, taught.head, taught.text, base.threshold)
+    return replace(
+        source,
+        model=model,
+        image=graph.eval(),
+        embedding_width=source.embedding_width + taught.head.classes,
+        taught=TaughtRule(classes=taught.classes, text=taught.text),
     )
 
 

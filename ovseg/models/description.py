@@ -1,5 +1,6 @@
 """What a model is, told without loading it; of our own files without torch."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from ovseg.config.dump import to_values
 from ovseg.config.schema import ModelConfig
 from ovseg.errors import ModelError
+from ovseg.files import file_digest
 from ovseg.models.aligned.projections import LICENCE, REPOSITORY
 from ovseg.models.aligned.talk2dino import is_projection, tower_of
 from ovseg.models.catalogue import Entry
@@ -14,6 +16,8 @@ from ovseg.models.checkpoint import ALIGNED, content_is_intact, read_info
 from ovseg.models.ovsegmentor.released import released_checkpoint
 from ovseg.models.ovsegmentor.released_config import released_model_values
 from ovseg.models.registry import find_entry, is_cached, local_file
+from ovseg.models.taught.file import is_taught, read_note
+from ovseg.models.tensor_files import read_header
 from ovseg.models.torch_file import TorchFile, read_torch_file
 
 
@@ -93,8 +97,33 @@ def describe_file(path: Path) -> FileDescription:
             start = stream.read(4)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if path.suffix == ".safetensors" and is_taught(path):
+        return _describe_taught(path)
     is_pickled = start[:2] == b"PK" or start[:1] == b"\x80" or path.suffix in (".pth", ".pt")
     return _describe_released(path) if is_pickled else _describe_ours(path)
+
+
+def _describe_taught(path: Path) -> FileDescription:
+    note, tensors = read_note(path), read_header(path).tensors.values()
+    return FileDescription(
+        format="taught model",
+        model_class="TaughtModel",
+        size=path.stat().st_size,
+        tensors=len(tensors),
+        parameters=sum(math.prod(entry.shape) for entry in tensors if entry.dtype == "F32"),
+        model={
+            "base": note.base,
+            "classes": [each[0] for each in note.classes],
+            "text": note.text,
+            "recipe": note.recipe,
+            "data": note.data,
+            "held out": note.held_out,
+        },
+        version=note.version,
+        licence=note.licence,
+        description=note.description,
+        content_hash=file_digest(path),
+    )
 
 
 def _describe_ours(path: Path) -> FileDescription:

@@ -39,8 +39,10 @@ from ovseg.models.scoring import (
     dense_clip_scores,
     ovsegmentor_scores,
     starter_scores,
+    taught_scores,
 )
 from ovseg.models.starter.words import WordTable
+from ovseg.models.taught.names import TaughtNames
 from ovseg.models.trial import try_tokenizer
 
 Floats = npt.NDArray[np.floating]
@@ -158,6 +160,8 @@ class ExportedModel:
             names += ["heads", "attention"]
         if self.manifest.features:
             names.append("features")
+        if self.manifest.stages:
+            names.append("stages")
         return names
 
     def _check_shapes(
@@ -189,7 +193,8 @@ class ExportedModel:
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Floats:
         """Class embedding of each phrase, averaged over the templates, float32 [Q, C]."""
         if self._text is None:
-            return np.stack([self._words.embedding(phrase) for phrase in phrases])
+            words = np.stack([self._words.embedding(phrase) for phrase in phrases])
+            return np.concatenate([words, self._names.named(phrases)], axis=1)
         prompts = [template.format(phrase) for phrase in phrases for template in templates]
         if self.manifest.aligned is not None:
             return self._checked(self._text.of_means(prompts, len(templates)), len(phrases))
@@ -228,7 +233,12 @@ class ExportedModel:
         """By the rule of the model's family."""
         groups, scale = grouped.embedding, self.manifest.scale
         if self.manifest.kind == "starter":
-            return starter_scores(groups, classes, threshold, self._words.captions)
+            own, captions = self._words.width, self._words.captions
+            base = starter_scores(groups[..., :own], classes[..., :own], threshold, captions)
+            if self.manifest.taught is None:
+                return base
+            told = (groups[..., own:], classes[..., own:], self.manifest.taught.text)
+            return taught_scores(base, *told, self.threshold)
         if self.manifest.reading is not None:
             return dense_clip_scores(groups, classes, scale, threshold)
         if self.manifest.aligned is not None:
@@ -250,20 +260,25 @@ class ExportedModel:
 
     def known_words(self) -> list[str] | None:
         """The words of a closed vocabulary; None for an open one."""
-        return self._words.words if self._text is None else None
+        return self._names.beside(self._words.words) if self._text is None else None
 
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
         """The phrases that a closed vocabulary lacks."""
-        return self._words.unknown(phrases) if self._text is None else []
+        return self._words.unknown(self._names.others(phrases)) if self._text is None else []
 
     def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
         """The phrases of which a closed vocabulary has the last words only."""
-        return self._words.partly_known(phrases) if self._text is None else []
+        return self._words.partly_known(self._names.others(phrases)) if self._text is None else []
+
+    @cached_property
+    def _names(self) -> TaughtNames:
+        taught = self.manifest.taught
+        return TaughtNames(() if taught is None else taught.classes)
 
     @cached_property
     def _words(self) -> WordTable:
         words = WordTable(self.folder / WORDS_FOLDER)
-        if words.width != self.manifest.embedding_width:
+        if words.width + len(self._names.classes) != self.manifest.embedding_width:
             raise ModelError(f"{self.folder}: its words are of another graph: export it again")
         return words
 

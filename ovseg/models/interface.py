@@ -52,6 +52,8 @@ class GroupedImage:
         features: what tells best which positions of two images show the same, float [B, N, D], on
             a grid of the same shape, perhaps coarser by a whole factor; None where that is what
             `refine affinity` goes by, too.
+        stages: what classes can be taught on, float [B, N, S], on the grid of `features`; None
+            where that is what positions or groups are compared with words by.
     """
 
     embedding: Array
@@ -61,6 +63,7 @@ class GroupedImage:
     heads: Array | None = None
     attention: Array | None = None
     features: Array | None = None
+    stages: Array | None = None
 
     @property
     def correspondence(self) -> tuple[Array, tuple[int, int]]:

@@ -178,6 +178,16 @@ class AlignedRule(ManifestSection):
     """Sizes at which images are read, as multiples of `pixels.short_side`."""
 
 
+class TaughtRule(ManifestSection):
+    """What was taught: the last columns of embeddings; see `taught_scores`."""
+
+    classes: Annotated[
+        tuple[Annotated[tuple[Name, ...], Field(min_length=1)], ...],
+        Field(min_length=1, max_length=65_000),
+    ]
+    text: Annotated[float, Field(ge=0, le=10)]
+
+
 class TextRule(ManifestSection):
     """How phrases become class embeddings: a graph behind a tokenizer."""
 
@@ -205,7 +215,9 @@ class Manifest(ManifestSection):
         image_graph, end_to_end_graph: files, by their name in the folder.
         text: None for a closed vocabulary, whose words lie in `words/`.
         aligned: what aligned models need beside; None for the others.
+        taught: classes that were taught; None for other models.
         features: whether the image graph tells what positions of two images are compared by.
+        stages: whether it tells what classes can be taught on.
         opset: of ONNX graphs; None for other formats.
         versions: of the packages that wrote the files.
         gate: what was measured when the files were read back; not read here.
@@ -227,7 +239,9 @@ class Manifest(ManifestSection):
     text: TextRule | None = None
     reading: PositionRule | None = None
     aligned: AlignedRule | None = None
+    taught: TaughtRule | None = None
     features: bool = False
+    stages: bool = False
     opset: int | None = None
     quantisation: str = ""
     versions: dict[str, str] = {}
@@ -274,7 +288,7 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `export.json`."""
     values = manifest.model_dump(mode="json")
-    for younger in ("aligned", "features"):  # keys than the format
+    for younger in ("aligned", "taught", "features", "stages"):  # keys than the format
         if not values[younger]:
             del values[younger]
     if not manifest.pixels.stretches:

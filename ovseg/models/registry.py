@@ -6,6 +6,7 @@ a checkpoint's file or the folder of an exported model.
 
 import difflib
 import logging
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -131,6 +132,12 @@ def load_model(
         return read_exported(Path(name_or_path), device)
     if str(name_or_path) == BUILT_IN:
         return _built_in(device, in_torch)
+    if _is_taught(Path(name_or_path)):
+        from ovseg.models.taught.file import read_taught
+
+        return read_taught(
+            Path(name_or_path), partial(load_model, device=device, in_torch=in_torch)
+        )
     if not _importable("torch"):
         raise MissingDependencyError("torch", "torch", "this model")
     chosen = choose_device(device)
@@ -166,6 +173,15 @@ def _is_export(path: Path) -> bool:
     from ovseg.models.manifest import MANIFEST
 
     return (path / MANIFEST).is_file()
+
+
+def _is_taught(path: Path) -> bool:
+    """Whether a path is the file of a taught model, which needs torch only where its base does."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    from ovseg.models.taught.file import is_taught
+
+    return is_taught(path)
 
 
 def _built_in(device: str, in_torch: bool) -> SegmentationModel:

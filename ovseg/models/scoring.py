@@ -10,7 +10,7 @@ Letters: B image, G group, P position, K class, Q phrase, A attention head, C em
 the starter: the classes of its classifier).
 """
 
-from math import inf
+from math import exp, inf, log
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -27,6 +27,13 @@ LEAST_SHARE = 0.02
 
 MOST_LIKELIER = 4.0
 """How far, as a logarithm, captions may change what the starter's classes say."""
+
+MOST_TOLD = 5.0
+"""How far, as a logarithm, words alone may change what was taught."""
+LEAST_THRESHOLD = 1e-6
+"""What a taught class is compared with where a model has no threshold."""
+MOST_ODDS = 30.0
+"""What the logarithm of a taught class's score may reach."""
 
 _LEAST_NORM = 1e-12
 _LEAST_BOUND = 1e-37  # what a logarithm may be taken of in float32
@@ -134,6 +141,49 @@ def starter_scores(
     best = xp.max(phrases, axis=1, keepdims=True)  # [B, 1, Q]
     phrases = xp.where(phrases < least * best, xp.zeros_like(phrases), phrases)
     return xp.concat([xp.zeros_like(phrases[..., :1]) + bound, phrases], axis=-1)
+
+
+def taught_scores(
+    base: Array, odds: Array, named: Array, text: float, threshold: float, logarithms: bool = False
+) -> Array:
+    """Scores of a model with taught classes, float [B, G, 1 + Q].
+
+    A phrase that names none of them keeps the base's score. One that does is compared with the
+    background at the model's own threshold: it exceeds it by its odds, and by a power of what the
+    words alone exceed it by.
+
+    Args:
+        base: the base's scores of background and phrases, float [B, G, 1 + Q].
+        odds: logarithms of how much likelier each class is than none of them, float [B, G, K].
+        named: which class a phrase names, float [Q, K]; zeros for none.
+        text: the power.
+        threshold: the model's own.
+        logarithms: whether the base's scores are such, as `dense_clip_scores` has them.
+    """
+    xp = array_namespace(base)
+    words, threshold = base[..., 1:], max(threshold, LEAST_THRESHOLD)
+    told = odds @ named.T  # [B, G, Q]
+    told = xp.clip(told + text * margins(words, threshold, logarithms), max=MOST_ODDS)
+    scores = _bar(words, threshold) + told if logarithms else threshold * xp.exp(told)
+    of_taught = xp.sum(named, axis=-1) > 0
+    return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)
+
+
+def margins(words: Array, threshold: float, logarithms: bool = False) -> Array:
+    """Logarithms of how much scores of phrases exceed a model's threshold, float [B, G, Q]."""
+    xp = array_namespace(words)
+    threshold = max(threshold, LEAST_THRESHOLD)
+    if logarithms:
+        return xp.clip(words - _bar(words, threshold), min=-MOST_TOLD, max=MOST_TOLD)
+    return xp.log(xp.clip(words / threshold, min=exp(-MOST_TOLD), max=exp(MOST_TOLD)))
+
+
+def _bar(words: Array, threshold: float) -> Array:
+    """The logit that has a probability among those of phrases, [B, G, 1] of [B, G, Q]."""
+    xp = array_namespace(words)
+    most = xp.max(words, axis=-1, keepdims=True)
+    total = xp.sum(xp.exp(words - most), axis=-1, keepdims=True)
+    return xp.log(total) + most + log(threshold)
 
 
 def aligned_scores(

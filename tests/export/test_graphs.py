@@ -12,9 +12,9 @@ from ovseg.export.graphs import (
     ClipTextGraph,
     DenseClipGraph,
     GroupingGraph,
-    StarterGraph,
 )
 from ovseg.export.source import clip_tokenizer, source_of
+from ovseg.export.starter_graphs import StarterGraph
 from ovseg.inference.groups import nearest_position, regions
 from ovseg.models.clip.model import DenseClip
 from ovseg.models.clip.names import parse_clip_name

@@ -105,7 +105,7 @@ class StarterModel:
     def encode_image(self, pixels: Tensor) -> GroupedImage:
         """What is at every position, float [B, h*w, C]; see `PositionReading`."""
         read = self.reader(pixels.contiguous(memory_format=torch.channels_last))
-        return GroupedImage(read.positions, read.grid, features=read.middle)
+        return GroupedImage(read.positions, read.grid, features=read.middle, stages=read.stages)
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
         """What phrases mean, float [Q, C], as `WordTable.embedding`; templates change nothing.

@@ -64,12 +64,14 @@ class PositionReading(NamedTuple):
     words of things and of surroundings are multiplied by, and how much surroundings count.
 
     `middle` is what a middle stage sees, float [B, N, 88]: it follows a region from frame to frame
-    far better than what the classifier reads.
+    far better than what the classifier reads. `stages`, float [B, N, 1032], is what all stages see
+    that are read, at both scales, the half-sized image's enlarged: what classes are taught on.
     """
 
     positions: Tensor
     grid: tuple[int, int]
     middle: Tensor
+    stages: Tensor
 
 
 class PositionReader(nn.Module):
@@ -119,6 +121,7 @@ class PositionReader(nn.Module):
         compared = self.captions.compared(positions, described.image)
         standing_out = (1 - rule.floor) * salience.flatten(2).mT  # [B, P, 1]
         grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
+        half_grid = (pixels.shape[-2] // STRIDE, pixels.shape[-1] // STRIDE)
         return PositionReading(
             torch.cat(
                 [
@@ -130,6 +133,7 @@ class PositionReader(nn.Module):
             ),
             grid,
             middle.flatten(2).mT,
+            torch.cat([seen.flatten(2).mT, finer(halved[1].flatten(2).mT, half_grid)], dim=-1),
         )
 
     def _logits(self, fine: Tensor, coarse: Tensor) -> Tensor:

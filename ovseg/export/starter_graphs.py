@@ -1,0 +1,71 @@
+"""The built-in starter's image graph, and that of a starter that was taught classes.
+
+Letters: B image, C embedding width, K class, H W pixels.
+"""
+
+import torch
+from torch import Tensor
+
+from ovseg.export.any_size import with_fixed_padding
+from ovseg.export.graphs import FoundFeatures, PositionGraph
+from ovseg.models.interface import GroupedImage
+from ovseg.models.scoring import starter_scores, taught_scores
+from ovseg.models.starter.captions import WIDTH
+from ovseg.models.starter.reader import PositionReader
+from ovseg.models.taught.head import LearnedHead, on_grid
+
+
+class StarterGraph(PositionGraph):
+    """The built-in starter: class probabilities at every position."""
+
+    def __init__(self, reader: PositionReader) -> None:
+        super().__init__()
+        network = with_fixed_padding(reader.network)
+        parts = (network, reader.captions, reader.saliency)
+        self.reader = PositionReader(*parts, reader.rule)
+        self.captions = WIDTH + 1
+
+    outputs = FoundFeatures._fields
+
+    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
+        read = self.reader(pixels)
+        found = self.found(read.positions, read.grid, pixels, classes, threshold)
+        return FoundFeatures(*found, read.middle, read.stages)
+
+    def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
+        return starter_scores(embedding, classes, threshold, self.captions)
+
+    def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
+        del threshold  # the background's map holds it
+        return maps.argmax(dim=1)
+
+
+class TaughtStarterGraph(StarterGraph):
+    """The starter with taught classes: odds of them behind what positions are.
+
+    Args:
+        reader: the starter's.
+        head: tells the classes; arrays of NumPy.
+        text, threshold: as `taught_scores` takes them.
+    """
+
+    def __init__(
+        self, reader: PositionReader, head: LearnedHead, text: float, threshold: float
+    ) -> None:
+        super().__init__(reader)
+        self.head = head.mapped(torch.from_numpy)
+        self.text = text
+        self.threshold = threshold
+
+    def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
+        read = self.reader(pixels)
+        seen = GroupedImage(read.positions, read.grid, stages=read.stages)
+        embedding = torch.cat([read.positions, on_grid(self.head.odds(read.stages), seen)], dim=-1)
+        found = self.found(embedding, read.grid, pixels, classes, threshold)
+        return FoundFeatures(*found, read.middle, read.stages)
+
+    def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
+        own = embedding.shape[-1] - self.head.classes
+        base = super().score(embedding[..., :own], classes[..., :own], threshold)
+        odds, named = embedding[..., own:], classes[..., own:]
+        return taught_scores(base, odds, named, self.text, self.threshold)

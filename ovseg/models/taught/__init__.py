@@ -1,0 +1,1 @@
+"""Models that were taught classes by masks, or are shown them by examples."""

@@ -1,0 +1,1 @@
+"""Teaching a model classes by masks, with its towers frozen."""

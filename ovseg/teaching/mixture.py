@@ -1,0 +1,133 @@
+"""How what was taught and what words say are mixed, fitted on photos that were held out.
+
+Letters: N position, K taught class, C column: none of the classes, and each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ovseg.teaching.lessons import Floats
+
+_WEIGHTS = {
+    "linear": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
+    "prior": (-0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0),
+    "text": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4),
+}
+_TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5)
+_LEAST_GAIN = 5e-4
+"""Of mIoU, that another weight must bring on the folds."""
+
+
+@dataclass(frozen=True)
+class HeldOutLogits:
+    """What a head says of positions it was not trained on.
+
+    Attributes:
+        linear, hidden: logits of the closed form and of the position head, float [N, C].
+        priors: shares of the columns where it was trained, float [C].
+        words: what words say, float [N, K].
+        shares: the truth, float [N, C].
+    """
+
+    linear: Floats
+    hidden: Floats
+    priors: Floats
+    words: Floats
+    shares: Floats
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Weights of a head.
+
+    Attributes:
+        linear: of the closed form beside the position head.
+        prior: the power of a column's share that is added.
+        text: of words, where a class is compared with none.
+        temperature: what odds are multiplied by at last, so that they are likely as they say.
+    """
+
+    linear: float = 0.3
+    prior: float = 0.0
+    text: float = 0.02
+    temperature: float = 1.0
+
+    def logits(self, found: HeldOutLogits) -> Floats:
+        """Of none and of each class, float [N, C]."""
+        mixed = self.linear * found.linear + found.hidden + self.prior * np.log(found.priors)
+        mixed[:, 1:] += self.text * found.words
+        return mixed.astype(np.float32, copy=False)
+
+
+ALONE = Mixture(linear=1.0)
+"""For the closed form without a position head."""
+
+
+def fitted(
+    folds: Sequence[HeldOutLogits], start: Mixture, background: bool, alone: bool
+) -> Mixture:
+    """The weights that score best on held-out positions; then the likeliest temperature.
+
+    Args:
+        folds: of every photo once.
+        start: where to begin, one weight after the other.
+        background: whether there is a column 0.
+        alone: whether the closed form is all there is.
+    """
+    best, score = start, mean_iou(folds, start, background)
+    for name, choices in _WEIGHTS.items():
+        if name == "linear" and alone:
+            continue
+        for value in choices:
+            other = replace(best, **{name: value})
+            reached = mean_iou(folds, other, background)
+            if reached > score + _LEAST_GAIN:
+                best, score = other, reached
+    surprises = [_surprise(folds, best, each, background) for each in _TEMPERATURES]
+    return replace(best, temperature=_TEMPERATURES[int(np.argmin(surprises))])
+
+
+def confusion(
+    folds: Sequence[HeldOutLogits], mixture: Mixture, background: bool
+) -> npt.NDArray[np.float64]:
+    """Positions by what they are and what they are taken for, float [C, C]."""
+    columns = folds[0].shares.shape[1]
+    total = np.zeros((columns, columns))
+    first = 0 if background else 1
+    for fold in folds:
+        winner = mixture.logits(fold)[:, first:].argmax(axis=1) + first
+        order = np.argsort(winner, kind="stable")
+        edges = np.searchsorted(winner[order], np.arange(columns + 1))
+        sums = np.concatenate(
+            [np.zeros((1, columns)), fold.shares[order].cumsum(axis=0, dtype=float)]
+        )
+        total += (sums[edges[1:]] - sums[edges[:-1]]).T
+    return total
+
+
+def mean_iou(folds: Sequence[HeldOutLogits], mixture: Mixture, background: bool) -> float:
+    """Over the classes that occur, 0..1."""
+    found = confusion(folds, mixture, background)
+    common = found.diagonal()
+    union = found.sum(axis=0) + found.sum(axis=1) - common
+    there = union > 0
+    return float((common[there] / union[there]).mean()) if there.any() else 0.0
+
+
+def _surprise(
+    folds: Sequence[HeldOutLogits], mixture: Mixture, temperature: float, background: bool
+) -> float:
+    """Mean of the negative logarithm of the likelihood, in classes that were trained."""
+    first = 0 if background else 1
+    total, count = 0.0, 0.0
+    for fold in folds:
+        logits = temperature * mixture.logits(fold)[:, first:]
+        most = logits.max(axis=1, keepdims=True)
+        likely = logits - most - np.log(np.exp(logits - most).sum(axis=1, keepdims=True))
+        shares = np.where(likely < -50, 0, fold.shares[:, first:])
+        total -= float((shares * likely).sum())
+        count += float(shares.sum())
+    return total / max(count, 1.0)

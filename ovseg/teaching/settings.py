@@ -1,0 +1,40 @@
+"""The settings of a teaching."""
+
+from dataclasses import dataclass
+
+from ovseg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TeachingSettings:
+    """How classes are taught.
+
+    Attributes:
+        folds: parts of the photos, each held out once to fit the mixture and to score.
+        shrinkage: share of an even covariance in that of the closed form, 0..1.
+        hidden: units of the position head; 0 for the closed form alone.
+        components: directions of what is seen that the position head reads.
+        steps, batch, learning_rate, weight_decay, dropout: of its training.
+        balance: the power of how rare a class is by which the head favours it.
+        most: positions in memory at once for the position head.
+        seed: of folds and of the training.
+    """
+
+    folds: int = 3
+    shrinkage: float = 0.05
+    hidden: int = 128
+    components: int = 192
+    steps: int = 300
+    batch: int = 1024
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.3
+    balance: float = 0.5
+    most: int = 300_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.hidden < 0 or self.steps < 0:
+            raise UsageError("teaching needs two folds at least, and no negative sizes")
+        if not 0 < self.shrinkage <= 1:
+            raise UsageError(f"shrinkage {self.shrinkage:g}: must be above 0 and at most 1")

@@ -1,0 +1,113 @@
+"""`ovseg teach`: a model learns classes from photos with masks."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ovseg_cli.console import say, say_json, stdout
+from ovseg_cli.progress import progress
+
+if TYPE_CHECKING:
+    from ovseg.teaching.teach import TeachingResult
+
+EXAMPLES = """
+Teach a model your classes by a few photos with masks, on a laptop, in minutes.
+
+\b
+Examples:
+  ovseg teach starter --data mydata --split train --output mine.safetensors
+  ovseg teach starter --data coco --set coco-panoptic --classes dog,surfboard -o mine.safetensors
+  ovseg segment photo.jpg --model mine.safetensors --classes mug,cat
+
+mydata is a folder with images/, labels/ (PNG, 0 is the background) and classes.txt, or any set that
+`ovseg eval sets` lists. Classes that were not taught are still found by their words. A teaching
+that was interrupted goes on with --resume.
+"""
+
+
+def teach(
+    model: Annotated[str, typer.Argument(help="A model's name or file.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="The set's folder.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File to write, .safetensors.", show_default=False),
+    ],
+    set_: Annotated[
+        str, typer.Option("--set", help="What the folder holds, as ovseg eval names it.")
+    ] = "folder",
+    split: Annotated[str | None, typer.Option(help="Part of the set.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Teach these of the set's classes, as mug,hat or @FILE; all by default."),
+    ] = None,
+    ignore_label: Annotated[
+        str | None,
+        typer.Option(help="For folder: the value of pixels that are not counted, or none."),
+    ] = None,
+    label_map: Annotated[
+        str | None,
+        typer.Option(help="For folder: classes of values, such as 255=1,7=ignore."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N photos.", min=1)] = None,
+    hidden: Annotated[
+        int,
+        typer.Option(
+            help="Units of the position head; 0 for the closed form alone, which takes seconds and "
+            "no torch.",
+            min=0,
+        ),
+    ] = 128,
+    folds: Annotated[int, typer.Option(help="Parts of the photos, each held out once.", min=2)] = 3,
+    seed: Annotated[int, typer.Option(help="Of the folds and the position head.")] = 0,
+    licence: Annotated[
+        str, typer.Option(help="SPDX expression of the photos' licence, for the record.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted teaching has stopped.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """See EXAMPLES, which typer shows."""
+    from ovseg.teach_api import teach as teach_model
+
+    with progress("teaching", None) as bar:
+        result = teach_model(
+            model,
+            data,
+            output,
+            set_name=set_,
+            split=split,
+            classes=classes,
+            ignore_label=ignore_label,
+            label_map=label_map,
+            limit=limit,
+            licence=licence,
+            device=device,
+            resume=resume,
+            on_step=bar.update,
+            hidden=hidden,
+            folds=folds,
+            seed=seed,
+        )
+    if as_json:
+        say_json({**asdict(result), "output": str(result.output)}, indent=2)
+    else:
+        _print(result)
+
+
+def _print(result: "TeachingResult") -> None:
+    from rich.table import Table
+
+    if result.held_out:
+        table = Table("on photos that were held out", "mIoU", box=None, pad_edge=False)
+        for name, score in result.held_out.items():
+            table.add_row(name, f"{score:.1%}")
+        stdout().print(table)
+    else:
+        say("one photo: none could be held out to score what was taught")
+    if result.unseen:
+        say(f"no photo shows {', '.join(result.unseen)}: found by words as before")
+    say(f"{result.output}: {len(result.classes)} classes, {result.photos} photos")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ovseg.inference.result_folder import SegmentedFiles
     from ovseg.inference.segmenter import Classes
     from ovseg.models.interface import SegmentationModel
+    from ovseg.teaching.examples import Example
     from ovseg.training.log import Observer
     from ovseg.training.plan import Plan
     from ovseg.training.run import TrainingResult
@@ -61,6 +62,8 @@ def segment(
     classes: "Classes",
     model: str | Path = "starter",
     device: str = "auto",
+    *,
+    examples: "Sequence[str | Example]" = (),
     **options: Any,
 ) -> "Segmentation | list[Segmentation] | Iterator[Segmentation]":
     """Segment an image, or many, by any classes one can name.
@@ -75,6 +78,8 @@ def segment(
             `ClassList`; synonyms in a string are separated by `;`.
         model: a model's name, checkpoint or exported folder.
         device: as torch names it, or `auto`.
+        examples: photos that show a class, as `mug=photo.jpg:mask.png` or with a box,
+            `mug=photo.jpg:40,60,200,180`; the class is to be among `classes`.
         options: fields of `Protocol`, such as `background=False`.
 
     Returns:
@@ -84,9 +89,9 @@ def segment(
     Raises:
         OvsegError: the model or an image cannot be read, or the classes make no sense.
     """
-    from ovseg.inference.segmenter import Segmenter
+    from ovseg.teaching.shown import shown
 
-    return Segmenter.from_pretrained(model, device).segment(image, classes, **options)
+    return shown(model, device, examples).segment(image, classes, **options)
 
 
 def segment_files(
@@ -104,6 +109,7 @@ def segment_files(
     min_area: int = 0,
     allow_urls: bool = False,
     batch_size: int = 8,
+    examples: "Sequence[str | Example]" = (),
     **options: Any,
 ) -> "SegmentedFiles":
     """Segment many files; one that fails is reported and the others go on.
@@ -111,7 +117,7 @@ def segment_files(
     Args:
         images: files, folders (searched in depth) and globs; results that were written before are
             passed over in folders and globs.
-        classes, model, device, options: as `segment` takes them.
+        classes, model, device, examples, options: as `segment` takes them.
         output: folder for overlays and label maps; None for none.
         save: what else to write there of each image: `json`, `rle`, `logits`, `groups`; the first
             two bring the format `coco` with them.
@@ -135,7 +141,8 @@ def segment_files(
     from ovseg.inference.protocol import own
     from ovseg.inference.result_folder import ResultFolder, Saving, SegmentedFiles
     from ovseg.inference.result_names import images_to_segment
-    from ovseg.inference.segmenter import Segmenter, as_class_list
+    from ovseg.inference.segmenter import as_class_list
+    from ovseg.teaching.shown import shown
 
     web = WebImages()
     paths = images_to_segment(images, output, web.path_of if allow_urls else None)
@@ -143,7 +150,7 @@ def segment_files(
     rules = RegionRules(instances, min_score, min_area)
     saving = Saving(save, formats, polygons)
     folder = ResultFolder(output, saving, paths, asked.names) if output else None
-    segmenter = Segmenter.from_pretrained(model, device)
+    segmenter = shown(model, device, examples)
     results = segmenter.segment_files(paths, asked, protocol, batch_size, web.read)
     return SegmentedFiles(paths, results, folder, rules)
 

@@ -1,6 +1,6 @@
 """The verbs for videos: what the command line does with them, as functions of Python."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ovseg.inference.segmenter import Classes
     from ovseg.inference.video.frames import SegmentedFrame, VideoSettings
     from ovseg.inference.video.video_folder import VideoFolder
+    from ovseg.teaching.examples import Example
 
 
 @dataclass
@@ -78,6 +79,7 @@ def segment_video(
     clip: "Clip | None" = None,
     settings: "VideoSettings | None" = None,
     numbers: bool = False,
+    examples: "Sequence[str | Example]" = (),
     **options: Any,
 ) -> SegmentedVideo:
     """Segment a video, by any classes one can name or by a mask of its first frame.
@@ -92,6 +94,7 @@ def segment_video(
         clip: which frames.
         settings: how frames have to do with each other.
         numbers: whether tracks have their numbers in the picture.
+        examples: as `segment` takes them.
         options: fields of `Protocol`, such as `background=False`.
 
     Returns:
@@ -104,7 +107,7 @@ def segment_video(
     """
     from ovseg.data.video import ALL, open_video
     from ovseg.data.workers import read_ahead
-    from ovseg.inference.segmenter import Segmenter, as_class_list
+    from ovseg.inference.segmenter import as_class_list
     from ovseg.inference.video.frames import (
         VideoSettings,
         follow_mask,
@@ -112,12 +115,15 @@ def segment_video(
         to_follow,
     )
     from ovseg.inference.video.video_folder import VideoFolder
+    from ovseg.teaching.shown import shown
 
     if (classes is None) == (first_mask is None):
         raise UsageError("give classes, or a mask of the first frame")
+    if first_mask is not None and examples:
+        raise UsageError("give examples of classes, or a mask of the first frame, not both")
     settings, clip = settings or VideoSettings(), clip or ALL
     opened = open_video(Path(video), clip)
-    segmenter = Segmenter.from_pretrained(model, device)
+    segmenter = shown(model, device, examples)
     frames = read_ahead(opened)
     if classes is not None:
         labeller = segmenter.labeller(as_class_list(classes), **options)

@@ -11,11 +11,11 @@ import typer
 
 from ovseg.errors import UsageError
 from ovseg_cli import video
+from ovseg_cli.asked import Examples, class_list
 from ovseg_cli.console import print_error, print_warning, say, say_json, stderr, stdout
 from ovseg_cli.progress import progress
 
 if TYPE_CHECKING:
-    from ovseg.data.class_list import ClassList
     from ovseg.inference.result_folder import SegmentedFile, SegmentedFiles
 
 FEW = 3
@@ -32,6 +32,7 @@ Examples:
   find . -name '*.jpg' | ovseg segment - --classes cat -o out
   ovseg segment --list-classes terrier
   ovseg segment clip.mp4 --classes dog,grass --output out
+  ovseg segment new.jpg --example mug=photo.jpg:mask.png --classes cat --output out
   ovseg segment frames/ --video --first-mask first.png --output out
 
 Without --output a table of what was found is printed. With it, each image gets an overlay with a
@@ -57,6 +58,7 @@ def segment(
     vocab: Annotated[
         str | None, typer.Option(help="A benchmark's classes: voc, context, coco or ade20k.")
     ] = None,
+    example: Examples = None,
     background: Annotated[
         bool, typer.Option(help="Whether pixels may belong to none of the classes.")
     ] = True,
@@ -208,7 +210,7 @@ def segment(
         video.refuse(of_pictures, "pictures, not for videos")
         video.segment_videos(
             images or [],
-            None if first_mask else _class_list(classes, vocab),
+            None if first_mask else class_list(classes, vocab, example),
             model,
             device,
             first_mask=first_mask,
@@ -216,12 +218,13 @@ def segment(
             clip=(every, start, end),
             settings=video.video_settings(steadiness, look_ahead, features),
             numbers=tracks,
+            examples=example or (),
             as_json=as_json,
             **how,
         )
         return
     video.refuse(of_videos, "videos: add --video for a folder of frames")
-    vocabulary = _class_list(classes, vocab)
+    vocabulary = class_list(classes, vocab, example)
     if not images:
         raise UsageError("no image given: ovseg segment photo.jpg --classes cat,dog")
     for option, value in (("--save", save), ("--format", format_)):
@@ -241,6 +244,7 @@ def segment(
         min_area=min_area,
         allow_urls=allow_urls,
         batch_size=batch_size,
+        examples=example or (),
         **how,
     )
     # A bar and lines of results would write over each other on one terminal.
@@ -307,18 +311,6 @@ def _warn_of_doubt(doubtful: Sequence[Path], images: int) -> None:
         f"every score is near the threshold{where}, so what was found may not be there: "
         f"{shown}{more}"
     )
-
-
-def _class_list(classes: str | None, vocab: str | None) -> "ClassList":
-    from ovseg.data.class_list import ClassList
-
-    if classes is not None and vocab is not None:
-        raise UsageError("give --classes or --vocab, not both")
-    if vocab is not None:
-        return ClassList.vocabulary(vocab)
-    if classes is None:
-        raise UsageError("no classes given: add --classes cat,dog or --vocab coco")
-    return ClassList.parse(classes)
 
 
 def _found(segmented: "SegmentedFiles", with_bar: bool) -> Iterator["SegmentedFile | None"]:

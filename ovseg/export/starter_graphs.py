@@ -67,5 +67,4 @@ class TaughtStarterGraph(StarterGraph):
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
         own = embedding.shape[-1] - self.head.classes
         base = super().score(embedding[..., :own], classes[..., :own], threshold)
-        odds, named = embedding[..., own:], classes[..., own:]
-        return taught_scores(base, odds, named, self.text, self.threshold)
+        return taught_scores(base, embedding[..., own:], classes, self.text, self.threshold)

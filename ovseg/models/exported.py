@@ -237,7 +237,7 @@ class ExportedModel:
             base = starter_scores(groups[..., :own], classes[..., :own], threshold, captions)
             if self.manifest.taught is None:
                 return base
-            told = (groups[..., own:], classes[..., own:], self.manifest.taught.text)
+            told = (groups[..., own:], classes, self.manifest.taught.text)
             return taught_scores(base, *told, self.threshold)
         if self.manifest.reading is not None:
             return dense_clip_scores(groups, classes, scale, threshold)

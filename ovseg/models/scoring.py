@@ -144,26 +144,35 @@ def starter_scores(
 
 
 def taught_scores(
-    base: Array, odds: Array, named: Array, text: float, threshold: float, logarithms: bool = False
+    base: Array,
+    odds: Array,
+    classes: Array,
+    text: float,
+    threshold: float,
+    logarithms: bool = False,
 ) -> Array:
     """Scores of a model with taught classes, float [B, G, 1 + Q].
 
     A phrase that names none of them keeps the base's score. One that does is compared with the
     background at the model's own threshold: it exceeds it by its odds, and by a power of what the
-    words alone exceed it by.
+    words alone exceed it by, where the base knows them.
 
     Args:
         base: the base's scores of background and phrases, float [B, G, 1 + Q].
         odds: logarithms of how much likelier each class is than none of them, float [B, G, K].
-        named: which class a phrase names, float [Q, K]; zeros for none.
+        classes: class embeddings of the base, zeros for words that it does not know, and behind
+            them 1 for the taught class that a phrase names, float [Q, C + K].
         text: the power.
         threshold: the model's own.
         logarithms: whether the base's scores are such, as `dense_clip_scores` has them.
     """
     xp = array_namespace(base)
     words, threshold = base[..., 1:], max(threshold, LEAST_THRESHOLD)
-    told = odds @ named.T  # [B, G, Q]
-    told = xp.clip(told + text * margins(words, threshold, logarithms), max=MOST_ODDS)
+    width = classes.shape[-1] - odds.shape[-1]
+    named = classes[..., width:]
+    known = xp.astype(xp.sum(xp.abs(classes[..., :width]), axis=-1) > 0, base.dtype)
+    told = odds @ named.T + text * known * margins(words, threshold, logarithms)  # [B, G, Q]
+    told = xp.clip(told, max=MOST_ODDS)
     scores = _bar(words, threshold) + told if logarithms else threshold * xp.exp(told)
     of_taught = xp.sum(named, axis=-1) > 0
     return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)

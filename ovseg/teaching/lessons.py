@@ -194,11 +194,14 @@ class Teacher:
         return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-6)
 
     def _words(self, grouped: GroupedImage) -> Floats:
-        """What the words of each class say where they are scored, float [M, G, K]."""
-        model = self.model
+        """What the words of each class say where they are scored, float [M, G, K]; 0 of others."""
+        model, classes = self.model, self.curriculum.classes
         scores = model.score(grouped, self._embeddings, model.threshold)
-        classes = to_numpy(best_synonym(scores, self.curriculum.classes))[..., 1:]
-        return margins(classes.astype(np.float32), model.threshold, is_dense(model))
+        words = to_numpy(best_synonym(scores, classes))[..., 1:].astype(np.float32)
+        phrases = to_numpy(self._embeddings).any(axis=-1)
+        known = np.zeros(len(classes.names), bool)
+        np.logical_or.at(known, np.asarray(classes.phrase_labels) - 1, phrases)
+        return margins(words, model.threshold, is_dense(model)) * known
 
     @cached_property
     def _embeddings(self) -> Any:

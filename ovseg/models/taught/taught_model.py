@@ -136,7 +136,7 @@ class TaughtModel:
         return taught_scores(
             base,
             grouped.embedding[..., own:],
-            class_embeddings[..., own:],
+            class_embeddings,
             text=self.taught.text,
             threshold=self.threshold,
             logarithms=is_dense(self.base),

@@ -41,7 +41,8 @@ from ovseg.teaching.teach import seen_alone
 
 PROBE = "linear probe"
 WORDS = "words alone"
-TAUGHT = "taught"
+CLOSED = "closed form"
+TAUGHT = "with a position head"
 
 
 def main() -> None:
@@ -75,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--photos", default="1,5,10,20,40")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--probe", default="most", choices=("most", "all", "none"))
+    parser.add_argument("--heads", action="store_true", help="also where photos are few")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cache", type=Path)
     return parser.parse_args()
@@ -110,8 +112,12 @@ def _taught(
             order = np.random.default_rng(seed).permutation(len(store.samples))
             chosen = [int(number) for number in order[:count]]
             started = time.process_time()
-            models[(TAUGHT, count, seed)] = _teach(base, curriculum, store, chosen, seed)
-            seconds[f"{TAUGHT}, {count} photos, seed {seed}"] = time.process_time() - started
+            models[(CLOSED, count, seed)] = _teach(base, curriculum, store, chosen, seed, hidden=0)
+            seconds[f"{CLOSED}, {count} photos, seed {seed}"] = time.process_time() - started
+            if count == most or options.heads:
+                started = time.process_time()
+                models[(TAUGHT, count, seed)] = _teach(base, curriculum, store, chosen, seed)
+                seconds[f"{TAUGHT}, {count} photos, seed {seed}"] = time.process_time() - started
             if options.probe == "all" or (options.probe == "most" and count == most):
                 models[(PROBE, count, seed)] = _probe(base, curriculum, store, chosen)
             logging.info("%d photos, seed %d: %.0f s", count, seed, time.process_time() - started)
@@ -124,12 +130,13 @@ def _teach(
     store: LessonStore,
     chosen: Sequence[int],
     seed: int,
+    hidden: int = TeachingSettings.hidden,
 ) -> SegmentationModel:
     has_rest = bool((curriculum.columns == 0).any())
     fitting = Fitting(
         len(chosen),
         lambda number: store.read(chosen[number]),
-        TeachingSettings(seed=seed),
+        TeachingSettings(seed=seed, hidden=hidden),
         has_rest,
         lambda *_: None,
     )
@@ -146,7 +153,7 @@ def _teach(
 def _model(
     base: SegmentationModel, classes: tuple[tuple[str, ...], ...], head: LearnedHead, text: float
 ) -> SegmentationModel:
-    return TaughtModel(base, Taught(classes, head, text), ModelCard(TAUGHT, KIND, "", "", ""))
+    return TaughtModel(base, Taught(classes, head, text), ModelCard(KIND, KIND, "", "", ""))
 
 
 def _probe(

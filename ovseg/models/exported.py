@@ -42,7 +42,7 @@ from ovseg.models.scoring import (
     taught_scores,
 )
 from ovseg.models.starter.words import WordTable
-from ovseg.models.taught.names import TaughtNames
+from ovseg.models.taught.taught_names import TaughtNames
 from ovseg.models.trial import try_tokenizer
 
 Floats = npt.NDArray[np.floating]

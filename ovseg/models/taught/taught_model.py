@@ -27,7 +27,7 @@ from ovseg.models.interface import (
 )
 from ovseg.models.scoring import taught_scores
 from ovseg.models.taught.head import on_grid, seen_in
-from ovseg.models.taught.names import TaughtNames
+from ovseg.models.taught.taught_names import TaughtNames
 
 KIND = "taught"
 

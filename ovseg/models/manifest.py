@@ -229,7 +229,8 @@ class Manifest(ManifestSection):
     card: Card
     pixels: PixelRule
     templates: Annotated[
-        tuple[Annotated[Name, AfterValidator(_whole_template)], ...], Field(max_length=1_000)
+        tuple[Annotated[Name, AfterValidator(_whole_template)], ...],
+        Field(min_length=1, max_length=1_000),
     ]
     threshold: Number
     scale: Number

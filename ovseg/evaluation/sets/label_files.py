@@ -3,7 +3,8 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from ovseg.evaluation.overlap import IGNORED
 from ovseg.evaluation.sets.base import Labels
 
 _LARGEST_MAT = 64 << 20  # bytes, packed and unpacked; PASCAL Context's have 0.3 MB unpacked
-_COMPRESSED = 15  # miCOMPRESSED
+_COMPRESSED, _MATRIX = 15, 14  # miCOMPRESSED, miMATRIX
+_NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 12, 13})  # miINT8 to miUINT64
+_ARRAYS_OF_NUMBERS = range(6, 16)  # mxDOUBLE_CLASS to mxUINT64_CLASS
 
 
 def read_index_png(path: Path) -> NDArray[np.integer]:
@@ -82,7 +85,7 @@ def read_mat(path: Path, name: str) -> NDArray[np.int64]:
         raise MissingDependencyError("scipy", "eval", "reading .mat label files") from error
     content = read_bytes(path, _LARGEST_MAT)
     try:
-        _require_small(content)
+        _require_sound(content, name)
         found = np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
     except KeyError as error:
         raise DataError(f"{path}: holds no array called {name}") from error
@@ -93,21 +96,43 @@ def read_mat(path: Path, name: str) -> NDArray[np.int64]:
     return found.astype(np.int64)
 
 
-def _require_small(content: bytes) -> None:
-    """ValueError where an element of a MATLAB file unpacks to more than one may.
+def _require_sound(content: bytes, name: str) -> None:
+    """ValueError where scipy, which trusts a MATLAB file, would read beyond it or too much.
 
-    A file is a header of 128 bytes and elements: a type, a size and so many bytes.
+    A file is a header of 128 bytes and elements, of which a matrix holds more: what kind of array
+    it is, its sizes, its name, and its numbers. scipy reads the numbers of the array called `name`.
     """
     order = "<" if content[126:128] == b"IM" else ">"
-    place = 128
-    while place + 8 <= len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, place)
+    for kind, data in _elements(content[128:], order):
         if kind == _COMPRESSED:
-            unpacking = zlib.decompressobj()
-            data = unpacking.decompress(content[place + 8 : place + 8 + size], _LARGEST_MAT)
+            data = zlib.decompressobj().decompress(data, _LARGEST_MAT)
             if len(data) == _LARGEST_MAT:
                 raise ValueError(f"unpacks to {_LARGEST_MAT >> 20} MiB or more")
-        place += 8 + size
+            kind, data = next(_elements(data, order), (0, b""))
+        if kind != _MATRIX:
+            continue
+        parts = list(islice(_elements(data, order), 5))
+        if len(parts) < 3 or any(kind not in _NUMBERS for kind, _ in parts[:3]):
+            raise ValueError("an array that does not say what it is")
+        flags = int.from_bytes(parts[0][1][:4], "little" if order == "<" else "big")
+        of_numbers = flags & 0xFF in _ARRAYS_OF_NUMBERS
+        if parts[2][1].decode("latin-1") == name and not of_numbers:
+            raise ValueError(f"{name} is no label map")
+        if of_numbers and any(kind not in _NUMBERS for kind, _ in parts):
+            raise ValueError("an array of no kind of number")
+
+
+def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Kinds and contents of elements that follow each other; what is cut off ends them."""
+    place = 0
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, place)
+        if kind >> 16:  # up to four bytes stand in the place of their number
+            yield kind & 0xFFFF, data[place + 4 : place + 4 + min(kind >> 16, 4)]
+            place += 8
+        else:
+            yield kind, data[place + 8 : place + 8 + size]
+            place += 8 + size + (0 if kind == _COMPRESSED else -size % 8)
 
 
 def lookup_table(

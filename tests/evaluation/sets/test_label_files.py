@@ -72,6 +72,15 @@ def test_a_label_map(tmp_path: Path, packed: bool) -> None:
     assert read_mat(tmp_path / "a.mat", "LabelMap").tolist() == values.tolist()
 
 
+def test_a_mat_file_over_which_scipy_would_die(tmp_path: Path) -> None:
+    """Seen with scipy 1.17: a kind of number that does not exist is looked up beyond a table."""
+    savemat(tmp_path / "a.mat", {"LabelMap": np.ones((6, 8), np.int16)})
+    content = (tmp_path / "a.mat").read_bytes()
+    (tmp_path / "a.mat").write_bytes(content.replace(b"LabelMap\x03", b"LabelMap\x24"))
+    with pytest.raises(DataError, match="an array of no kind of number"):
+        read_mat(tmp_path / "a.mat", "LabelMap")
+
+
 def test_a_mat_file_that_unpacks_to_much(tmp_path: Path) -> None:
     savemat(
         tmp_path / "a.mat", {"LabelMap": np.zeros((9_000, 9_000), np.uint8)}, do_compression=True

@@ -17,7 +17,7 @@ State = Literal["ok", "absent", "broken"]
 _NAME = "ovseg"
 _EXTRAS = (
     *("torch", "onnx", "openvino", "data", "download", "train", "eval", "export", "cutouts"),
-    *("ray", "spark", "video", "serve", "demo"),
+    *("ray", "spark", "video", "serve", "demo", "docs"),
 )
 
 

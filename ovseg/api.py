@@ -334,6 +334,7 @@ def export_model(
     """
     from ovseg.data.images import find_images
     from ovseg.export.export import WEB, ExportOptions, check_format, check_request, export_loaded
+    from ovseg.export.web import export_web
     from ovseg.models.registry import load_model
 
     options = ExportOptions(
@@ -343,8 +344,6 @@ def export_model(
         images=tuple(find_images(images)) if images else (),
     )
     if format == WEB:
-        from ovseg.export.web import export_web
-
         return export_web(str(model), Path(output), options, on_step)
     check_request(Path(output), options)
     on_step(f"loading {model}")

@@ -31,6 +31,7 @@ from ovseg.models.exported import BuiltInModel
 from ovseg.models.manifest import MANIFEST
 from ovseg.models.registry import BUILT_IN
 from ovseg.models.runtimes import open_graph
+from ovseg.models.starter.heads import ENDS, MEASURES
 from ovseg.models.starter.words import WordTable
 
 VERSION = "1.30.0"
@@ -220,6 +221,8 @@ def word_table(words: WordTable) -> dict[str, Any]:
         "captions": captions,
         "singular": words.irregular,
         "refused": words.refused,
+        "ends": sorted(ENDS),
+        "measures": sorted(MEASURES),
     }
 
 

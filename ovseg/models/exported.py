@@ -267,7 +267,7 @@ class ExportedModel:
         return self._words.unknown(self._names.others(phrases)) if self._text is None else []
 
     def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
-        """The phrases of which a closed vocabulary has the last words only."""
+        """The phrases of which a closed vocabulary has some words only."""
         return self._words.partly_known(self._names.others(phrases)) if self._text is None else []
 
     @cached_property

@@ -106,36 +106,36 @@ def starter_scores(
     what merely surrounds an object that was found for certain is so left to the background.
 
     Where captions taught something, the probability is multiplied by a power of how much likelier
-    than other words they make it, and a word for surroundings has that itself besides, however many
-    are asked for.
+    than other words they make it, and a word for surroundings, or for a thing without a class, has
+    that itself besides, however many are asked for.
 
     Args:
         positions: probability of every class at every position, float [B, P, C]; with captions
             behind them what words of things and of surroundings are multiplied by, E + 1 each, and
-            what surroundings count.
+            what things without a class and surroundings count.
         words: share of every class in every phrase, float [Q, C]; zeros where there is none; with
-            captions embedding and 1, twice, and how much of surroundings the phrase is.
+            captions embedding and 1, twice, and how much the phrase is one of these two.
         threshold: the score of the background, the same everywhere, a number or float []; None or
             -inf for no background.
         captions: E + 1; 0 without them.
     """
     xp = array_namespace(positions)
-    classes = words.shape[-1] - (2 * captions + 1 if captions else 0)
+    classes = words.shape[-1] - (2 * captions + 2 if captions else 0)
     shares = words[..., :classes]
     phrases = positions[..., :classes] @ shares.T  # [B, P, Q]
     weight = xp.sum(shares, axis=-1)
     if captions:
-        things, around = slice(classes, classes + captions), slice(classes + captions, -1)
+        things, around = slice(classes, classes + captions), slice(classes + captions, -2)
         likelier = xp.clip(
             positions[..., things] @ words[..., things].T, min=-MOST_LIKELIER, max=MOST_LIKELIER
         )
         surrounding = xp.clip(positions[..., around] @ words[..., around].T, max=MOST_LIKELIER)
         phrases = phrases * xp.exp(likelier)
-        weight = weight + words[..., -1]
+        weight = weight + xp.sum(words[..., -2:], axis=-1)
     grounded = xp.sum(xp.astype(weight > 0, words.dtype))
     phrases = phrases * xp.clip(grounded, min=1) ** -CAUTION
     if captions:
-        phrases = phrases + positions[..., -1:] * words[..., -1] * xp.exp(surrounding)
+        phrases = phrases + (positions[..., -2:] @ words[..., -2:].T) * xp.exp(surrounding)
     bound = _bound(threshold, phrases)
     least = LEAST_SHARE * xp.astype(bound > -inf, phrases.dtype)
     best = xp.max(phrases, axis=1, keepdims=True)  # [B, 1, Q]

@@ -82,7 +82,8 @@ def test_words_are_looked_up_as_in_python(page: Any) -> None:
     )
     for phrase, (word, row) in zip(PHRASES, rows, strict=True):
         assert word == table.resolve(phrase), phrase
-        np.testing.assert_allclose(row, table.embedding(phrase), atol=1e-5, err_msg=phrase)
+        known = table.embedding(word) if word else np.zeros(table.width)  # it has no text encoder
+        np.testing.assert_allclose(row, known, atol=1e-5, err_msg=phrase)
 
 
 def test_what_makes_no_sense_is_one_line(page: Any, tmp_path: Path) -> None:

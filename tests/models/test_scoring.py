@@ -130,17 +130,19 @@ def test_a_phrase_is_not_where_it_has_too_little_of_its_best(kind: type) -> None
 
 @KINDS
 def test_captions_change_things_by_a_power_and_give_surroundings_a_score(kind: type) -> None:
-    """One class, embeddings of one number; a thing, and a word for surroundings without a class."""
-    positions = np.array([[[0.5, 2.0, -1.0, 3.0, -2.0, 0.01]]], np.float32)
-    thing, around = [1.0, 0.5, 1.0, 0.5, 1.0, 0.0], [0.0, 1.5, 1.0, 1.5, 1.0, 1.0]
-    words = np.array([thing, around], np.float32)
+    """One class, embeddings of one number; a thing, and two words without a class."""
+    positions = np.array([[[0.5, 2.0, -1.0, 3.0, -2.0, 0.02, 0.01]]], np.float32)
+    thing, around = [1.0, 0.5, 1.0, 0.5, 1.0, 0.0, 0.0], [0.0, 1.5, 1.0, 1.5, 1.0, 0.0, 1.0]
+    words = np.array([thing, around, [*around[:-2], 1.0, 0.0]], np.float32)
     found = np.asarray(starter_scores(kind(positions), kind(words), None, 2))[0, 0, 1:]
-    expected = [0.5 * math.exp(2 * 0.5 - 1) / 2**CAUTION, 0.01 * math.exp(3 * 1.5 - 2)]
+    likelier = math.exp(3 * 1.5 - 2)
+    expected = [0.5 * math.exp(2 * 0.5 - 1) / 3**CAUTION, 0.01 * likelier, 0.02 * likelier]
     assert found == pytest.approx(expected, rel=1e-5)
-    strong = positions * np.float32([1, 100, 1, 100, 1, 1])
+    strong = positions * np.float32([1, 100, 1, 100, 1, 1, 1])
     found = np.asarray(starter_scores(kind(strong), kind(words), None, 2))[0, 0, 1:]
     most = math.exp(MOST_LIKELIER)
-    assert found == pytest.approx([0.5 * most / 2**CAUTION, 0.01 * most], rel=1e-5)
+    expected = [0.5 * most / 3**CAUTION, 0.01 * most, 0.02 * most]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def ovsegmentor(groups: Any, classes: Any, threshold: Any) -> Any:

@@ -8,8 +8,9 @@ const id = (name) => document.getElementById(name);
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const places = new Map(OVSEG.words.map((word, place) => [word, place]));
 const refused = new Set(OVSEG.refused), around = new Set(OVSEG.around);
+const ends = new Set(OVSEG.ends), measures = new Set(OVSEG.measures);
 const vectors = new Float32Array(bytes(OVSEG.vectors).buffer);
-const width = OVSEG.classes + 2 * OVSEG.captions + 1;
+const width = OVSEG.classes + 2 * OVSEG.captions + 2;
 let session = null, photo = null;
 
 // What a noun may be the plural of, itself first.
@@ -22,22 +23,38 @@ function singulars(noun) {
   return forms;
 }
 
-// The table's word for a phrase, or for its last words, and what is left out before them.
+// Whether a word may say what something does: `sitting`, but not `king`.
+const acts = (word) => word.length >= 5 && word.endsWith("ing");
+
+// The words of a phrase up to what says where it is, then without what says what it does.
+function heads(words) {
+  for (let place = 1; place < words.length; place++) {
+    const behind = words.slice(place + 1), head = words.slice(0, place);
+    if (words[place] === "of" && measures.has(words[place - 1]) && behind.length) return heads(behind);
+    if (ends.has(words[place]))
+      return head.length > 1 && acts(head.at(-1)) ? [head, head.slice(0, -1)] : [head];
+    if (acts(words[place]) && behind.length && ARTICLES.has(behind[0])) return [head];
+  }
+  return [words];
+}
+
+// The table's word for a phrase, or for the last words of its head, and what is left out.
 function resolve(phrase) {
   const spelled = phrase.toLowerCase().replaceAll("_", " ");
   for (const text of [spelled, spelled.replaceAll("-", " ")]) {
     const words = text.split(/\s+/).filter(Boolean);
-    for (let start = 0; start < words.length; start++)
-      for (const form of singulars(words.slice(start).join(" "))) {
-        if (places.has(form)) return { word: form, left: words.slice(0, start) };
+    const parts = heads(words).flatMap((head) => head.map((_, start) => head.slice(start)));
+    for (const part of [words, ...parts])
+      for (const form of singulars(part.join(" "))) {
+        if (places.has(form)) return { word: form, left: words.filter((each) => !part.includes(each)) };
         if (refused.has(form)) return { word: null, left: [] };
       }
   }
   return { word: null, left: [] };
 }
 
-// Shares of the classes, then twice what captions say of the word and 1, then whether it is one for
-// surroundings; zeros where the phrase is not known.
+// Shares of the classes, then twice what captions say of the word and 1, then whether captions
+// alone know it, which no word of the table is, and whether it is one for surroundings; zeros where the phrase is not known.
 function embed(word, row) {
   if (word === null) return;
   const place = places.get(word), shares = OVSEG.shares[place], said = OVSEG.captions;

@@ -127,9 +127,9 @@ class StarterModel:
         return self.words.words
 
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
-        """Phrases without an ImageNet class below them, with the nearest words that have one."""
+        """Phrases of which nothing is known, with the nearest words that have an ImageNet class."""
         return self.words.unknown(phrases)
 
     def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
-        """Phrases of which the last words have an ImageNet class, and the others do not count."""
+        """Phrases of which some words are known, and the others do not count."""
         return self.words.partly_known(phrases)

@@ -39,6 +39,7 @@ class ReadingRule:
             image is.
         contrast: how steeply the evidence rises with the deviations from the image's mean.
         usual: what surroundings count that are as likely as all words together.
+        alone: what things count that captions alone know and that are as likely as all words.
         floor: what objects and surroundings count at least, before the power below.
         steepness: the power of what a class counts by how much its position stands out.
         coarse_share: what the logits of the half-sized image weigh.
@@ -51,6 +52,7 @@ class ReadingRule:
     keys: int = 22
     contrast: float = 1.0
     usual: float = 0.0033
+    alone: float = 0.0022
     floor: float = 0.1
     steepness: float = 1.5
     coarse_share: float = 0.4
@@ -58,10 +60,11 @@ class ReadingRule:
 
 
 class PositionReading(NamedTuple):
-    """What positions are, float [B, P, C + 2 * (E + 1) + 1], and the grid of positions.
+    """What positions are, float [B, P, C + 2 * (E + 1) + 2], and the grid of positions.
 
     Behind the classes' probabilities, which sum to that of there being any of them, comes what
-    words of things and of surroundings are multiplied by, and how much surroundings count.
+    words of things and of surroundings are multiplied by, and how much things that captions alone
+    know and surroundings count.
 
     `middle` is what a middle stage sees, float [B, N, 88]: it follows a region from frame to frame
     far better than what the classifier reads. `stages`, float [B, N, 1032], is what all stages see
@@ -120,13 +123,15 @@ class PositionReader(nn.Module):
         objects = logits.softmax(dim=-1) * evidence(logits, rule.contrast)
         compared = self.captions.compared(positions, described.image)
         standing_out = (1 - rule.floor) * salience.flatten(2).mT  # [B, P, 1]
+        weight = (rule.floor + standing_out) ** rule.steepness
         grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
         half_grid = (pixels.shape[-2] // STRIDE, pixels.shape[-1] // STRIDE)
         return PositionReading(
             torch.cat(
                 [
-                    finer(objects, grid) * (rule.floor + standing_out) ** rule.steepness,
+                    finer(objects, grid) * weight,
                     finer(torch.cat(compared, dim=-1), grid),
+                    rule.alone * weight,
                     rule.usual * (1 - standing_out),
                 ],
                 dim=-1,

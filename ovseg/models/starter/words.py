@@ -6,6 +6,7 @@ embeddings, W known word.
 A word means what `groundings.toml` says, written by hand (`cow` the ox and the water buffalo), and
 otherwise the ImageNet classes at or below its senses in WordNet: `cat` the five domestic cats,
 `vehicle` everything from ambulance to yawl. `tools/make_starter_words.py` makes the tables of both.
+What captions say of a longer phrase, and of a word that is in no table, a text encoder tells.
 """
 
 import difflib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.abc import Traversable
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ import numpy.typing as npt
 from ovseg.documents import Bounds, TooLongError, parse_object, read_stream
 from ovseg.errors import ModelError
 from ovseg.models.interface import PartlyKnown, UnknownPhrase
+from ovseg.models.starter.heads import ARTICLES, heads_of
+from ovseg.models.starter.phrases import GRAPH, VOCABULARY, PhraseEncoder
+from ovseg.models.starter.wordpiece import split
 from ovseg.models.tensor_files import read_arrays
 
 SUGGESTIONS = 3
@@ -32,11 +36,23 @@ _REMEMBERED = 10_000
 
 _BOUNDS = Bounds(size=32 << 20, depth=8)  # unpacked; ours take less than one
 
-_ARTICLES = frozenset(("a", "an", "the"))
-
 VECTORS = "vectors.safetensors"
-TABLES = ("words.json.gz", "neighbours.json.gz", VECTORS)
+TABLES = ("words.json.gz", "neighbours.json.gz", VECTORS, GRAPH, VOCABULARY)
 """Files of a word table."""
+
+
+class Found(NamedTuple):
+    """What the tables say of a phrase.
+
+    Attributes:
+        word: of the tables; None if there is none, or ImageNet has nothing of the kind.
+        left_out: the other words of the phrase, but for articles.
+        denied: whether it is known by hand that there is nothing of the kind.
+    """
+
+    word: str | None
+    left_out: list[str]
+    denied: bool = False
 
 
 class WordTable:
@@ -50,6 +66,7 @@ class WordTable:
         self._folder = folder or files("ovseg.models.starter")
         self._is_foreign = folder is not None
         self._suggested: dict[str, tuple[str, ...]] = {}
+        self._encoder = PhraseEncoder(self._folder)
 
     @cached_property
     def _words(self) -> dict[str, Any]:
@@ -146,22 +163,48 @@ class WordTable:
     @property
     def width(self) -> int:
         """Of class embeddings."""
-        return len(self.classes) + (2 * self.captions + 1 if self.captions else 0)
+        return len(self.classes) + (2 * self.captions + 2 if self.captions else 0)
 
     def embedding(self, phrase: str) -> npt.NDArray[np.float32]:
-        """What positions are multiplied by for a phrase, float32 [C + 2 * (E + 1) + 1].
+        """What positions are multiplied by for a phrase, float32 [C + 2 * (E + 1) + 2].
 
-        Its shares in the classes; what captions say of its word, and 1, twice; whether the word is
-        one for surroundings. All zero if the phrase cannot be grounded.
+        Its shares in the classes; what captions say of it, and 1, twice; whether captions alone
+        know it; whether its word is one for surroundings. All zero if nothing is known of it.
         """
         shares, word = self.weights(phrase), self.resolve(phrase)
         if self._vectors is None:
             return shares
-        if word is None:
+        if word is None and not self._is_read(phrase):
             return np.zeros(self.width, np.float32)
-        vector = [*self._vectors[self._places[word]], 1.0]
-        around = [float(word in self.surroundings)]
-        return np.concatenate([shares, vector, vector, around]).astype(np.float32)
+        vector = [*self._said(phrase, word), 1.0]
+        kind = [float(word is None), float(word in self.surroundings)]
+        return np.concatenate([shares, vector, vector, kind]).astype(np.float32)
+
+    def _said(self, phrase: str, word: str | None) -> npt.NDArray[np.float32]:
+        """What captions say of a phrase, float32 [E]; of its word, where nothing else is read."""
+        assert self._vectors is not None
+        if word is not None and not self._adds(phrase):
+            return self._vectors[self._places[word]]
+        return self._encoder(phrase)
+
+    def _adds(self, phrase: str) -> bool:
+        """Whether a phrase says more than its word, and the text encoder reads it."""
+        return bool(self._found(phrase).left_out) and self._reads(phrase)
+
+    def _is_read(self, phrase: str) -> bool:
+        """Whether captions alone are asked of a phrase that is in no table."""
+        return not self._found(phrase).denied and self._reads(phrase)
+
+    def _reads(self, phrase: str) -> bool:
+        """Whether there is a text encoder, and every word one that it has seen often in English.
+
+        What it makes of rare words, and of those of other languages, is what their pieces recall:
+        `chien` a chime.
+        """
+        if not self._encoder.is_there or self._vectors is None:
+            return False
+        words = split(phrase)
+        return any(map(str.isalpha, words)) and all(map(self._encoder.pieces.is_whole, words))
 
     def weights(self, phrase: str) -> npt.NDArray[np.float32]:
         """Share with which each ImageNet class counts for a phrase, float32 [C], at most 1.
@@ -187,28 +230,35 @@ class WordTable:
         return result
 
     def resolve(self, phrase: str) -> str | None:
-        """The table's word for a phrase: as it is, in the singular, or its last words (its head).
+        """The table's word for a phrase: as it is, in the singular, or the last words of its head.
 
-        `dining tables` -> `dining table`; `red sports car` -> `sports car`; None if nothing fits,
+        `dining tables` -> `dining table`; `red sports car` -> `sports car`; `a cat sitting on a
+        couch` -> `cat`; None if nothing fits,
         or if it is known by hand that ImageNet has nothing of the kind (`fire hydrant`).
         """
-        word, _ = self._found(phrase)
-        return word
+        return self._found(phrase).word
 
-    def _found(self, phrase: str) -> tuple[str | None, list[str]]:
-        """What `resolve` finds, and the words before it that it leaves out."""
-        groundings = self._groundings
+    def _found(self, phrase: str) -> Found:
+        """The longest words of a phrase that a table has: all of it, or the last of its head."""
         spelled = phrase.lower().replace("_", " ")
         for words in (spelled.split(), spelled.replace("-", " ").split()):
-            for start in range(len(words)):
-                for form in self._singulars(" ".join(words[start:])):
-                    if groundings.get(form) or form in self._words["words"]:
-                        return form, words[:start]
-                    if form in self.surroundings and self._vectors is not None:
-                        return form, words[:start]
-                    if form in groundings:
-                        return None, words[:start]
-        return None, []
+            parts = [
+                words,
+                *(head[start:] for head in heads_of(words) for start in range(len(head))),
+            ]
+            for part in parts:
+                for form in self._singulars(" ".join(part)):
+                    grounded = self._is_grounded(form)
+                    if grounded or form in self._groundings:
+                        left = [each for each in words if each not in (*part, *ARTICLES)]
+                        return Found(form if grounded else None, left, not grounded)
+        return Found(None, [])
+
+    def _is_grounded(self, word: str) -> bool:
+        """Whether a word has classes, or is one for surroundings that captions know."""
+        if self._groundings.get(word) or word in self._words["words"]:
+            return True
+        return word in self.surroundings and self._vectors is not None
 
     def _singulars(self, noun: str) -> list[str]:
         """The noun and what it may be the plural of, likeliest first."""
@@ -221,8 +271,12 @@ class WordTable:
         return forms
 
     def unknown(self, phrases: Sequence[str]) -> list[UnknownPhrase]:
-        """The phrases that cannot be grounded, the first of them with the nearest that can."""
-        strange = [phrase for phrase in phrases if self.resolve(phrase) is None]
+        """The phrases of which nothing is known, the first of them with the nearest words."""
+        strange = [
+            phrase
+            for phrase in phrases
+            if self.resolve(phrase) is None and not self._is_read(phrase)
+        ]
         if len(self._suggested) > _REMEMBERED:
             self._suggested.clear()
         for phrase in strange[:_STRANGERS]:
@@ -231,12 +285,12 @@ class WordTable:
         return [UnknownPhrase(phrase, self._suggested.get(phrase, ())) for phrase in strange]
 
     def partly_known(self, phrases: Sequence[str]) -> list[PartlyKnown]:
-        """The phrases of which only the last words can be grounded; articles do not count."""
-        found = ((phrase, *self._found(phrase)) for phrase in phrases)
+        """The phrases of which only some words are known; articles do not count."""
+        found = ((phrase, self._found(phrase)) for phrase in phrases)
         return [
-            PartlyKnown(phrase, word)
-            for phrase, word, left_out in found
-            if word is not None and set(left_out) - _ARTICLES
+            PartlyKnown(phrase, known.word)
+            for phrase, known in found
+            if known.word is not None and known.left_out and not self._reads(phrase)
         ]
 
     def _nearest(self, phrase: str) -> tuple[str, ...]:

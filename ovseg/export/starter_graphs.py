@@ -8,11 +8,10 @@ from torch import Tensor
 
 from ovseg.export.any_size import with_fixed_padding
 from ovseg.export.graphs import FoundFeatures, PositionGraph
-from ovseg.models.interface import GroupedImage
 from ovseg.models.scoring import starter_scores, taught_scores
 from ovseg.models.starter.captions import WIDTH
-from ovseg.models.starter.reader import PositionReader
-from ovseg.models.taught.head import LearnedHead, on_grid
+from ovseg.models.starter.reader import PositionReader, finer
+from ovseg.models.taught.head import LearnedHead
 
 
 class StarterGraph(PositionGraph):
@@ -59,8 +58,8 @@ class TaughtStarterGraph(StarterGraph):
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
         read = self.reader(pixels)
-        seen = GroupedImage(read.positions, read.grid, stages=read.stages)
-        embedding = torch.cat([read.positions, on_grid(self.head.odds(read.stages), seen)], dim=-1)
+        odds = finer(self.head.odds(read.stages), read.grid)
+        embedding = torch.cat([read.positions, odds], dim=-1)
         found = self.found(embedding, read.grid, pixels, classes, threshold)
         return FoundFeatures(*found, read.middle, read.stages)
 

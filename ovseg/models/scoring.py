@@ -32,8 +32,8 @@ MOST_TOLD = 5.0
 """How far, as a logarithm, words alone may change what was taught."""
 LEAST_THRESHOLD = 1e-6
 """What a taught class is compared with where a model has no threshold."""
-MOST_ODDS = 30.0
-"""What the logarithm of a taught class's score may reach."""
+MOST_TIMES = 50.0
+"""How many times a model's threshold the score of a taught class that is certain exceeds it."""
 
 _LEAST_NORM = 1e-12
 _LEAST_BOUND = 1e-37  # what a logarithm may be taken of in float32
@@ -154,8 +154,9 @@ def taught_scores(
     """Scores of a model with taught classes, float [B, G, 1 + Q].
 
     A phrase that names none of them keeps the base's score. One that does is compared with the
-    background at the model's own threshold: it exceeds it by its odds, and by a power of what the
-    words alone exceed it by, where the base knows them.
+    background at the model's own threshold: it exceeds it as far as it is likelier than all that is
+    not asked for. What words alone say counts as odds do, where the base knows them. Likelihoods,
+    unlike odds, can be interpolated between positions.
 
     Args:
         base: the base's scores of background and phrases, float [B, G, 1 + Q].
@@ -172,8 +173,17 @@ def taught_scores(
     named = classes[..., width:]
     known = xp.astype(xp.sum(xp.abs(classes[..., :width]), axis=-1) > 0, base.dtype)
     told = odds @ named.T + text * known * margins(words, threshold, logarithms)  # [B, G, Q]
-    told = xp.clip(told, max=MOST_ODDS)
-    scores = _bar(words, threshold) + told if logarithms else threshold * xp.exp(told)
+    if logarithms:
+        scores = _bar(words, threshold) + told
+    else:
+        most = xp.clip(xp.max(odds, axis=-1, keepdims=True), min=0)
+        each = xp.exp(odds - most)  # [B, G, K]
+        none = xp.exp(-most)
+        total = none + xp.sum(each, axis=-1, keepdims=True)
+        asked = xp.astype(xp.sum(named, axis=0) > 0, base.dtype)  # [K]
+        rest = (none + xp.sum(each * (1 - asked), axis=-1, keepdims=True)) / total
+        likely = xp.exp(xp.clip(told - most, max=MOST_TOLD)) / total
+        scores = threshold * (1 + MOST_TIMES * (likely - rest))
     of_taught = xp.sum(named, axis=-1) > 0
     return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)
 

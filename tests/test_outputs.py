@@ -43,9 +43,9 @@ def convert(output: Path) -> Iterator[None]:
 @contextmanager
 def export(output: Path) -> Iterator[None]:
     pytest.importorskip("onnx")
-    from ovseg.export.export import _replacing_folder
+    from ovseg.export.export import replacing_folder
 
-    with _replacing_folder(output):
+    with replacing_folder(output):
         yield
 
 
@@ -99,12 +99,12 @@ def test_a_place_that_cannot_be_held_is_told(caplog: pytest.LogCaptureFixture) -
 
 def test_an_export_that_a_killed_run_took_away_is_put_back(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    from ovseg.export.export import _replacing_folder
+    from ovseg.export.export import replacing_folder
 
     for name in (".out.ovseg-abcdefgh.former", ".out.ovseg-ijklmnop.new", ".out.settings"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    with pytest.raises(RuntimeError), _replacing_folder(tmp_path / "out"):
+    with pytest.raises(RuntimeError), replacing_folder(tmp_path / "out"):
         raise RuntimeError
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.settings"}
     assert (tmp_path / "out" / ".out.ovseg-abcdefgh.former").exists()

@@ -1,4 +1,7 @@
-"""Every benchmark command that README, CONTRIBUTING or docs print runs, on tiny inputs."""
+"""Every benchmark command that README, CONTRIBUTING or docs print runs, on tiny inputs.
+
+They take ten minutes, which no run of all tests has: ask for them with OVSEG_TEST_BENCHMARKS=1.
+"""
 
 import os
 import re
@@ -61,6 +64,9 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "OVSEG_TEST_BENCHMARKS" not in os.environ, reason="OVSEG_TEST_BENCHMARKS=1 runs all benchmarks"
+)
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "command",

@@ -1,4 +1,4 @@
-"""What a command asks for: classes by words, and by examples."""
+"""What several commands ask for in the same way."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,8 @@ from ovseg.errors import UsageError
 if TYPE_CHECKING:
     from ovseg.data.class_list import ClassList
 
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Examples = Annotated[
     list[str] | None,
     typer.Option(

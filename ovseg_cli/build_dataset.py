@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovseg_cli import console, cutouts, dataset_tables
+from ovseg_cli.asked import AsJson
 from ovseg_cli.defaults import DefaultCommandGroup
 from ovseg_cli.progress import progress
 
@@ -49,7 +50,6 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a key: section.key=value, in TOML's syntax; repeat it."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class _SourceFirst(DefaultCommandGroup):

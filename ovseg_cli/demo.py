@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ovseg_cli.asked import Device
 from ovseg_cli.console import print_note
 from ovseg_cli.interrupts import Interrupted
 from ovseg_cli.serve import Host, warn_of_host
@@ -32,7 +33,7 @@ def demo(
             "built-in one and all that were downloaded.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 7860,
 ) -> None:

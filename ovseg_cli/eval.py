@@ -9,6 +9,7 @@ import typer
 
 from ovseg.errors import UsageError
 from ovseg_cli import video as videos
+from ovseg_cli.asked import AsJson, Device
 from ovseg_cli.console import print_error, stderr
 from ovseg_cli.defaults import DefaultCommandGroup
 from ovseg_cli.progress import counted
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from ovseg.evaluation.ranking import Classification, Retrieval
 
 Model = Annotated[str, typer.Option(help="A model's name or file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SHOWN = 5  # absent images that the error names
 R = TypeVar("R", "Classification", "Retrieval")
 

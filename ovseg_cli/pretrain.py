@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ovseg_cli.asked import AsJson
 from ovseg_cli.console import say_json, stderr, stdout
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def pretrain(
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the evaluation's data set.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """See EXAMPLES, which typer shows."""
     from ovseg import api

@@ -11,7 +11,7 @@ import typer
 
 from ovseg.errors import UsageError
 from ovseg_cli import video
-from ovseg_cli.asked import Examples, class_list
+from ovseg_cli.asked import Device, Examples, class_list
 from ovseg_cli.console import print_error, print_warning, say, say_json, stderr, stdout
 from ovseg_cli.progress import progress
 
@@ -124,7 +124,7 @@ def segment(
     look_ahead: video.LookAhead = 0,
     features: video.Features = "",
     tracks: video.Tracks = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the results.")
     ] = None,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ovseg_cli.asked import Device
 from ovseg_cli.console import print_note, print_warning
 from ovseg_cli.interrupts import Interrupted
 
@@ -32,7 +33,7 @@ def serve(
     model: Annotated[str, typer.Option("--model", "-m", help="A model's name or file.")] = (
         "starter"
     ),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
     max_requests: Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ovseg_cli.asked import AsJson, Device
 from ovseg_cli.console import say, say_json, stdout
 from ovseg_cli.progress import progress
 
@@ -64,11 +65,11 @@ def teach(
     licence: Annotated[
         str, typer.Option(help="SPDX expression of the photos' licence, for the record.")
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted teaching has stopped.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """See EXAMPLES, which typer shows."""
     from ovseg.teach_api import teach as teach_model

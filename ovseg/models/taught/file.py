@@ -178,7 +178,7 @@ def _check_width(path: Path, head: LearnedHead, base: SegmentationModel) -> None
 
 def _unpacked(path: Path, content: npt.NDArray[np.uint8], wanted: str) -> Path:
     """The checkpoint in a file, laid into the cache under its hash."""
-    if hashlib.sha256(content.tobytes()).hexdigest() != wanted:
+    if hashlib.sha256(content.data).hexdigest() != wanted:
         raise ModelError(f"{path}: the checkpoint in it is damaged: fetch it again")
     place = cache_folder() / "taught" / f"{wanted}.safetensors"
     if not place.is_file() or sha256(place) != wanted:

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from threading import RLock
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ovseg.errors import MissingDependencyError, OvsegError, PeerError
@@ -25,7 +26,7 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-_BLAS_LOCK = RLock()
+_BLAS_LOCK = threading.RLock()
 
 
 @contextmanager
@@ -301,16 +302,50 @@ def deaf_children() -> Iterator[None]:
     """Processes started within do not hear Ctrl-C, nor that the terminal is gone.
 
     They would each show a traceback of their own, perhaps of an import; whoever started them ends
-    them. Signals to this process wait until the block is left.
+    them. Signals to this process wait until the block is left: one that came between the start of
+    a process and its registration would leave a child that nobody knows.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        yield
+        with _handlers_wait():
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _handlers_wait() -> Iterator[None]:
+    """Python's handlers are called when the block is left, whichever thread a signal finds.
+
+    A mask is its thread's alone: another thread takes the signal, and the main one's handler runs.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no handler interrupts this one
+        yield
+        return
+    waiting: list[int] | None = []
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        if waiting is not None:
+            waiting.append(number)
+        else:
+            handlers[number](number, frame)
+
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    found = {number: signal.getsignal(number) for number in numbers}
+    handlers = {int(number): handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, wait)
+    try:
+        yield
+    finally:
+        heard, waiting = waiting, None
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in heard or ():
+            signal.raise_signal(number)
 
 
 @contextmanager

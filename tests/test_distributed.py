@@ -1,12 +1,14 @@
-"""Threads that libraries start."""
+"""Threads that libraries start, and processes that do not hear what their parent hears."""
 
+import os
+import signal
 import threading
 
 import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from ovseg.distributed import one_blas_thread
+from ovseg.distributed import deaf_children, one_blas_thread
 
 LIBRARIES = ThreadpoolController().select(user_api="blas").lib_controllers
 
@@ -53,3 +55,22 @@ def test_a_second_thread_does_not_take_the_limit_for_the_setting() -> None:
         one.join(10)
         other.join(10)
         assert set(threads()) == {2}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_another_thread_takes_waits_too(number: signal.Signals) -> None:
+    heard: list[str] = []
+    before = signal.signal(number, lambda *_: heard.append("signal"))
+    done = threading.Event()
+    threading.Thread(target=done.wait, daemon=True).start()  # blocks no signal
+    try:
+        with deaf_children():
+            os.kill(os.getpid(), number)
+            done.wait(0.1)  # Python would call the handler by now
+            heard.append("block left")
+        assert heard == ["block left", "signal"]
+        os.kill(os.getpid(), number)
+        assert heard[-2:] == ["signal", "signal"]
+    finally:
+        done.set()
+        signal.signal(number, before)

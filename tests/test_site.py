@@ -1,48 +1,14 @@
-"""The site of the docs builds, and its commands and notebooks run."""
+"""The site of the docs builds, and its notebooks run."""
 
 import os
-import re
-import shlex
-import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from ovseg_cli.__main__ import run
 from tests.conftest import ROOT
-
-PAGES = ("index", "annotate", "train", "compare", "deploy")
-_BLOCK = re.compile(r"(<!-- needs: [^\n]+ -->\n)?```sh\n(.*?)```", re.DOTALL)
-
-
-def commands(page: str) -> list[tuple[str, bool]]:
-    """Commands of a page, and whether each runs as it is."""
-    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
-    return [
-        (line, not needs)
-        for needs, block in _BLOCK.findall(text)
-        for line in block.splitlines()
-        if line
-    ]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_runs_or_says_what_it_needs(
-    page: str, chelsea: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    for name in ("photo.jpg", "photos/a.png"):
-        shutil.copy(chelsea, tmp_path / name)
-    found = commands(page)
-    assert found
-    for command, runs in found:
-        words = shlex.split(command, comments=True)
-        if runs:
-            assert words[0] == "ovseg", command
-            assert run(words[1:]) == 0, command
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -54,6 +20,43 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "ovseg build-dataset inspect" in page and "--max-requests" in page
     assert "segment_video" in (tmp_path / "reference/api/index.html").read_text(encoding="utf-8")
     assert "fonts.googleapis" not in page
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[there](page.md#part), [the licence](../LICENSE)", ""),
+        ("[nowhere](missing.md)", "'missing.md', but the target is not found"),
+        ("[outside](../ovseg/missing.py)", "'ovseg/missing.py', but the target is not found"),
+        ("[no part](page.md#parts)", "does not contain an anchor '#parts'"),
+        ("[here](#nothing)", "'#nothing', but there is no such anchor"),
+        ("![picture](missing.png)", "'missing.png', but the target is not found"),
+    ],
+)
+def test_a_broken_link_fails_the_build(
+    text: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With our own settings, but for what makes the site beautiful."""
+    pytest.importorskip("mkdocs", reason="the extra docs is not here")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import Abort
+
+    pages = tmp_path / "docs"
+    pages.mkdir()
+    (pages / "index.md").write_text(text)
+    (pages / "page.md").write_text("## Part")
+    config = load_config(
+        str(ROOT / "mkdocs.yml"),
+        docs_dir=str(pages),
+        site_dir=str(tmp_path / "site"),
+        theme={"name": "mkdocs"},
+        plugins=[],
+        nav=["index.md", "page.md", "reference/cli.md", "reference/api.md"],
+    )
+    with pytest.raises(Abort) if told else nullcontext():
+        build(config)
+    assert told in caplog.text
 
 
 def test_the_notebooks_run() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ Teach a model your classes by a few photos with masks, on a laptop, in minutes.
 Examples:
   ovseg teach starter --data mydata --split train --output mine.safetensors
   ovseg teach starter --data coco --set coco-panoptic --classes dog,surfboard -o mine.safetensors
+  ovseg teach starter --data mydata --unlabelled more_photos -o mine.safetensors
   ovseg segment photo.jpg --model mine.safetensors --classes mug,cat
 
 mydata is a folder with images/, labels/ (PNG, 0 is the background) and classes.txt, or any set that
@@ -42,6 +43,14 @@ def teach(
     classes: Annotated[
         str | None,
         typer.Option(help="Teach these of the set's classes, as mug,hat or @FILE; all by default."),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of photos without masks, learned from if that helps on photos that were "
+            "held out.",
+            show_default=False,
+        ),
     ] = None,
     ignore_label: Annotated[
         str | None,
@@ -82,6 +91,7 @@ def teach(
             set_name=set_,
             split=split,
             classes=classes,
+            unlabelled=unlabelled,
             ignore_label=ignore_label,
             label_map=label_map,
             limit=limit,
@@ -109,6 +119,21 @@ def _print(result: "TeachingResult") -> None:
         stdout().print(table)
     else:
         say("one photo: none could be held out to score what was taught")
+    if result.unlabelled:
+        say(_worth(result.unlabelled))
     if result.unseen:
         say(f"no photo shows {', '.join(result.unseen)}: found by words as before")
     say(f"{result.output}: {len(result.classes)} classes, {result.photos} photos")
+
+
+def _worth(told: dict[str, Any]) -> str:
+    """Whether photos without masks were used."""
+    gain = 100 * (told["miou_with"] - told["miou_without"])
+    left_out = ", ".join(f"{count} {why}" for why, count in told["left_out"].items() if count)
+    return (
+        f"{told['photos']} photos without masks: "
+        + (f"used, {gain:+.1f} points" if told["used"] else f"not used: {gain:+.1f} points")
+        + f" on photos that were held out; {told['taken']:.0%} of their positions have a "
+        f"pseudo-label, right in {told['precision']:.0%} or more there"
+        + (f"; left out: {left_out}" if left_out else "")
+    )

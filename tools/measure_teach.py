@@ -35,7 +35,7 @@ from ovseg.models.taught.head import LearnedHead
 from ovseg.models.taught.taught_model import KIND, Taught, TaughtModel
 from ovseg.teaching.closed_form import ABSENT
 from ovseg.teaching.fitting import Fitting
-from ovseg.teaching.lessons import Curriculum, LessonStore, Teacher
+from ovseg.teaching.lessons import Curriculum, Lesson, LessonStore, Teacher
 from ovseg.teaching.settings import TeachingSettings
 from ovseg.teaching.teach import seen_alone
 
@@ -100,7 +100,7 @@ def _taught(
     """Models by what they are, how many photos they saw, and which seed drew them."""
     folder = options.cache or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    store = LessonStore(folder, curriculum.evaluated.samples)
+    store = LessonStore(folder, curriculum.evaluated.samples, Lesson)
     started = time.process_time()
     store.make(Teacher(base, curriculum), lambda *_: None)
     seconds = {"reading all photos": time.process_time() - started}

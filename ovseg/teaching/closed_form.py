@@ -91,17 +91,22 @@ class Moments:
             self.counts - other.counts, self.sums - other.sums, self.products - other.products
         )
 
+    def __mul__(self, weight: float) -> "Moments":
+        """Each position so many times."""
+        return Moments(self.counts * weight, self.sums * weight, self.products * weight)
+
     @property
     def priors(self) -> Floats:
         """Share of each column, none of them zero, float32 [C]."""
         counts = np.maximum(self.counts, 0) + 1
         return (counts / counts.sum()).astype(np.float32)
 
-    def discriminant(self, shrinkage: float) -> tuple[Floats, Floats]:
+    def discriminant(self, shrinkage: float, priors: Floats | None = None) -> tuple[Floats, Floats]:
         """Logits of each column: weights [S, C] and biases [C], the priors in them.
 
         Args:
             shrinkage: share of an even covariance in the one that all columns share.
+            priors: share of each column, float [C], where it is not the moments' own.
         """
         total = max(self.counts.sum(), 1.0)
         there = self.counts > 1e-3
@@ -110,7 +115,8 @@ class Moments:
         even = np.trace(within) / len(within)
         within = (1 - shrinkage) * within + shrinkage * even * np.eye(len(within))
         weights = np.linalg.solve(within, means.T)  # [S, C]
-        biases = np.log(self.priors) - 0.5 * (means.T * weights).sum(axis=0)
+        expected = self.priors if priors is None else priors
+        biases = np.log(expected) - 0.5 * (means.T * weights).sum(axis=0)
         weights = np.where(there, weights, 0.0)
         return weights.astype(np.float32), np.where(there, biases, ABSENT).astype(np.float32)
 

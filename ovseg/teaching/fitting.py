@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ovseg.models.taught.head import LearnedHead
 from ovseg.teaching.closed_form import Moments, Spread, SpreadSums
 from ovseg.teaching.lessons import Floats, Lesson
-from ovseg.teaching.mixture import ALONE, HeldOutLogits, Mixture, fitted, mean_iou
+from ovseg.teaching.mixture import ALONE, HeldOutLogits, Mixture, Only, fitted, mean_iou
 from ovseg.teaching.position_head import train_head
+from ovseg.teaching.pseudo_labels import Watched
 from ovseg.teaching.settings import TeachingSettings
 
 Read = Callable[[int], Lesson]
@@ -31,6 +32,33 @@ class Layers(NamedTuple):
     inner_bias: Floats  # [H]
     outer: Floats  # [H, C]
     priors: Floats  # [C]
+
+
+class Ground(NamedTuple):
+    """What all heads are made of."""
+
+    spread: Spread
+    by_fold: list[Moments]
+    total: Moments
+    pool: "Pool"
+
+
+class Hints(NamedTuple):
+    """What photos without masks add to what a head learns from."""
+
+    moments: Moments | None = None
+    watched: Watched | None = None
+
+
+class Trial(NamedTuple):
+    """Heads that were each trained without a fold, and what they say of it; empty for one photo."""
+
+    layers: list[Layers]
+    held_out: list[HeldOutLogits]
+    mixture: Mixture
+
+
+NO_HINTS = Hints()
 
 
 @dataclass(frozen=True)
@@ -76,25 +104,46 @@ class Fitting:
 
     def fit(self) -> Fitted:
         """Gather moments, hold out each fold once, fit the mixture, and train on all photos."""
+        ground = self.ground()
+        trial = self.trial(ground)
+        return self.finished(ground, trial, self.on_all(ground), self.scores(trial))
+
+    def ground(self) -> Ground:
+        """What all heads are made of."""
         spread = self._spread()
         by_fold = [self._moments(spread, fold) for fold in self.folds]
         total = reduce(add, by_fold)
-        pool = self._pool(spread, total)
+        return Ground(spread, by_fold, total, self._pool(spread, total))
+
+    def trial(self, ground: Ground, hints: Callable[[int], Hints] = lambda _: NO_HINTS) -> Trial:
+        """Hold out each fold once, and fit the mixture.
+
+        Args:
+            hints: what is learned beside where a fold is held out.
+        """
         alone = self.settings.hidden == 0
         start = ALONE if alone else Mixture()
-        scores: dict[str, float] = {}
-        mixture = start
-        if self.count > 1:
-            held_out = [
-                self._held_out(number, total - moments, spread, pool)
-                for number, moments in enumerate(by_fold)
-            ]
-            mixture = fitted(held_out, start, self.background, alone)
-            scores = self._scores(held_out, mixture)
+        if self.count < 2:
+            return Trial([], [], start)
+        layers, held_out = [], []
+        for number in range(len(self.folds)):
+            self.on_step("holding out photos", number, len(self.folds) + 1)
+            layers.append(self.layers(ground, number, hints(number)))
+            held_out.append(self._held_out(ground, layers[-1], number))
+        return Trial(layers, held_out, fitted(held_out, start, self.background, alone))
+
+    def on_all(self, ground: Ground, hints: Hints = NO_HINTS) -> Layers:
+        """A head that is trained on all photos."""
         self.on_step("teaching on all photos", len(self.folds), len(self.folds) + 1)
-        layers = self._layers(total, pool, np.ones(len(pool.photo), bool))
-        head = assembled(layers, spread, pool.directions, mixture, self.background)
-        seen = total.counts > 1e-3
+        return self.layers(ground, None, hints)
+
+    def finished(
+        self, ground: Ground, trial: Trial, layers: Layers, scores: dict[str, float]
+    ) -> Fitted:
+        """A head of all photos with the mixture of a trial."""
+        mixture = trial.mixture
+        head = assembled(layers, ground.spread, ground.pool.directions, mixture, self.background)
+        seen = ground.total.counts > 1e-3
         return Fitted(head, mixture.temperature * mixture.text, seen, mixture, scores)
 
     def _spread(self) -> Spread:
@@ -127,44 +176,47 @@ class Fitting:
             directions, np.concatenate(values), np.concatenate(shares), np.concatenate(photo)
         )
 
-    def _layers(self, moments: Moments, pool: "Pool", chosen: Any) -> Layers:
-        settings = self.settings
-        linear, bias = moments.discriminant(settings.shrinkage)
+    def layers(self, ground: Ground, held_out: int | None, hints: Hints) -> Layers:
+        """Train on all folds but one."""
+        settings, pool, moments = self.settings, ground.pool, ground.total
+        chosen = np.ones(len(pool.photo), bool)
+        if held_out is not None:
+            moments = moments - ground.by_fold[held_out]
+            chosen = ~np.isin(pool.photo, self.folds[held_out])
+        known = moments if hints.moments is None else moments + hints.moments
+        linear, bias = known.discriminant(settings.shrinkage, moments.priors)
         columns = len(bias)
         if not settings.hidden or not chosen.any():
             none = np.zeros((pool.directions.shape[1], 0), np.float32)
             outer = np.zeros((0, columns), np.float32)
             return Layers(linear, bias, none, none[0], outer, moments.priors)
-        trained = train_head(pool.values[chosen], pool.shares[chosen], moments, settings)
+        trained = train_head(
+            pool.values[chosen], pool.shares[chosen], moments.priors, settings, hints.watched
+        )
         return Layers(linear, bias, *trained, moments.priors)
 
-    def _held_out(
-        self, number: int, moments: Moments, spread: Spread, pool: "Pool"
-    ) -> HeldOutLogits:
+    def _held_out(self, ground: Ground, layers: Layers, number: int) -> HeldOutLogits:
         """What the head of the other folds says of a fold."""
-        self.on_step("holding out photos", number, len(self.folds) + 1)
-        fold = self.folds[number]
-        layers = self._layers(moments, pool, ~np.isin(pool.photo, fold))
-        linear, hidden, words, shares = [], [], [], []
-        for lesson in (self.read(int(photo)) for photo in fold):
-            rows = lesson.shares.sum(axis=1) > 0
-            values = spread.standardised(lesson.seen[rows])
-            linear.append(values @ layers.linear + layers.bias)
-            inner = np.maximum(values @ pool.directions @ layers.inner + layers.inner_bias, 0)
-            hidden.append(inner @ layers.outer)
-            words.append(lesson.words[rows])
-            shares.append(lesson.shares[rows])
+        parts: list[HeldOutLogits] = []
+        for lesson in (self.read(int(photo)) for photo in self.folds[number]):
+            parts.append(said(ground, layers, lesson, lesson.shares.sum(axis=1) > 0))
         return HeldOutLogits(
-            np.concatenate(linear), np.concatenate(hidden), layers.priors,
-            np.concatenate(words), np.concatenate(shares),
-        )  # fmt: skip
+            np.concatenate([each.linear for each in parts]),
+            np.concatenate([each.hidden for each in parts]),
+            layers.priors,
+            np.concatenate([each.words for each in parts]),
+            np.concatenate([each.shares for each in parts]),
+        )
 
-    def _scores(self, folds: Sequence[HeldOutLogits], mixture: Mixture) -> dict[str, float]:
+    def scores(self, trial: Trial) -> dict[str, float]:
         """Of words alone, of the closed form, and of all together."""
+        folds = trial.held_out
+        if not folds:
+            return {}
         tried = {
             "words": Words(folds, self.background).mean_iou,
             "closed form": mean_iou(folds, Only(), self.background),
-            "all": mean_iou(folds, mixture, self.background),
+            "all": mean_iou(folds, trial.mixture, self.background),
         }
         return {name: round(value, 4) for name, value in tried.items()}
 
@@ -178,11 +230,17 @@ class Pool(NamedTuple):
     photo: np.ndarray  # int64 [N]
 
 
-class Only(Mixture):
-    """The closed form alone."""
-
-    def logits(self, found: HeldOutLogits) -> Floats:
-        return found.linear
+def said(ground: Ground, layers: Layers, lesson: Lesson, rows: np.ndarray) -> HeldOutLogits:
+    """What a head says of positions of a photo, chosen by their numbers or a mask."""
+    values = ground.spread.standardised(lesson.seen[rows])
+    inner = np.maximum(values @ ground.pool.directions @ layers.inner + layers.inner_bias, 0)
+    return HeldOutLogits(
+        values @ layers.linear + layers.bias,
+        inner @ layers.outer,
+        layers.priors,
+        lesson.words[rows],
+        lesson.shares[rows],
+    )
 
 
 @dataclass(frozen=True)

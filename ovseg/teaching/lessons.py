@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ from ovseg.models.taught.head import seen_in
 from ovseg.models.tensor_files import read_arrays
 
 Floats = npt.NDArray[np.float32]
+L = TypeVar("L", bound="Lesson")
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,28 @@ class Lesson:
     words: Floats
 
     def write(self, path: Path) -> None:
-        """As one safetensors file, in half precision."""
-        arrays = {key: value.astype(np.float16) for key, value in vars(self).items()}
+        """As one safetensors file, in half precision but for whole numbers."""
+        arrays = {  # safetensors takes the memory as it lies, transposed or not
+            key: np.ascontiguousarray(value, np.float16 if value.dtype.kind == "f" else None)
+            for key, value in vars(self).items()
+        }
         with replacing(path) as temporary:
             save_file(arrays, temporary)
 
     @classmethod
-    def read(cls, path: Path) -> "Lesson":
+    def read(cls: "type[L]", path: Path) -> "L":
         """Read what `write` wrote.
 
         Raises:
             ModelError: the file is damaged.
         """
         arrays, _ = read_arrays(path)
-        return cls(**{key: value.astype(np.float32) for key, value in arrays.items()})
+        return cls(
+            **{
+                key: value.astype(np.float32) if value.dtype.kind == "f" else value
+                for key, value in arrays.items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -145,14 +154,12 @@ class Teacher:
         self, samples: Sequence[EvaluationSample]
     ) -> Iterator[tuple[EvaluationSample, Lesson, str]]:
         """Of each sample its lesson, and the SHA-256 of its labels."""
-        evaluated = self.curriculum.evaluated
-
-        def loaded() -> Iterator[list[LoadedSample]]:
-            for sample in samples:
-                yield [load_sample(evaluated, sample, self.labeller)]
-
-        for results in over_chunks(self.model, loaded(), lambda each: each.views, self._lesson):
+        loaded = ([self._loaded(sample)] for sample in samples)
+        for results in over_chunks(self.model, loaded, lambda each: each.views, self._lesson):
             yield from results
+
+    def _loaded(self, sample: EvaluationSample) -> LoadedSample:
+        return load_sample(self.curriculum.evaluated, sample, self.labeller)
 
     def _lesson(
         self, loaded: LoadedSample, views: list[EncodedView]
@@ -219,16 +226,18 @@ def pooled(values: Floats, grid: tuple[int, int], positions: int) -> Floats:
 
 
 @dataclass(frozen=True)
-class LessonStore:
+class LessonStore(Generic[L]):
     """Lessons on disk, one file a photo, so that a teaching can go on where it was interrupted.
 
     Attributes:
         folder: where they are.
         samples: the photos.
+        kind: of the lessons.
     """
 
     folder: Path
     samples: tuple[EvaluationSample, ...]
+    kind: type[L]
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:06}.safetensors"
@@ -245,6 +254,7 @@ class LessonStore:
         for sample, lesson, digest in teacher.lessons([self.samples[n] for n in missing]):
             path = self.path(numbers[sample.name])
             try:
+                self.folder.mkdir(parents=True, exist_ok=True)
                 stamp = hashlib.sha256(f"{file_digest(sample.image)} {digest}".encode())
                 path.with_suffix(".sha256").write_text(stamp.hexdigest())
                 lesson.write(path)
@@ -253,9 +263,9 @@ class LessonStore:
             done += 1
             on_progress(done, len(self.samples))
 
-    def read(self, number: int) -> Lesson:
+    def read(self, number: int) -> L:
         """One lesson."""
-        return Lesson.read(self.path(number))
+        return self.kind.read(self.path(number))
 
     @property
     def digest(self) -> str:

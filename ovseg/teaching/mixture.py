@@ -62,6 +62,13 @@ class Mixture:
         return mixed.astype(np.float32, copy=False)
 
 
+class Only(Mixture):
+    """The closed form alone."""
+
+    def logits(self, found: HeldOutLogits) -> Floats:
+        return found.linear
+
+
 ALONE = Mixture(linear=1.0)
 """For the closed form without a position head."""
 
@@ -96,21 +103,28 @@ def confusion(
     """Positions by what they are and what they are taken for, float [C, C]."""
     columns = folds[0].shares.shape[1]
     total = np.zeros((columns, columns))
-    first = 0 if background else 1
     for fold in folds:
-        winner = mixture.logits(fold)[:, first:].argmax(axis=1) + first
-        order = np.argsort(winner, kind="stable")
-        edges = np.searchsorted(winner[order], np.arange(columns + 1))
-        sums = np.concatenate(
-            [np.zeros((1, columns)), fold.shares[order].cumsum(axis=0, dtype=float)]
-        )
-        total += (sums[edges[1:]] - sums[edges[:-1]]).T
+        total += confusion_of(mixture.logits(fold), fold.shares, background)
     return total
+
+
+def confusion_of(logits: Floats, shares: Floats, background: bool) -> npt.NDArray[np.float64]:
+    """Positions by what they are, shares [N, C], and what logits, [N, C], say, float [C, C]."""
+    first, columns = 0 if background else 1, shares.shape[1]
+    winner = logits[:, first:].argmax(axis=1) + first
+    order = np.argsort(winner, kind="stable")
+    edges = np.searchsorted(winner[order], np.arange(columns + 1))
+    sums = np.concatenate([np.zeros((1, columns)), shares[order].cumsum(axis=0, dtype=float)])
+    return (sums[edges[1:]] - sums[edges[:-1]]).T
 
 
 def mean_iou(folds: Sequence[HeldOutLogits], mixture: Mixture, background: bool) -> float:
     """Over the classes that occur, 0..1."""
-    found = confusion(folds, mixture, background)
+    return iou_of(confusion(folds, mixture, background))
+
+
+def iou_of(found: npt.NDArray[np.float64]) -> float:
+    """Mean over the classes that occur in a confusion, [C, C], 0..1."""
     common = found.diagonal()
     union = found.sum(axis=0) + found.sum(axis=1) - common
     there = union > 0

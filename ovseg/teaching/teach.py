@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ovseg.errors import DataError, UsageError
-from ovseg.evaluation.sets.base import EvaluationSet
+from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
 from ovseg.files import file_digest, local_path, write_text
 from ovseg.locks import holding_file
 from ovseg.models.interface import SegmentationModel
@@ -22,13 +23,16 @@ from ovseg.models.taught.file import TeachingNote, base_hash, write_taught
 from ovseg.models.taught.head import LearnedHead
 from ovseg.models.taught.taught_model import KIND
 from ovseg.teaching.fitting import Fitted, Fitting
-from ovseg.teaching.lessons import Curriculum, LessonStore, Teacher
+from ovseg.teaching.lessons import Curriculum, Lesson, LessonStore, Teacher
+from ovseg.teaching.semi_supervised import SemiSupervised
 from ovseg.teaching.settings import TeachingSettings
+from ovseg.teaching.unlabelled import UnlabelledLesson, UnlabelledTeacher, photos_without_masks
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None], None]
 _REQUEST = "request.json"
+_NO_OTHERS: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,9 @@ class TeachingResult:
         classes: that were taught.
         unseen: classes of the set of which no photo shows a pixel; they keep their words.
         held_out: mIoU on photos that were held out, 0..1, by name: of words alone, of the closed
-            form, and of all together.
+            form, of all together, and of all with photos without masks.
         weights: of the mixture, by name.
+        unlabelled: what photos without masks are worth, by name; empty where there are none.
     """
 
     output: Path
@@ -51,6 +56,7 @@ class TeachingResult:
     unseen: tuple[str, ...]
     held_out: dict[str, float]
     weights: dict[str, float]
+    unlabelled: dict[str, Any]
 
 
 def teach_set(
@@ -59,6 +65,7 @@ def teach_set(
     output: Path,
     *,
     classes: Sequence[str] | None = None,
+    unlabelled: Path | None = None,
     licence: str = "",
     settings: TeachingSettings | None = None,
     device: str = "auto",
@@ -72,6 +79,7 @@ def teach_set(
         evaluated: photos with masks.
         output: the file to write.
         classes: those of the set that are taught; all by default.
+        unlabelled: folder of photos without masks to learn from, too.
         licence: SPDX expression of the photos and masks, for the record.
         settings: how.
         device: as torch names it, or `auto`.
@@ -91,19 +99,18 @@ def teach_set(
     if base.card.kind == KIND:
         raise UsageError(f"{model} was taught already: teach its base with all masks at once")
     identity, checkpoint = _identity(model, base)
-    request = _request(identity, curriculum, settings)
+    beside = None if unlabelled is None else WithoutMasks.of(unlabelled, evaluated)
+    request = _request(identity, curriculum, settings, beside)
+    background = bool((curriculum.columns == 0).any())
     with holding_file(output), _work_folder(output, request, resume) as folder:
-        store = LessonStore(folder, evaluated.samples)
-        store.make(Teacher(base, curriculum), lambda done, all_: on_step("reading", done, all_))
-        fitting = Fitting(
-            len(evaluated.samples),
-            store.read,
-            settings,
-            bool((curriculum.columns == 0).any()),
-            on_step,
-        )
-        found = fitting.fit()
-        note = _note(base, identity, curriculum, found, settings, store, licence)
+        store = LessonStore(folder, evaluated.samples, Lesson)
+        store.make(Teacher(base, curriculum), partial(on_step, "reading"))
+        fitting = Fitting(len(store.samples), store.read, settings, background, on_step)
+        if beside is None:
+            found, worth = fitting.fit(), _NO_OTHERS
+        else:
+            found, worth = beside.fit(fitting, folder, UnlabelledTeacher(base, curriculum))
+        note = _note(base, identity, curriculum, found, settings, store, licence, worth)
         write_taught(output, note, seen_alone(found), checkpoint)
     unseen = [
         n for n, there in zip(curriculum.classes.names, found.seen[1:], strict=True) if not there
@@ -115,7 +122,45 @@ def teach_set(
         unseen=tuple(unseen),
         held_out=found.scores,
         weights=asdict(found.mixture),
+        unlabelled=worth,
     )
+
+
+@dataclass(frozen=True)
+class WithoutMasks:
+    """Photos without masks.
+
+    Attributes:
+        samples: the photos.
+        left_out: how many are not learned from, by reason.
+    """
+
+    samples: tuple[EvaluationSample, ...]
+    left_out: dict[str, int]
+
+    @classmethod
+    def of(cls, folder: Path, evaluated: EvaluationSet) -> "WithoutMasks":
+        """Those of a folder.
+
+        Raises:
+            UsageError: too few photos have masks to hold some out.
+            DataError: as `photos_without_masks`.
+        """
+        if len(evaluated.samples) < 2:
+            raise UsageError(
+                "photos without masks are learned from where that helps on photos that were held "
+                "out: two with masks at least are needed; teach without --unlabelled"
+            )
+        return cls(*photos_without_masks(folder, evaluated.samples))
+
+    def fit(
+        self, fitting: Fitting, folder: Path, teacher: UnlabelledTeacher
+    ) -> tuple[Fitted, dict[str, Any]]:
+        """Fit with them, and what they are worth, by name."""
+        store = LessonStore(folder / "unlabelled", self.samples, UnlabelledLesson)
+        store.make(teacher, partial(fitting.on_step, "reading photos without masks"))
+        found, worth = SemiSupervised(fitting, len(self.samples), store.read).fit()
+        return found, {**asdict(worth), "left_out": self.left_out, "sha256": store.digest}
 
 
 def _check_output(output: Path) -> None:
@@ -138,9 +183,14 @@ def _identity(model: str | Path, base: SegmentationModel) -> tuple[dict[str, str
     return {"base": path.name, "base_hash": file_digest(path)}, path
 
 
-def _request(identity: dict[str, str], what: Curriculum, settings: TeachingSettings) -> str:
+def _request(
+    identity: dict[str, str],
+    what: Curriculum,
+    settings: TeachingSettings,
+    beside: WithoutMasks | None,
+) -> str:
     """What makes one teaching another, as JSON."""
-    values = {
+    values: dict[str, Any] = {
         **identity,
         "classes": what.classes.synonyms,
         "columns": what.columns.tolist(),
@@ -149,6 +199,8 @@ def _request(identity: dict[str, str], what: Curriculum, settings: TeachingSetti
             (sample.name, str(sample.image), sample.key) for sample in what.evaluated.samples
         ],
     }
+    if beside is not None:
+        values["unlabelled"] = [(each.name, str(each.image)) for each in beside.samples]
     return json.dumps(values, sort_keys=True)
 
 
@@ -203,6 +255,7 @@ def _note(
     settings: TeachingSettings,
     store: LessonStore,
     licence: str,
+    worth: dict[str, Any],
 ) -> TeachingNote:
     taught = [
         phrases
@@ -218,6 +271,8 @@ def _note(
         "sha256": store.digest,
         "licence": licence,
     }
+    if worth:
+        data["unlabelled"] = worth
     return TeachingNote(
         base=identity["base"],
         base_hash=identity["base_hash"],

@@ -210,7 +210,9 @@ _BODY: dict[str, Any] = {
                     "type": "object",
                     "properties": {"image": _IMAGE, **form_fields()},
                     "required": ["image"],
-                }
+                    "additionalProperties": False,
+                },
+                "encoding": {"image": {"contentType": "image/*"}},
             },
             "application/octet-stream": {"schema": _IMAGE},
             "image/*": {"schema": _IMAGE},

@@ -76,6 +76,11 @@ REFUSED: list[tuple[int, str, dict[str, Any]]] = [
     (422, "no file in the field image", {"files": {"x": (None, "y")}}),
     (422, "threshold", {"files": {"image": b"x"}, "data": {"threshold": "nan"}}),
     (422, "Extra inputs", {"files": {"image": b"x"}, "data": {"treshold": "1"}}),
+    (
+        422,
+        "classes: given more than once",
+        {"files": {"image": b"x"}, "data": {"classes": ["a", "b"]}},
+    ),
 ]
 
 
@@ -96,6 +101,8 @@ def test_what_is_refused_says_why(
         ({"classes": ",".join(f"w{number}" for number in range(51))}, "more than 50 phrases"),
         ({"classes": "x" * 201}, "more than 200 characters"),
         ({"format": "jpeg"}, "format"),
+        ({"classes": ["cat", "dog"]}, "classes: given more than once"),
+        ({"background": "0"}, "say true or false"),
         ({"treshold": 1}, "treshold"),
     ],
 )

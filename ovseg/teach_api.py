@@ -22,6 +22,7 @@ def teach(
     set_name: str = "folder",
     split: str | None = None,
     classes: str | Sequence[str] | None = None,
+    stuff: str | Sequence[str] = (),
     unlabelled: str | Path | None = None,
     ignore_label: int | str | None = None,
     label_map: Mapping[int, int | None] | str | None = None,
@@ -44,6 +45,8 @@ def teach(
         set_name: what the folder holds, as `evaluate` takes it.
         split, ignore_label, label_map, limit: as `evaluate` takes them.
         classes: those of the set that are taught, as `segment` takes them; all by default.
+        stuff: those of them that are background, such as grass: where they are found is background
+            for whatever else is asked for, and what the model's own words say of them is replaced.
         unlabelled: folder of photos without masks. What the model is sure of in them, calibrated on
             photos that were held out, is learned too, if that helps there.
         licence: SPDX expression of the photos' licence, for the record.
@@ -57,8 +60,8 @@ def teach(
 
     Raises:
         UsageError: `output` exists or another run is writing it, classes are asked for that the set
-            has no masks of, a setting makes no sense, or `unlabelled` is given with one photo that
-            has a mask.
+            has no masks of, `stuff` is not taught, a setting makes no sense, or `unlabelled` is
+            given with one photo that has a mask.
         DataError: photos or masks are missing or damaged.
         ModelError: the model cannot be read, or the result cannot be written.
         MissingDependencyError: torch is not installed, which the position head needs; `hidden=0`
@@ -79,6 +82,7 @@ def teach(
         evaluated,
         Path(output),
         classes=None if classes is None else as_class_list(classes).names,
+        stuff=as_class_list(stuff).names if stuff else (),
         unlabelled=None if unlabelled is None else Path(unlabelled),
         licence=licence,
         settings=TeachingSettings(**settings),

@@ -20,6 +20,7 @@ Teach a model your classes by a few photos with masks, on a laptop, in minutes.
 Examples:
   ovseg teach starter --data mydata --split train --output mine.safetensors
   ovseg teach starter --data coco --set coco-panoptic --classes dog,surfboard -o mine.safetensors
+  ovseg teach starter --data mydata --stuff floor,wall -o mine.safetensors
   ovseg teach starter --data mydata --unlabelled more_photos -o mine.safetensors
   ovseg segment photo.jpg --model mine.safetensors --classes mug,cat
 
@@ -44,6 +45,13 @@ def teach(
         str | None,
         typer.Option(help="Teach these of the set's classes, as mug,hat or @FILE; all by default."),
     ] = None,
+    stuff: Annotated[
+        str,
+        typer.Option(
+            help="Those of them that are background, as grass,sky or @FILE: where they are found, "
+            "nothing else is, and their masks replace what the model's own words say of them."
+        ),
+    ] = "",
     unlabelled: Annotated[
         Path | None,
         typer.Option(
@@ -91,6 +99,7 @@ def teach(
             set_name=set_,
             split=split,
             classes=classes,
+            stuff=stuff,
             unlabelled=unlabelled,
             ignore_label=ignore_label,
             label_map=label_map,

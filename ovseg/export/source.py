@@ -135,13 +135,14 @@ def _taught(model: TaughtModel) -> ExportSource:
             "models can be exported: segment with the file itself"
         )
     source = _starter(base)
-    graph = TaughtStarterGraph(base.reader, taught.head, taught.text, base.threshold)
+    told = (taught.head, taught.text, base.threshold, taught.stuff)
+    graph = TaughtStarterGraph(base.reader, *told)
     return replace(
         source,
         model=model,
         image=graph.eval(),
         embedding_width=source.embedding_width + taught.head.classes,
-        taught=TaughtRule(classes=taught.classes, text=taught.text),
+        taught=TaughtRule(classes=taught.classes, text=taught.text, stuff=taught.stuff),
     )
 
 

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ovseg.export.any_size import with_fixed_padding
 from ovseg.export.graphs import FoundFeatures, PositionGraph
-from ovseg.models.scoring import starter_scores, taught_scores
+from ovseg.models.scoring import starter_scores
 from ovseg.models.starter.captions import WIDTH
 from ovseg.models.starter.reader import PositionReader, finer
 from ovseg.models.taught.head import LearnedHead
+from ovseg.models.taught.stuff import scores_beside_stuff
 
 
 class StarterGraph(PositionGraph):
@@ -45,16 +46,20 @@ class TaughtStarterGraph(StarterGraph):
     Args:
         reader: the starter's.
         head: tells the classes; arrays of NumPy.
-        text, threshold: as `taught_scores` takes them.
+        text, threshold, stuff: as `scores_beside_stuff` takes them.
     """
 
     def __init__(
-        self, reader: PositionReader, head: LearnedHead, text: float, threshold: float
+        self,
+        reader: PositionReader,
+        head: LearnedHead,
+        text: float,
+        threshold: float,
+        stuff: tuple[int, ...],
     ) -> None:
         super().__init__(reader)
         self.head = head.mapped(torch.from_numpy)
-        self.text = text
-        self.threshold = threshold
+        self.told = (text, threshold, stuff)
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
         read = self.reader(pixels)
@@ -66,4 +71,4 @@ class TaughtStarterGraph(StarterGraph):
     def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
         own = embedding.shape[-1] - self.head.classes
         base = super().score(embedding[..., :own], classes[..., :own], threshold)
-        return taught_scores(base, embedding[..., own:], classes, self.text, self.threshold)
+        return scores_beside_stuff(base, embedding[..., own:], classes, *self.told)

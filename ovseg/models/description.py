@@ -114,6 +114,7 @@ def _describe_taught(path: Path) -> FileDescription:
         model={
             "base": note.base,
             "classes": [each[0] for each in note.classes],
+            "stuff": list(note.stuff),
             "text": note.text,
             "recipe": note.recipe,
             "data": note.data,

@@ -39,9 +39,9 @@ from ovseg.models.scoring import (
     dense_clip_scores,
     ovsegmentor_scores,
     starter_scores,
-    taught_scores,
 )
 from ovseg.models.starter.words import WordTable
+from ovseg.models.taught.stuff import scores_beside_stuff
 from ovseg.models.taught.taught_names import TaughtNames
 from ovseg.models.trial import try_tokenizer
 
@@ -194,6 +194,7 @@ class ExportedModel:
         """Class embedding of each phrase, averaged over the templates, float32 [Q, C]."""
         if self._text is None:
             words = np.stack([self._words.embedding(phrase) for phrase in phrases])
+            words = words * self._names.wordless(phrases)
             return np.concatenate([words, self._names.named(phrases)], axis=1)
         prompts = [template.format(phrase) for phrase in phrases for template in templates]
         if self.manifest.aligned is not None:
@@ -237,8 +238,9 @@ class ExportedModel:
             base = starter_scores(groups[..., :own], classes[..., :own], threshold, captions)
             if self.manifest.taught is None:
                 return base
-            told = (groups[..., own:], classes, self.manifest.taught.text)
-            return taught_scores(base, *told, self.threshold)
+            taught = self.manifest.taught
+            told = (groups[..., own:], classes, taught.text, self.threshold)
+            return scores_beside_stuff(base, *told, taught.stuff)
         if self.manifest.reading is not None:
             return dense_clip_scores(groups, classes, scale, threshold)
         if self.manifest.aligned is not None:
@@ -273,7 +275,7 @@ class ExportedModel:
     @cached_property
     def _names(self) -> TaughtNames:
         taught = self.manifest.taught
-        return TaughtNames(() if taught is None else taught.classes)
+        return TaughtNames(()) if taught is None else TaughtNames(taught.classes, taught.stuff)
 
     @cached_property
     def _words(self) -> WordTable:

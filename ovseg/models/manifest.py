@@ -186,6 +186,14 @@ class TaughtRule(ManifestSection):
         Field(min_length=1, max_length=65_000),
     ]
     text: Annotated[float, Field(ge=0, le=10)]
+    stuff: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Places of classes that are background; see `scores_beside_stuff`."""
+
+    @model_validator(mode="after")
+    def _stuff_is_taught(self) -> "TaughtRule":
+        if any(place >= len(self.classes) for place in self.stuff):
+            raise ValueError("stuff must be places of taught classes")
+        return self
 
 
 class TextRule(ManifestSection):

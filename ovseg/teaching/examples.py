@@ -8,6 +8,7 @@ Letters: N position, S width of what is seen, M prototype, H W photo, h w grid.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ TEXT = 0.3
 """The power of what words say beside an example."""
 _ROUNDS = 8
 _LEAST_DEVIATION = 1e-3
+_NUMBERS = re.compile(r"[-+.,\d\s]*\d[-+.,\d\s]*")
 _HOW = "give NAME=photo.jpg:mask.png, or a box in pixels as NAME=photo.jpg:x0,y0,x1,y1"
 
 
@@ -86,6 +88,9 @@ def read_example(text: str) -> Example:
     corners = where.split(",")
     if len(corners) == 4 and all(each.strip().isdecimal() for each in corners):
         return Example(name, pixels, _box(text, [int(each) for each in corners], pixels))
+    if _NUMBERS.fullmatch(where) and not Path(where).is_file():
+        count = "one number is" if len(corners) == 1 else f"{len(corners)} numbers are"
+        raise UsageError(f"example {text!r}: {count} no box of four whole pixels: {_HOW}")
     return Example(name, pixels, read_index_png(Path(where)) > 0)
 
 

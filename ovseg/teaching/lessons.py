@@ -83,21 +83,26 @@ class Curriculum:
         classes: what is taught, K entries.
         columns: by label of the set and for ignored pixels: 0 for none of the classes, k + 1 for
             the k-th, -1 for what does not count.
+        stuff: names of classes that are background: their words do not count.
     """
 
     evaluated: EvaluationSet
     classes: ClassList
     columns: npt.NDArray[np.int64]
+    stuff: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, evaluated: EvaluationSet, wanted: Sequence[str] | None) -> "Curriculum":
+    def of(
+        cls, evaluated: EvaluationSet, wanted: Sequence[str] | None, stuff: Sequence[str] = ()
+    ) -> "Curriculum":
         """Of all classes of a set, or of some.
 
         What is not wanted counts as none of the classes where the set has a background, else not
         at all.
 
         Raises:
-            UsageError: a class is wanted that the set has not; both lists are named.
+            UsageError: a class is wanted that the set has not, or is to be background that is not
+                taught; both lists are named.
         """
         names = evaluated.words.names
         chosen = list(names) if wanted is None else list(dict.fromkeys(wanted))
@@ -105,6 +110,11 @@ class Curriculum:
             raise UsageError(
                 f"{evaluated.root} has no masks of {', '.join(strange)}; asked for are "
                 f"{', '.join(chosen)}; there are masks of {', '.join(names)}"
+            )
+        if strange := [name for name in stuff if name not in chosen]:
+            raise UsageError(
+                f"stuff {', '.join(strange)}: background is replaced by classes that are taught, "
+                f"which are {', '.join(chosen)}"
             )
         other = 0 if evaluated.background else -1
         place = {name: number for number, name in enumerate(chosen, start=1)}
@@ -115,6 +125,7 @@ class Curriculum:
             evaluated,
             ClassList(tuple(synonyms[name] for name in chosen)),
             np.array([*background, *columns, -1]),
+            tuple(dict.fromkeys(stuff)),
         )
 
     def shares(self, labels: Labels, grid: tuple[int, int]) -> Floats:
@@ -208,6 +219,7 @@ class Teacher:
         phrases = to_numpy(self._embeddings).any(axis=-1)
         known = np.zeros(len(classes.names), bool)
         np.logical_or.at(known, np.asarray(classes.phrase_labels) - 1, phrases)
+        known &= [name not in self.curriculum.stuff for name in classes.names]
         return margins(words, model.threshold, is_dense(model)) * known
 
     @cached_property

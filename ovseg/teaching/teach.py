@@ -65,6 +65,7 @@ def teach_set(
     output: Path,
     *,
     classes: Sequence[str] | None = None,
+    stuff: Sequence[str] = (),
     unlabelled: Path | None = None,
     licence: str = "",
     settings: TeachingSettings | None = None,
@@ -79,6 +80,7 @@ def teach_set(
         evaluated: photos with masks.
         output: the file to write.
         classes: those of the set that are taught; all by default.
+        stuff: those of them that are background.
         unlabelled: folder of photos without masks to learn from, too.
         licence: SPDX expression of the photos and masks, for the record.
         settings: how.
@@ -92,7 +94,7 @@ def teach_set(
     """
     settings = settings or TeachingSettings()
     _check_output(output)
-    curriculum = Curriculum.of(evaluated, classes)
+    curriculum = Curriculum.of(evaluated, classes, stuff)
     if not evaluated.samples:
         raise DataError(f"{evaluated.root}: the set has no images")
     base = load_model(model, device)
@@ -194,6 +196,7 @@ def _request(
         **identity,
         "classes": what.classes.synonyms,
         "columns": what.columns.tolist(),
+        "stuff": what.stuff,
         "settings": asdict(settings),
         "photos": [
             (sample.name, str(sample.image), sample.key) for sample in what.evaluated.samples
@@ -278,6 +281,7 @@ def _note(
         base_hash=identity["base_hash"],
         classes=tuple(taught),
         text=found.text,
+        stuff=tuple(each[0] for each in taught if each[0] in curriculum.stuff),
         recipe={"settings": asdict(settings), "mixture": asdict(found.mixture)},
         data=data,
         held_out={"folds": min(settings.folds, photos), "mIoU": found.scores},

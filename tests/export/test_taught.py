@@ -16,7 +16,7 @@ from tests.teaching.photos import painted, painted_set
 def test_export_gives_the_taught_labels(tmp_path: Path) -> None:
     folder = painted_set(tmp_path / "set", range(2))
     file = tmp_path / "mine.safetensors"
-    ovseg.teach("starter", folder, file, folds=2, hidden=0)
+    ovseg.teach("starter", folder, file, folds=2, hidden=0, stuff="blip")
     taught = load_model(file, "cpu", in_torch=True)
     done = export_loaded(taught, tmp_path / "deployed", ExportOptions(images=ONE))
     exported = load_model(done.folder)

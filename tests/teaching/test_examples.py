@@ -11,6 +11,7 @@ from ovseg.inference.segmenter import Segmenter
 from ovseg.models.registry import load_model
 from ovseg.teaching.examples import Example, read_example, with_examples
 from tests.evaluation.sets.tiny import index_png, photo
+from tests.inference.fakes import ColourModel
 from tests.teaching.photos import painted
 
 
@@ -36,6 +37,23 @@ def test_other_words_keep_their_scores(shown: Segmenter) -> None:
     np.testing.assert_array_equal(before.scores, after.scores)
 
 
+def test_finds_it_in_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class that a photo shows, in the frames of a folder."""
+    model = classmethod(lambda cls, *_: cls(ColourModel()))  # type: ignore[var-annotated]
+    monkeypatch.setattr(Segmenter, "from_pretrained", model)
+    pixels, labels = painted(0)
+    photo(tmp_path / "shown.png", pixels)
+    index_png(tmp_path / "mask.png", labels == 1)
+    example = f"zonk={tmp_path}/shown.png:{tmp_path}/mask.png"
+    for number in range(2):
+        photo(tmp_path / f"frames/{number}.png", painted(10 + number)[0])
+    frames = ovseg.segment_video(tmp_path / "frames", "zonk", examples=[example], short_side=96)
+    for number, frame in enumerate(frames):
+        true, found = painted(10 + number)[1] == 1, frame.result.labels == 1
+        assert (true & found).sum() / (true | found).sum() > 0.6
+    assert number == 1
+
+
 def test_reads_masks_and_boxes(tmp_path: Path) -> None:
     pixels, labels = painted(0)
     photo(tmp_path / "a photo.png", pixels)
@@ -57,6 +75,13 @@ def test_says_what_is_wrong_with_an_example(tmp_path: Path) -> None:
             read_example(text)
     with pytest.raises(UsageError, match="no box of a photo of 96×96"):
         read_example(f"mug={tmp_path}/p.png:0,0,97,5")
+    for where, told in {
+        "10,10": "2 numbers are",
+        "7": "one number is",
+        "1.5,2,9,9": "4 numbers are",
+    }.items():
+        with pytest.raises(UsageError, match=f"{told} no box of four whole pixels: give NAME="):
+            read_example(f"mug={tmp_path}/p.png:{where}")
     with pytest.raises(DataError, match="empty"):
         read_example(f"mug={tmp_path}/p.png:{tmp_path}/empty.png")
     with pytest.raises(DataError, match="its mask has 9×9 pixels, its photo 96×96"):

@@ -42,6 +42,7 @@ class TeachingNote:
         base_hash: SHA-256 of its weights.
         classes: the phrases of each class.
         text: what the words of a class count beside its masks.
+        stuff: names of the classes that are background.
         recipe: every setting of the teaching.
         data: name, folder's name, split, count of photos, and SHA-256 of photos and labels.
         held_out: scores on folds that were held out, 0..1.
@@ -53,6 +54,7 @@ class TeachingNote:
     base_hash: str
     classes: tuple[tuple[str, ...], ...]
     text: float
+    stuff: tuple[str, ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     held_out: dict[str, Any] = field(default_factory=dict)
@@ -133,7 +135,11 @@ def read_taught(path: Path, load: Callable[[str], SegmentationModel]) -> TaughtM
             )
     _check_width(path, head, base)
     card = ModelCard(str(path), KIND, note.description, note.licence, file_digest(path))
-    return TaughtModel(base, Taught(note.classes, head, note.text), card)
+    names = [each[0] for each in note.classes]
+    if strange := [name for name in note.stuff if name not in names]:
+        raise ModelError(f"{path}: damaged: it was not taught {', '.join(strange)[:200]}")
+    stuff = tuple(map(names.index, note.stuff))
+    return TaughtModel(base, Taught(note.classes, head, note.text, stuff), card)
 
 
 def base_hash(name: str, model: SegmentationModel) -> str:

@@ -25,8 +25,8 @@ from ovseg.models.interface import (
     is_dense,
     to_numpy,
 )
-from ovseg.models.scoring import taught_scores
 from ovseg.models.taught.head import on_grid, seen_in
+from ovseg.models.taught.stuff import scores_beside_stuff
 from ovseg.models.taught.taught_names import TaughtNames
 
 KIND = "taught"
@@ -52,11 +52,13 @@ class Taught:
         classes: the phrases of each class, K entries.
         head: tells them; arrays of NumPy.
         text: what the base's own score counts beside the odds.
+        stuff: places of classes that are background; their words do not count.
     """
 
     classes: tuple[tuple[str, ...], ...]
     head: Head
     text: float
+    stuff: tuple[int, ...] = ()
 
 
 class TaughtModel:
@@ -72,7 +74,7 @@ class TaughtModel:
         self.base = base
         self.taught = taught
         self.card = card
-        self.names = TaughtNames(taught.classes)
+        self.names = TaughtNames(taught.classes, taught.stuff)
         self._head = taught.head.mapped(self._converted)
 
     @property
@@ -120,12 +122,14 @@ class TaughtModel:
         words = self.base.encode_text(phrases, templates)
         xp: Any = array_namespace(words)
         named = self.from_numpy(self.names.named(phrases))
+        if self.taught.stuff:
+            words = words * xp.astype(self.from_numpy(self.names.wordless(phrases)), words.dtype)
         return xp.concat([words, xp.astype(named, words.dtype)], axis=-1)
 
     def score(
         self, grouped: GroupedImage, class_embeddings: Array, threshold: float | None
     ) -> Array:
-        """Scores of background and phrases, float [B, G, 1 + Q]; see `taught_scores`."""
+        """Scores of background and phrases, float [B, G, 1 + Q]; see `scores_beside_stuff`."""
         own = grouped.embedding.shape[-1] - len(self.taught.classes)
         found = replace(grouped, embedding=grouped.embedding[..., :own])
         base = self.base.score(found, class_embeddings[..., :own], threshold)
@@ -133,12 +137,13 @@ class TaughtModel:
             bar = base[..., :1] * (self.threshold if threshold is None else threshold)
             xp: Any = array_namespace(base)
             base = xp.concat([bar, base[..., 1:]], axis=-1)
-        return taught_scores(
+        return scores_beside_stuff(
             base,
             grouped.embedding[..., own:],
             class_embeddings,
             text=self.taught.text,
             threshold=self.threshold,
+            stuff=self.taught.stuff,
             logarithms=is_dense(self.base),
         )
 

@@ -14,10 +14,12 @@ class TaughtNames:
 
     Args:
         classes: the phrases of each class, K entries.
+        stuff: places of those whose own words do not count.
     """
 
-    def __init__(self, classes: Sequence[Sequence[str]]) -> None:
+    def __init__(self, classes: Sequence[Sequence[str]], stuff: Sequence[int] = ()) -> None:
         self.classes = classes
+        self.stuff = stuff
         self._places = {_spelled(p): place for place, each in enumerate(classes) for p in each}
 
     def named(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -27,6 +29,11 @@ class TaughtNames:
             if (place := self._places.get(_spelled(phrase))) is not None:
                 chosen[row, place] = 1
         return chosen
+
+    def wordless(self, phrases: Sequence[str]) -> npt.NDArray[np.float32]:
+        """What the base's embedding of each phrase is multiplied by, 0 or 1, float32 [Q, 1]."""
+        chosen = self.named(phrases)[:, list(self.stuff)].any(axis=1, keepdims=True)
+        return 1 - chosen.astype(np.float32)
 
     def others(self, phrases: Iterable[str]) -> list[str]:
         """The phrases that name none."""

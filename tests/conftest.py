@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIETLY = (
     "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-    "disable-component-update disable-sync"
+    "disable-component-update disable-sync "
+    "use-fake-device-for-media-stream use-fake-ui-for-media-stream"  # a camera
 )
 
 

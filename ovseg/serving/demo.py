@@ -151,13 +151,13 @@ def _blocks(gradio: Any, page: Page) -> Any:
             with gradio.Column(min_width=320):
                 found = gradio.HTML(_WAITING, js_on_load=script(), elem_id="found")
         photo, words, steps, background, model = asked
-        _examples(gradio, page, photo, words, found)
+        example = _examples(gradio, photo, words)
         gradio.on(
             [
                 button.click,
                 words.submit,
                 photo.upload,
-                steps.release,
+                steps.change,  # by keys, too
                 background.input,
                 model.input,
             ],
@@ -166,6 +166,9 @@ def _blocks(gradio: Any, page: Page) -> Any:
             found,
             trigger_mode="always_last",
             api_name="segment",
+        )
+        example.then(
+            page.segment, asked, found, trigger_mode="always_last", api_visibility="private"
         )
     return blocks
 
@@ -202,18 +205,28 @@ def _path_of(payload: Any) -> str | None:
     return None if payload is None else payload.path
 
 
-def _examples(gradio: Any, page: Page, photo: Any, words: Any, found: Any) -> None:
+def _examples(gradio: Any, photo: Any, words: Any) -> Any:
+    """Photos with words for each; the event that has filled both in.
+
+    Gradio's own Examples makes the photo's component anew, which then decodes by itself.
+    """
     folder = files("ovseg.export.images")
     rows = []
     for name, asked in _EXAMPLES.items():
         with as_file(folder.joinpath(name)) as path:
-            rows.append([str(path), asked])
-    gradio.Examples(
-        rows,
-        [photo, words],
-        found,
-        lambda path, asked: page.segment(path, asked, 0, True, page.models[0]),
+            rows.append((str(path), asked))
+    examples = gradio.Dataset(
+        components=[gradio.Image(render=False)],
+        samples=[[path] for path, _ in rows],
         label="Examples",
-        run_on_click=True,
-        cache_examples=False,
+        type="index",
+        layout="gallery",
+        elem_id="examples",
+    )
+    return examples.click(
+        lambda index: rows[index],
+        examples,
+        [photo, words],
+        show_progress="hidden",
+        api_visibility="private",
     )

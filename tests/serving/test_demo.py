@@ -3,13 +3,14 @@
 OVSEG_PICTURES=FOLDER has the pictures of the docs taken anew.
 """
 
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as masks
 
 from tests.conftest import ROOT
 
+EXPORTED = ROOT / "tests" / "compatibility" / "made" / "onnx"
 CHELSEA = ROOT / "examples" / "chelsea.png"
+WORDS = "#words :is(input, textarea)"
 pytest.importorskip("gradio", reason="the extra demo is not here")
 
 
@@ -61,7 +65,8 @@ def address(browser: Any, proxy: Proxy, tmp_path_factory: Any) -> Iterator[str]:
         "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio")),
         "OVSEG_CACHE": str(tmp_path_factory.mktemp("cache")),
     }
-    command = [sys.executable, "-m", "ovseg_cli", "demo", "--model", "starter", "--port", "0"]
+    models = ("--model", "starter", "--model", str(EXPORTED))
+    command = [sys.executable, "-m", "ovseg_cli", "demo", *models, "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
     line = process.stderr.readline()
@@ -80,28 +85,48 @@ def asked() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tab(browser: Any, asked: list[str]) -> Any:
+def page(browser: Any, address: str, asked: list[str]) -> Any:
     """One for all tests, since a new one has to load everything again."""
-    tab = browser.new_page(accept_downloads=True)
-    tab.set_default_timeout(60_000)
-    tab.on("request", lambda request: asked.append(request.url))
-    return tab
+    page = browser.new_page(accept_downloads=True, viewport={"width": 1280, "height": 820})
+    page.set_default_timeout(60_000)
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.wait_for_selector(WORDS)
+    return page
 
 
-@pytest.fixture
-def page(tab: Any, address: str) -> Any:
-    tab.set_viewport_size({"width": 1280, "height": 820})
-    tab.goto(address)
-    tab.wait_for_selector("#words input, #words textarea")
-    return tab
-
-
-def type_words(page: Any, words: str) -> None:
-    page.fill("#words input, #words textarea", words)
+def answer(page: Any, act: Callable[[], object]) -> str:
+    """The text of what is shown next, once something was done."""
+    shown = "#found :is(.found, .problem)"
+    page.evaluate(f"document.querySelectorAll('{shown}').forEach(each => each.dataset.old = 1)")
+    act()
+    return str(page.wait_for_selector(f"{shown}:not([data-old])").inner_text())
 
 
 def drop(page: Any, photo: Path) -> None:
+    if page.is_visible("[aria-label='Remove Image']"):
+        page.click("[aria-label='Remove Image']")
     page.set_input_files("#photo input[type=file]", str(photo))
+
+
+def ask(page: Any, words: str) -> None:
+    """Type words, and ask by the keyboard."""
+    page.fill(WORDS, words)
+    page.keyboard.press("Enter")
+
+
+def download(page: Any, link: str, folder: Path) -> Path:
+    with page.expect_download() as found:
+        page.click(f"text={link}")
+    path = folder / found.value.suggested_filename
+    found.value.save_as(path)
+    return path
+
+
+def share(told: str, name: str) -> float:
+    """Per cent of the photo, as the legend says."""
+    found = re.search(rf"{name} ([\d.]+)%", told)
+    return float(found[1]) if found else 0.0
 
 
 def picture(page: Any, name: str) -> None:
@@ -113,66 +138,82 @@ def picture(page: Any, name: str) -> None:
 def test_a_photo_is_segmented_and_can_be_asked(
     page: Any, tmp_path: Path, asked: list[str], address: str, proxy: Proxy
 ) -> None:
-    drop(page, CHELSEA)
+    import ovseg
+
+    answer(page, lambda: drop(page, CHELSEA))
     stage = page.wait_for_selector("#found .stage").bounding_box()
-    page.mouse.move(stage["x"] + 0.45 * stage["width"], stage["y"] + 0.5 * stage["height"])
-    page.wait_for_selector("#found .tip:not([hidden])")
-    assert re.fullmatch(r"cat [01]\.\d{3}", page.inner_text("#found .tip"))
     page.mouse.move(stage["x"] + stage["width"] - 8, stage["y"] + 20)
+    page.wait_for_selector("#found .tip:not([hidden])")
     assert page.inner_text("#found .tip") == "background"
+    page.mouse.move(stage["x"] + 0.45 * stage["width"], stage["y"] + 0.5 * stage["height"])
+    assert re.fullmatch(r"cat [01]\.\d{3}", page.inner_text("#found .tip"))
     picture(page, "demo")
     page.focus("#found button")
     page.wait_for_selector("#found .only:not([hidden])")
     assert "cat" in page.inner_text("#found button:focus")
-    with page.expect_download() as download:
-        page.click("text=Label map (PNG)")
-    labels = tmp_path / "labels.png"
-    download.value.save_as(labels)
-    assert download.value.suggested_filename == "chelsea.labels.png"
-    import ovseg
-
     expected = ovseg.segment(CHELSEA, "cat,dog", device="cpu").labels
+    labels = download(page, "Label map (PNG)", tmp_path)
+    assert labels.name == "chelsea.labels.png"
     assert (np.asarray(Image.open(labels)) == expected).all()
+    dataset = json.loads(download(page, "COCO (JSON)", tmp_path).read_text())
+    assert [each["file_name"] for each in dataset["images"]] == ["chelsea"]
+    for each in dataset["annotations"]:
+        assert (masks.decode(each["segmentation"]) == (expected == each["category_id"])).all()
+    assert {each["category_id"] for each in dataset["annotations"]} == set(np.unique(expected)) - {
+        0
+    }
     elsewhere = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
     assert (elsewhere, proxy.asked) == ([], [])
 
 
-def test_a_broken_image_is_one_line(page: Any, tmp_path: Path) -> None:
+def test_examples_the_threshold_and_another_model(page: Any) -> None:
+    told = answer(page, lambda: page.click("#examples button >> nth=2"))
+    assert page.input_value(WORDS) == "cup,spoon"
+    before = share(told, "cup")
+    assert before > 5
+    page.click("text=How")
+    page.focus("#steps input[type=range]")
+    told = answer(page, lambda: page.keyboard.press("End"))
+    assert share(told, "cup") < before - 1
+    page.click("input[aria-label=Model]")
+    told = answer(page, lambda: page.click(f"[role=option]:has-text('{EXPORTED.name}')"))
+    assert (share(told, "cup"), share(told, "spoon")) != (before, 0)
+    page.click("input[aria-label=Model]")
+    answer(page, lambda: page.click("[role=option]:has-text('starter')"))
+    told = answer(page, lambda: page.click("[aria-label='Reset to default value']"))
+    assert share(told, "cup") == before
+    page.click("text=How")
+
+
+def test_what_is_wrong_is_one_line_and_words_are_text(page: Any, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(CHELSEA.read_bytes()[:2000])
-    drop(page, broken)
-    assert "the image: damaged image" in page.inner_text("#found [role=alert]")
+    assert "the image: damaged image" in answer(page, lambda: drop(page, broken))
     broken.write_bytes(b"no image at all")
-    page.reload()
-    page.wait_for_selector("#photo input[type=file]", state="attached")
-    drop(page, broken)
-    page.wait_for_selector("text=not an image in a format that is read here")
+    told = answer(page, lambda: drop(page, broken))
+    assert "not an image in a format that is read here" in told
+    assert page.get_attribute("#found .problem", "role") == "alert"
+    answer(page, lambda: drop(page, CHELSEA))
+    assert "<b>qzxv</b>" in answer(page, lambda: ask(page, "<b>qzxv</b>, cat"))
 
 
-def test_two_hundred_words_by_keyboard_on_a_telephone(page: Any) -> None:
+def test_a_telephone_its_camera_and_two_hundred_words_by_keyboard(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    drop(page, CHELSEA)
-    page.wait_for_selector("#found .stage")
-    type_words(page, ",".join(["cat", *(f"qzxv{number}" for number in range(199))]))
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=and 194 more")
-    assert "cat" in page.inner_text("#found ul")
+    words = ",".join(["cat", *(f"qzxv{number}" for number in range(199))])
+    told = answer(page, lambda: ask(page, words))
+    assert share(told, "cat") > 10 and "and 194 more" in told
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     picture(page, "demo-telephone")
-
-
-def test_words_are_text_and_the_threshold_moves(page: Any) -> None:
-    drop(page, CHELSEA)
-    page.wait_for_selector("#found .stage")
-    type_words(page, "<b>qzxv</b>, cat")
-    page.click("#segment")
-    page.wait_for_selector("#found .note")
-    assert "<b>qzxv</b>" in page.inner_text("#found .note") + page.inner_text("#found ul")
-    page.click("text=How")
-    page.fill("#steps input[type=number]", "6")
-    page.keyboard.press("Tab")
-    before = page.inner_text("#found ul")
-    page.click("#segment")
-    page.wait_for_function(
-        "old => document.querySelector('#found ul')?.innerText != old", arg=before
-    )
+    page.fill(WORDS, "cat,dog")
+    for _ in range(12):  # the way to the examples
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#examples') !== null"):
+            break
+    told = answer(page, lambda: page.keyboard.press("Enter"))
+    assert page.input_value(WORDS) == "cat,dog" and share(told, "cat") > 10
+    page.click("[aria-label='Remove Image']")
+    page.click("[aria-label='Capture from camera']")
+    page.click("text=Click to Access Webcam")
+    told = answer(page, lambda: page.click("[aria-label='capture photo']"))
+    assert "Only background" in told or share(told, "cat") + share(told, "dog") > 0
+    assert page.get_attribute("#found a[download]", "download") != "chelsea.labels.png"

@@ -6,7 +6,7 @@
 DATA is a set as `ovseg eval` reads it. For each seed photos are drawn from the split that teaches,
 and every model labels every photo of the other split from one pass of the base, the way
 `ovseg eval` does. Writes OUTPUT.json. A split may be given as `FIRST:LAST`, numbers
-of photos in the set's order.
+of photos in the set's order. With --lraspp torchvision's LR-ASPP is fine-tuned on the same photos.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from ovseg.teaching.fitting import Fitting
 from ovseg.teaching.lessons import Curriculum, Lesson, LessonStore, Teacher
 from ovseg.teaching.settings import TeachingSettings
 from ovseg.teaching.teach import seen_alone
+from tools.lraspp import Tuning, confusion_of, fine_tuned, imagenet_start
 
 PROBE = "linear probe"
 WORDS = "words alone"
@@ -60,6 +61,8 @@ def main() -> None:
         {"what": what, "photos": photos, "seed": seed, **found[(what, photos, seed)]}
         for what, photos, seed in found
     ]
+    if options.lraspp:
+        rows += _lraspp(scored, curriculum, options)
     result = {"model": base.card.name, "seconds": seconds, "rows": rows}
     options.output.with_suffix(".json").write_text(json.dumps(result, indent=1))
     print(_table(rows))
@@ -76,6 +79,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--photos", default="1,5,10,20,40")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--probe", default="most", choices=("most", "all", "none"))
+    parser.add_argument("--lraspp", action="store_true", help="also fine-tune torchvision's")
+    parser.add_argument("--lraspp-steps", type=int, default=Tuning.steps)
     parser.add_argument("--heads", action="store_true", help="also where photos are few")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cache", type=Path)
@@ -105,23 +110,45 @@ def _taught(
     store.make(Teacher(base, curriculum), lambda *_: None)
     seconds = {"reading all photos": time.process_time() - started}
     models: dict[tuple[str, int, int], SegmentationModel] = {(WORDS, 0, 0): base}
-    counts = [int(count) for count in options.photos.split(",")]
-    most = max(counts)
-    for count in counts:
-        for seed in range(options.seeds if count < len(store.samples) else 1):
-            order = np.random.default_rng(seed).permutation(len(store.samples))
-            chosen = [int(number) for number in order[:count]]
+    most = max(map(int, options.photos.split(",")))
+    for count, seed, chosen in _draws(options, len(store.samples)):
+        started = time.process_time()
+        models[(CLOSED, count, seed)] = _teach(base, curriculum, store, chosen, seed, hidden=0)
+        seconds[f"{CLOSED}, {count} photos, seed {seed}"] = time.process_time() - started
+        if count == most or options.heads:
             started = time.process_time()
-            models[(CLOSED, count, seed)] = _teach(base, curriculum, store, chosen, seed, hidden=0)
-            seconds[f"{CLOSED}, {count} photos, seed {seed}"] = time.process_time() - started
-            if count == most or options.heads:
-                started = time.process_time()
-                models[(TAUGHT, count, seed)] = _teach(base, curriculum, store, chosen, seed)
-                seconds[f"{TAUGHT}, {count} photos, seed {seed}"] = time.process_time() - started
-            if options.probe == "all" or (options.probe == "most" and count == most):
-                models[(PROBE, count, seed)] = _probe(base, curriculum, store, chosen)
-            logging.info("%d photos, seed %d: %.0f s", count, seed, time.process_time() - started)
+            models[(TAUGHT, count, seed)] = _teach(base, curriculum, store, chosen, seed)
+            seconds[f"{TAUGHT}, {count} photos, seed {seed}"] = time.process_time() - started
+        if options.probe == "all" or (options.probe == "most" and count == most):
+            models[(PROBE, count, seed)] = _probe(base, curriculum, store, chosen)
+        logging.info("%d photos, seed %d: %.0f s", count, seed, time.process_time() - started)
     return models, seconds
+
+
+def _draws(options: argparse.Namespace, photos: int) -> Iterator[tuple[int, int, list[int]]]:
+    """How many photos are learned from, the seed that draws them, and which they are."""
+    for count in map(int, options.photos.split(",")):
+        for seed in range(options.seeds if count < photos else 1):
+            order = np.random.default_rng(seed).permutation(photos)
+            yield count, seed, [int(number) for number in order[:count]]
+
+
+def _lraspp(
+    scored: EvaluationSet, curriculum: Curriculum, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Scores of LR-ASPP, fine-tuned on the same photos, from every start that can be had."""
+    starts = {"random": None, "ImageNet": imagenet_start()}
+    rows = []
+    for count, seed, chosen in _draws(options, len(curriculum.evaluated.samples)):
+        tuning = Tuning(steps=options.lraspp_steps, seed=seed)
+        for name, start in starts.items():
+            if name != "random" and start is None:
+                continue
+            net = fine_tuned(curriculum.evaluated, chosen, tuning, start)
+            found = _summary(confusion_of(net, scored, tuning), scored, curriculum)
+            rows.append({"what": f"LR-ASPP, {name} start", "photos": count, "seed": seed, **found})
+            logging.info("LR-ASPP, %s start, %d photos, seed %d", name, count, seed)
+    return rows
 
 
 def _teach(

@@ -39,6 +39,8 @@ def scores_beside_stuff(
     here = {"dtype": classes.dtype, "device": device(classes)}
     places = xp.arange(taught, device=device(classes))
     rows = xp.stack([xp.astype(places == place, classes.dtype) for place in stuff])  # [R, K]
+    asked = xp.sum(classes[..., own:] @ rows.T, axis=0) > 0  # [R]
+    rows = xp.where(asked[:, None], xp.zeros_like(rows), rows)  # each counts once
     wordless = xp.concat([xp.zeros((len(stuff), own), **here), rows], axis=-1)
     nothing = xp.zeros_like(base[..., :1]) - (inf if logarithms else 0.0)
     scores = taught_scores(
@@ -49,7 +51,6 @@ def scores_beside_stuff(
         threshold,
         logarithms,
     )
-    asked = xp.sum(classes[..., own:] @ rows.T, axis=0) > 0  # [R]
     background, others = scores[..., :1], scores[..., -len(stuff) :]
     found = xp.max(xp.where(asked, xp.zeros_like(others) - inf, others), axis=-1, keepdims=True)
     background = xp.where(background > -inf, xp.maximum(background, found), background)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import ROOT
+from tests.pages import PAGES, blocks, inline
+
 MADE = ROOT / "tests" / "compatibility" / "made"
 
 
@@ -44,3 +46,29 @@ def test_an_export_runs_without_ovseg(tmp_path: Path) -> None:
     assert labels.shape == wanted.shape
     assert (labels == wanted).mean() > 0.99
     assert len(np.unique(wanted)) > 1, "or nothing was compared"
+
+
+def known(name: str) -> bool:
+    """Whether a dotted name is a module of the library, or in one; imports nothing."""
+    module, rest = ROOT / "ovseg", name.split(".")[1:]
+    while rest and (module / rest[0]).is_dir():
+        module, rest = module / rest[0], rest[1:]
+    if rest and (module / f"{rest[0]}.py").is_file():
+        module, rest = module / f"{rest[0]}.py", rest[1:]
+    file = module / "__init__.py" if module.is_dir() else module
+    return not rest or re.search(rf"\b{rest[0]}\b", file.read_text(encoding="utf-8")) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_names_what_there_is(page: Path) -> None:
+    code = [block.text for block in blocks(page) if block.language == "python"]
+    for text in code:
+        compile(text, str(page), "exec")
+    texts = code if page.name == "moved.md" else [*code, *inline(page)]
+    names = {name for text in texts for name in re.findall(r"(?<![\w/.-])ovseg(?:\.\w+)+", text)}
+    assert [name for name in names if not known(name)] == []
+
+
+def test_a_name_that_is_gone_is_found() -> None:
+    assert known("ovseg.segment") and known("ovseg.training.step.TrainingStep.forward")
+    assert not known("ovseg.zeroshot") and not known("ovseg.training.step.Trainer")

@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             web._runtime_archive()
         except DownloadError as error:
             pytest.skip(str(error))
+        patch.setattr("ovseg.export.verify.REPEATS", 1)  # how long it takes is not asked here
         output = tmp_path_factory.mktemp("web") / "page"
         done = export_model("starter", output, "web", images=[str(CHELSEA)])
     assert done.report.agreement > 0.999

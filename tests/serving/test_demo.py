@@ -1,6 +1,6 @@
 """The page, in a real browser.
 
-OVSEG_PICTURES=FOLDER has the pictures of the docs taken anew.
+OVSEG_PICTURES=FOLDER has the pictures of the docs taken anew; there they have 256 colours.
 """
 
 import json

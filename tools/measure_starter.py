@@ -27,6 +27,7 @@ from statistics import median
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from ovseg.data.class_list import ClassList
 from ovseg.data.images import read_image
@@ -51,12 +52,13 @@ from ovseg.inference.maps import PositionMaps
 from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.segmenter import Segmenter
 from ovseg.inference.text import best_synonym
-from ovseg.models.interface import SegmentationModel, to_numpy
+from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 from ovseg.models.registry import load_model
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import ReadingRule
 
 REPEATS = 15
+_LEAST_DOUBT = 1e-6
 
 VARIANTS: dict[str, dict[str, float]] = {
     "no-mixing": {"sharpness": 1e3, "apartness": 0.0},
@@ -79,10 +81,12 @@ VARIANTS: dict[str, dict[str, float]] = {
     "unsharpened": {"sharpening": 0.0},
     "sharpened-1": {"sharpening": 1.0},
     "no-surroundings": {"usual": 0.0},
-    "threshold-0.003": {"threshold": 0.003},
-    "threshold-0.007": {"threshold": 0.007},
+    "threshold-0.4": {"threshold": 0.4},
+    "threshold-0.6": {"threshold": 0.6},
+    "odds": {"odds": 1},
 }
-"""Rows of docs/starter.md: what is changed of the `ReadingRule`, or of the model, `threshold`."""
+"""Rows of docs/starter.md: what is changed of the `ReadingRule`, or of the model: `threshold`, or
+`odds`, p / (1 - p), in the place of scores p."""
 
 
 @dataclass(frozen=True)
@@ -298,11 +302,23 @@ def show(table: Table) -> str:
 def variant(name: str) -> StarterModel:
     """The starter in torch with one thing changed."""
     changes = dict(VARIANTS[name])
-    threshold = changes.pop("threshold", None)
-    model = StarterModel(replace(ReadingRule(), **changes))  # type: ignore[arg-type]
+    threshold, odds = changes.pop("threshold", None), changes.pop("odds", 0)
+    kind = OddsModel if odds else StarterModel
+    model = kind(replace(ReadingRule(), **changes))  # type: ignore[arg-type]
     if threshold is not None:
         model.threshold = threshold
     return model
+
+
+class OddsModel(StarterModel):
+    """The starter with odds in the place of probabilities, which are not bounded."""
+
+    def score(
+        self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
+    ) -> Tensor:
+        """As `StarterModel.score`; without a background its column stays -inf."""
+        scores = super().score(grouped, class_embeddings, threshold)
+        return scores.where(scores.isinf(), scores / (1 - scores).clamp_min(_LEAST_DOUBT))
 
 
 def main() -> None:

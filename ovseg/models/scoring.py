@@ -10,7 +10,7 @@ Letters: B image, G group, P position, K class, Q phrase, A attention head, C em
 the starter: the classes of its classifier).
 """
 
-from math import exp, inf, log
+from math import inf, log
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -27,13 +27,14 @@ LEAST_SHARE = 0.02
 
 MOST_LIKELIER = 4.0
 """How far, as a logarithm, captions may change what the starter's classes say."""
+EVEN = 0.004
+"""What the starter's probabilities times its powers come to where a phrase is right half the time;
+see docs/starter.md."""
 
 MOST_TOLD = 5.0
 """How far, as a logarithm, words alone may change what was taught."""
 LEAST_THRESHOLD = 1e-6
-"""What a taught class is compared with where a model has no threshold."""
-MOST_TIMES = 50.0
-"""How many times a model's threshold the score of a taught class that is certain exceeds it."""
+"""What a taught class is compared with where a model has no threshold; as far below 1 at most."""
 
 _LEAST_NORM = 1e-12
 _LEAST_BOUND = 1e-37  # what a logarithm may be taken of in float32
@@ -103,11 +104,14 @@ def starter_scores(
     by the number of phrases that are grounded at all: each is one more chance to be wrong, and of
     two words that are asked for, each is more likely to be in the image than of eighty. Where there
     is a background, a phrase scores 0 where it has too little of what it has at its best position:
-    what merely surrounds an object that was found for certain is so left to the background.
+    what merely surrounds an object that was found for certain is so left to the background, and not
+    to a phrase that has still less there.
 
     Where captions taught something, the probability is multiplied by a power of how much likelier
     than other words they make it, and a word for surroundings, or for a thing without a class, has
-    that itself besides, however many are asked for.
+    that itself besides, however many are asked for. What comes out is brought to between 0 and 1:
+    above one half, half of what is painted is right or more, and no position outweighs its
+    neighbours by being certain where maps are enlarged.
 
     Args:
         positions: probability of every class at every position, float [B, P, C]; with captions
@@ -139,7 +143,11 @@ def starter_scores(
     bound = _bound(threshold, phrases)
     least = LEAST_SHARE * xp.astype(bound > -inf, phrases.dtype)
     best = xp.max(phrases, axis=1, keepdims=True)  # [B, 1, Q]
-    phrases = xp.where(phrases < least * best, xp.zeros_like(phrases), phrases)
+    nothing, left = xp.zeros_like(phrases), phrases < least * best
+    outdone = xp.max(xp.where(left, phrases, nothing), axis=-1, keepdims=True)
+    phrases = xp.where(left | (phrases < outdone), nothing, phrases)
+    if captions:
+        phrases = phrases / (phrases + EVEN)
     return xp.concat([xp.zeros_like(phrases[..., :1]) + bound, phrases], axis=-1)
 
 
@@ -154,9 +162,9 @@ def taught_scores(
     """Scores of a model with taught classes, float [B, G, 1 + Q].
 
     A phrase that names none of them keeps the base's score. One that does is compared with the
-    background at the model's own threshold: it exceeds it as far as it is likelier than all that is
-    not asked for. What words alone say counts as odds do, where the base knows them. Likelihoods,
-    unlike odds, can be interpolated between positions.
+    background at the model's own threshold: it goes from there towards 1 as far as it is likelier
+    than all that is not asked for, or towards 0. What words alone say counts as odds do, where the
+    base knows them. Likelihoods, unlike odds, can be interpolated between positions.
 
     Args:
         base: the base's scores of background and phrases, float [B, G, 1 + Q].
@@ -168,33 +176,35 @@ def taught_scores(
         logarithms: whether the base's scores are such, as `dense_clip_scores` has them.
     """
     xp = array_namespace(base)
-    words, threshold = base[..., 1:], max(threshold, LEAST_THRESHOLD)
-    width = classes.shape[-1] - odds.shape[-1]
+    words, width = base[..., 1:], classes.shape[-1] - odds.shape[-1]
     named = classes[..., width:]
     known = xp.astype(xp.sum(xp.abs(classes[..., :width]), axis=-1) > 0, base.dtype)
-    told = odds @ named.T + text * known * margins(words, threshold, logarithms)  # [B, G, Q]
+    text_says = text * known * margins(words, threshold, logarithms)  # [B, G, Q]
     if logarithms:
-        scores = _bar(words, threshold) + told
+        scores = _bar(words, threshold) + odds @ named.T + text_says
     else:
+        asked = xp.sum(named, axis=0)  # [K]
+        odds = odds + (text_says @ named) / xp.clip(asked, min=1)
         most = xp.clip(xp.max(odds, axis=-1, keepdims=True), min=0)
-        each = xp.exp(odds - most)  # [B, G, K]
-        none = xp.exp(-most)
+        each, none = xp.exp(odds - most), xp.exp(-most)  # [B, G, K], [B, G, 1]
         total = none + xp.sum(each, axis=-1, keepdims=True)
-        asked = xp.astype(xp.sum(named, axis=0) > 0, base.dtype)  # [K]
-        rest = (none + xp.sum(each * (1 - asked), axis=-1, keepdims=True)) / total
-        likely = xp.exp(xp.clip(told - most, max=MOST_TOLD)) / total
-        scores = threshold * (1 + MOST_TIMES * (likely - rest))
+        rest = none + xp.sum(each * xp.astype(asked == 0, base.dtype), axis=-1, keepdims=True)
+        above = (each @ named.T - rest) / total
+        scores = threshold + above * xp.where(above > 0, 1 - threshold, threshold)
     of_taught = xp.sum(named, axis=-1) > 0
     return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)
 
 
 def margins(words: Array, threshold: float, logarithms: bool = False) -> Array:
-    """Logarithms of how much scores of phrases exceed a model's threshold, float [B, G, Q]."""
+    """How much more the odds of phrases are than a threshold's, as logarithms, float [B, G, Q]."""
     xp = array_namespace(words)
-    threshold = max(threshold, LEAST_THRESHOLD)
     if logarithms:
-        return xp.clip(words - _bar(words, threshold), min=-MOST_TOLD, max=MOST_TOLD)
-    return xp.log(xp.clip(words / threshold, min=exp(-MOST_TOLD), max=exp(MOST_TOLD)))
+        odds = words - _bar(words, threshold)
+    else:
+        shares = xp.clip(words, min=LEAST_THRESHOLD, max=1 - LEAST_THRESHOLD)
+        bar = min(max(threshold, LEAST_THRESHOLD), 1 - LEAST_THRESHOLD)
+        odds = xp.log(shares / (1 - shares)) - log(bar / (1 - bar))
+    return xp.clip(odds, min=-MOST_TOLD, max=MOST_TOLD)
 
 
 def _bar(words: Array, threshold: float) -> Array:
@@ -202,7 +212,7 @@ def _bar(words: Array, threshold: float) -> Array:
     xp = array_namespace(words)
     most = xp.max(words, axis=-1, keepdims=True)
     total = xp.sum(xp.exp(words - most), axis=-1, keepdims=True)
-    return xp.log(total) + most + log(threshold)
+    return xp.log(total) + most + log(max(threshold, LEAST_THRESHOLD))
 
 
 def aligned_scores(

@@ -60,7 +60,7 @@ class Page:
         Args:
             photo: the uploaded file.
             words: as `ovseg segment --classes` takes them, but for files.
-            steps: the threshold is the model's own, doubled so often.
+            steps: the threshold is the model's own, its odds doubled so often.
             background: whether pixels may belong to none of the words.
             model: one of the models.
         """
@@ -80,7 +80,8 @@ class Page:
         if len(classes.phrases) > self.limits.phrases:
             raise UsageError(f"more than {self.limits.phrases} words: ask for fewer at once")
         worker = self._worker(model)
-        threshold = min(worker.model.threshold * 2.0**steps, 1.0) if background else None
+        odds, other = worker.model.threshold * 2.0**steps, 1 - worker.model.threshold
+        threshold = odds / (odds + other) if background else None
         (answer,) = worker(Task(classes, threshold, background), [Path(photo).read_bytes()])
         if isinstance(answer, Exception):
             raise answer
@@ -192,7 +193,7 @@ def _questions(gradio: Any, page: Page) -> list[Any]:
             6,
             0,
             step=0.5,
-            label="Threshold: the model's own, doubled so often",
+            label="Threshold: the model's own, its odds doubled so often",
             elem_id="steps",
         )
         background = gradio.Checkbox(True, label="Pixels may belong to none of the words")

@@ -10,13 +10,17 @@ import torch
 
 from ovseg.models.scoring import (
     CAUTION,
+    EVEN,
     LEAST_SHARE,
     MOST_LIKELIER,
+    MOST_TOLD,
     Cleaning,
     aligned_scores,
     dense_clip_scores,
     ovsegmentor_scores,
+    margins,
     starter_scores,
+    taught_scores,
 )
 
 KINDS = pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
@@ -129,6 +133,14 @@ def test_a_phrase_is_not_where_it_has_too_little_of_its_best(kind: type) -> None
 
 
 @KINDS
+def test_what_a_phrase_leaves_to_the_background_is_not_another_s(kind: type) -> None:
+    positions = np.float32([[[1.0, 0.0], [0.9 * LEAST_SHARE, 0.8 * LEAST_SHARE], [0, 0.01]]])
+    words = np.eye(2, dtype=np.float32)
+    found = np.asarray(starter_scores(kind(positions), kind(words), 0.0))[0, :, 1:] * 2**CAUTION
+    assert np.allclose(found, [[1, 0], [0, 0], [0, 0.01]])
+
+
+@KINDS
 def test_captions_change_things_by_a_power_and_give_surroundings_a_score(kind: type) -> None:
     """One class, embeddings of one number; a thing, and two words without a class."""
     positions = np.array([[[0.5, 2.0, -1.0, 3.0, -2.0, 0.02, 0.01]]], np.float32)
@@ -137,12 +149,36 @@ def test_captions_change_things_by_a_power_and_give_surroundings_a_score(kind: t
     found = np.asarray(starter_scores(kind(positions), kind(words), None, 2))[0, 0, 1:]
     likelier = math.exp(3 * 1.5 - 2)
     expected = [0.5 * math.exp(2 * 0.5 - 1) / 3**CAUTION, 0.01 * likelier, 0.02 * likelier]
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert found == pytest.approx([score / (score + EVEN) for score in expected], rel=1e-5)
     strong = positions * np.float32([1, 100, 1, 100, 1, 1, 1])
     found = np.asarray(starter_scores(kind(strong), kind(words), None, 2))[0, 0, 1:]
     most = math.exp(MOST_LIKELIER)
     expected = [0.5 * most / 3**CAUTION, 0.01 * most, 0.02 * most]
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert found == pytest.approx([score / (score + EVEN) for score in expected], rel=1e-5)
+
+
+@KINDS
+def test_taught_classes_go_from_the_threshold_as_far_as_they_are_likelier(kind: type) -> None:
+    """Two taught classes, one asked for, and a word; the model knows the first class's word."""
+    base = np.float32([[[0.4, 0.5, 0.7], [0.4, 0.2, 0.7], [0.4, 0.0, 0.7]]])
+    odds = np.float32([[[2.0, 1.0], [2.0, 1.0], [40.0, -90.0]]])
+    classes = np.float32([[1, 1, 0], [1, 0, 0]])
+    found = np.asarray(taught_scores(*(kind(x) for x in (base, odds, classes)), 0.1, 0.4))
+    assert np.array_equal(found[..., 0], base[..., 0])
+    assert np.array_equal(found[..., 2], base[..., 2])
+    told = [2 + 0.1 * math.log(odd / (0.4 / 0.6)) for odd in (0.5 / 0.5, 0.2 / 0.8)]
+    for position, first in enumerate(told):
+        above = (math.exp(first) - 1 - math.e) / (1 + math.exp(first) + math.e)
+        expected = 0.4 + above * (0.6 if above > 0 else 0.4)
+        assert found[0, position, 1] == pytest.approx(expected, rel=1e-5)
+    assert found[0, 2, 1] == pytest.approx(1.0)
+
+
+def test_margins_are_bounded_whatever_the_threshold() -> None:
+    for threshold in (0.0, 0.5, 1.0):
+        found = margins(np.float32([[[0.0, 1e-9, 0.5, 1.0]]]), threshold)
+        assert np.isfinite(found).all() and np.abs(found).max() == MOST_TOLD
+    assert margins(np.float32([[[0.5]]]), 0.5) == pytest.approx(0)
 
 
 def ovsegmentor(groups: Any, classes: Any, threshold: Any) -> Any:

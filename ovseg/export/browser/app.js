@@ -108,7 +108,8 @@ async function segment() {
   if (!photo) throw new Error("drop a photo first");
   const table = new Float32Array(names.length * width);
   found.forEach(({ word }, k) => embed(word, table.subarray(k * width, (k + 1) * width)));
-  const threshold = Math.min(OVSEG.threshold * 2 ** Number(id("steps").value), 1);
+  const odds = OVSEG.threshold * 2 ** Number(id("steps").value);
+  const threshold = odds / (odds + 1 - OVSEG.threshold);
   const { wide, tall, rgb } = photo;
   session ??= await open();
   const run = await session.run(

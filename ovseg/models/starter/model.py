@@ -54,7 +54,7 @@ class StarterModel:
     """
 
     templates = ("{}",)
-    threshold = 0.004
+    threshold = 0.5
     preprocessing = Preprocessing(
         mean=(127.5, 127.5, 127.5),
         std=(127.5, 127.5, 127.5),

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from ovseg.data.class_list import ClassList
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
@@ -98,11 +99,16 @@ def test_a_row_of_the_table() -> None:
 def test_a_variant_changes_one_thing() -> None:
     shipped = tool.StarterModel()
     for name, changes in tool.VARIANTS.items():
-        assert set(changes) <= {"threshold", *vars(shipped.reader.rule)}, name
+        assert set(changes) <= {"threshold", "odds", *vars(shipped.reader.rule)}, name
     changed = tool.variant("rounds-7")
     assert changed.reader.rule == replace(shipped.reader.rule, rounds=7)
     assert changed.threshold == shipped.threshold
-    assert tool.variant("threshold-0.003").threshold == 0.003
+    assert tool.variant("threshold-0.4").threshold == 0.4
+    grouped = tool.GroupedImage(torch.rand(1, 4, shipped.words.width), (2, 2))
+    words = shipped.encode_text(["dog", "sky"], shipped.templates)
+    likely = shipped.score(grouped, words, 0.5)
+    assert torch.allclose(tool.variant("odds").score(grouped, words, 0.5), likely / (1 - likely))
+    assert tool.variant("odds").score(grouped, words, None)[..., 0].isneginf().all()
 
 
 def test_stuff_is_all_but_things(tmp_path: Path) -> None:

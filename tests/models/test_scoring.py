@@ -17,8 +17,8 @@ from ovseg.models.scoring import (
     Cleaning,
     aligned_scores,
     dense_clip_scores,
-    ovsegmentor_scores,
     margins,
+    ovsegmentor_scores,
     starter_scores,
     taught_scores,
 )

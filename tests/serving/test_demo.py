@@ -214,6 +214,8 @@ def test_a_telephone_its_camera_and_two_hundred_words_by_keyboard(page: Any) -> 
     page.click("[aria-label='Remove Image']")
     page.click("[aria-label='Capture from camera']")
     page.click("text=Click to Access Webcam")
+    seen = "(video => video?.readyState >= 2 && video.videoWidth > 0)"
+    page.wait_for_function(f"{seen}(document.querySelector('#photo video'))")
     told = answer(page, lambda: page.click("[aria-label='capture photo']"))
     assert "Only background" in told or share(told, "cat") + share(told, "dog") > 0
     assert page.get_attribute("#found a[download]", "download") != "chelsea.labels.png"

@@ -76,7 +76,7 @@ def teach(
             "no torch.",
             min=0,
         ),
-    ] = 128,
+    ] = 256,
     folds: Annotated[int, typer.Option(help="Parts of the photos, each held out once.", min=2)] = 3,
     seed: Annotated[int, typer.Option(help="Of the folds and the position head.")] = 0,
     licence: Annotated[

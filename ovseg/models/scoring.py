@@ -161,7 +161,8 @@ def taught_scores(
 ) -> Array:
     """Scores of a model with taught classes, float [B, G, 1 + Q].
 
-    A phrase that names none of them keeps the base's score. One that does is compared with the
+    A phrase that names none of them keeps the base's score, or where scores are no logarithms the
+    share of it that taught classes which are asked for leave. One that does is compared with the
     background at the model's own threshold: it goes from there towards 1 as far as it is likelier
     than all that is not asked for, or towards 0. What words alone say counts as odds do, where the
     base knows them. Likelihoods, unlike odds, can be interpolated between positions.
@@ -191,6 +192,7 @@ def taught_scores(
         rest = none + xp.sum(each * xp.astype(asked == 0, base.dtype), axis=-1, keepdims=True)
         above = (each @ named.T - rest) / total
         scores = threshold + above * xp.where(above > 0, 1 - threshold, threshold)
+        words = words * (rest / total)
     of_taught = xp.sum(named, axis=-1) > 0
     return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)
 

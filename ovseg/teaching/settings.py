@@ -22,9 +22,9 @@ class TeachingSettings:
 
     folds: int = 3
     shrinkage: float = 0.05
-    hidden: int = 128
+    hidden: int = 256
     components: int = 192
-    steps: int = 300
+    steps: int = 600
     batch: int = 1024
     learning_rate: float = 2e-3
     weight_decay: float = 0.05

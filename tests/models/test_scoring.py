@@ -165,12 +165,17 @@ def test_taught_classes_go_from_the_threshold_as_far_as_they_are_likelier(kind: 
     classes = np.float32([[1, 1, 0], [1, 0, 0]])
     found = np.asarray(taught_scores(*(kind(x) for x in (base, odds, classes)), 0.1, 0.4))
     assert np.array_equal(found[..., 0], base[..., 0])
-    assert np.array_equal(found[..., 2], base[..., 2])
+    alone = np.asarray(
+        taught_scores(*(kind(x) for x in (base, odds, classes * np.float32([1, 0, 0]))), 0.1, 0.4)
+    )
+    assert np.array_equal(alone[..., 1:], base[..., 1:])  # nothing that was taught is asked for
     told = [2 + 0.1 * math.log(odd / (0.4 / 0.6)) for odd in (0.5 / 0.5, 0.2 / 0.8)]
     for position, first in enumerate(told):
         above = (math.exp(first) - 1 - math.e) / (1 + math.exp(first) + math.e)
         expected = 0.4 + above * (0.6 if above > 0 else 0.4)
         assert found[0, position, 1] == pytest.approx(expected, rel=1e-5)
+        left = (1 + math.e) / (1 + math.exp(first) + math.e)
+        assert found[0, position, 2] == pytest.approx(0.7 * left, rel=1e-5)
     assert found[0, 2, 1] == pytest.approx(1.0)
 
 

@@ -3,7 +3,8 @@
 Letters: B image, G group or position, C width of the base's embeddings, K taught class, Q phrase.
 
 Behind the base's embedding of a position come the odds of each taught class, and behind that of a
-phrase which taught class it names. A phrase that names none keeps the base's score, to the bit.
+phrase which taught class it names. A phrase that names none keeps the base's score, to the bit
+where no taught class is asked for.
 """
 
 from collections.abc import Sequence

@@ -29,7 +29,7 @@ def _labels(phrases: list[list[int]], stuff: tuple[int, ...], background: float 
         torch.from_numpy(base), torch.from_numpy(ODDS), torch.from_numpy(classes), 0.0, THRESHOLD,
         stuff,
     )  # fmt: skip
-    np.testing.assert_allclose(again.numpy(), scores, rtol=1e-5)
+    np.testing.assert_allclose(again.numpy(), scores, rtol=1e-5, atol=1e-6)
     return scores[0].argmax(axis=1).tolist()
 
 

@@ -146,7 +146,7 @@ def test_a_photo_is_segmented_and_can_be_asked(
     page.wait_for_selector("#found .tip:not([hidden])")
     assert page.inner_text("#found .tip") == "background"
     page.mouse.move(stage["x"] + 0.45 * stage["width"], stage["y"] + 0.5 * stage["height"])
-    assert re.fullmatch(r"cat [01]\.\d{3}", page.inner_text("#found .tip"))
+    assert re.fullmatch(r"cat (0\.\d{3}|1\.000)", page.inner_text("#found .tip"))
     picture(page, "demo")
     page.focus("#found button")
     page.wait_for_selector("#found .only:not([hidden])")
@@ -172,8 +172,9 @@ def test_examples_the_threshold_and_another_model(page: Any) -> None:
     before = share(told, "cup")
     assert before > 5
     page.click("text=How")
-    page.focus("#steps input[type=range]")
-    told = answer(page, lambda: page.keyboard.press("End"))
+    page.wait_for_selector("#steps input[type=range]")  # the part has opened
+    page.wait_for_timeout(1000)  # while an answer is put in place, Gradio may lose a key
+    told = answer(page, lambda: page.press("#steps input[type=range]", "End"))
     assert share(told, "cup") < before - 1
     page.click("input[aria-label=Model]")
     told = answer(page, lambda: page.click(f"[role=option]:has-text('{EXPORTED.name}')"))

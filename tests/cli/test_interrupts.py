@@ -19,6 +19,7 @@ ENDS = [
 BEGIN = """
 import os, signal, sys
 from ovseg_cli import interrupts, __main__
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests
 {before}
 def run(arguments):
 {work}

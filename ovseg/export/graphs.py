@@ -184,12 +184,21 @@ class PositionGraph(nn.Module):
         maps = _upsample(finite.mT.unflatten(2, grid), pixels)  # [B, 1 + K, H, W]
         return Found(
             embedding,
-            embedding.mean(dim=1),
+            mean_position(embedding),
             embedding.new_zeros(embedding.shape[0], embedding.shape[1], 0),
             scores,
             _nearest(grid, pixels),
             self.label(maps, threshold),
         )
+
+
+def mean_position(embedding: Tensor) -> Tensor:
+    """Mean over the positions, float [B, C], of [B, P, C].
+
+    As a product, since ONNX Runtime takes a mean along any but the last axis ten times as slowly.
+    """
+    even = torch.ones_like(embedding[:, :, :1]) / embedding.shape[1]  # [B, P, 1]
+    return (even.mT @ embedding).squeeze(1)
 
 
 class CosineGraph(PositionGraph):

@@ -92,8 +92,8 @@ class CaptionReader(nn.Module):
 
     def _read(self, maps: Tensor) -> Described:
         """One scale."""
-        tokens = (maps.movedim(1, -1) - self.token_mean) / self.token_deviation  # [B, h, w, D]
-        tokens = tokens.clamp(-FARTHEST, FARTHEST)
-        positions = functional.normalize(self.position_projection(tokens), dim=-1)
-        image = functional.normalize(self.image_projection(tokens.mean(dim=(1, 2))), dim=-1)
+        mean, deviation = (x[:, None, None] for x in (self.token_mean, self.token_deviation))
+        seen = ((maps - mean) / deviation).clamp(-FARTHEST, FARTHEST)  # [B, D, h, w]
+        positions = functional.normalize(self.position_projection(seen.movedim(1, -1)), dim=-1)
+        image = functional.normalize(self.image_projection(seen.mean(dim=(2, 3))), dim=-1)
         return Described(positions.movedim(-1, 1), image)

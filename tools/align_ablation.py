@@ -45,6 +45,7 @@ from ovseg.models.aligned.aligner import read_aligned
 from ovseg.models.interface import to_numpy
 from ovseg.models.registry import choose_device, load_model
 from tools.ablation import Lines, part
+from tools.growth_plot import drawn
 from tools.measure_starter import stuff
 
 OFF = ("loss.words.enabled=false", "loss.captions.enabled=false")
@@ -314,56 +315,21 @@ def grow(rows: list[dict[str, object]], path: Path) -> None:
             f"{of} {100 * (start + slope * math.log10(count)):.1f}" for of, count in GROWTH.items()
         )
         print(f"{name}: {100 * slope:+.1f} for ten times the photos; if it held: {carried}")
-    write_text(path, drawn(photos, {n: [float(row[n]) for row in rows] for n in shown}, fits))
+    measured = {
+        name: [(count, float(row[name])) for count, row in zip(photos, rows, strict=True)]
+        for name in shown
+    }
+    lines = {
+        name: [(n, max(start + slope * math.log10(n), 0)) for n in (photos[0], photos[-1])]
+        for name, (start, slope) in fits.items()
+    }
+    write_text(path, drawn(measured, lines, "Scores in percent by training photos"))
 
 
 def fitted(photos: list[int], values: list[float]) -> tuple[float, float]:
     """Start and slope of `start + slope * log10(photos)`, by least squares."""
     slope, start = np.polyfit(np.log10(photos), values, 1)
     return float(start), float(slope)
-
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 560, 320, 44, 34
-
-
-def drawn(
-    photos: list[int], scores: dict[str, list[float]], fits: dict[str, tuple[float, float]]
-) -> str:
-    """An SVG: photos across, in logarithms, scores upwards; dots measured, lines fitted."""
-    ceiling = math.ceil(20 * max(max(values) for values in scores.values())) / 20
-    low, high = math.log10(min(photos)), math.log10(max(photos))
-
-    def place(count: int, value: float) -> tuple[float, float]:
-        along = (math.log10(count) - low) / max(high - low, 1e-9)
-        x = _LEFT + along * (_WIDTH - _LEFT - 130)
-        return x, 10 + (_HEIGHT - _BOTTOM - 10) * (1 - value / ceiling)
-
-    under = f'y="{_HEIGHT - 12}" text-anchor="middle"'
-    parts = [f'<text x="{place(n, 0)[0]:.1f}" {under}>{n:,}</text>' for n in photos]
-    for step in range(5):
-        value = ceiling * step / 4
-        y = place(photos[0], value)[1]
-        parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - 125}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ccc"/>'
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{100 * value:.0f}</text>'
-        )
-    for colour, (name, values) in zip(COLOURS, scores.items(), strict=False):
-        start, slope = fits[name]
-        ends = [place(n, max(start + slope * math.log10(n), 0)) for n in (photos[0], photos[-1])]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in ends)
-        parts.append(f'<polyline points="{line}" stroke="{colour}" fill="none"/>')
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
-            for x, y in (place(n, v) for n, v in zip(photos, values, strict=True))
-        ]
-        x, y = place(photos[-1], values[-1])
-        parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}" fill="{colour}">{name}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'font-family="sans-serif" font-size="12"><title>Scores in percent by training photos'
-        f"</title>{''.join(parts)}</svg>\n"
-    )
 
 
 if __name__ == "__main__":

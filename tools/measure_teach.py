@@ -5,8 +5,9 @@
 
 DATA is a set as `ovseg eval` reads it. For each seed photos are drawn from the split that teaches,
 and every model labels every photo of the other split from one pass of the base, the way
-`ovseg eval` does. Writes OUTPUT.json. A split may be given as `FIRST:LAST`, numbers
-of photos in the set's order. With --lraspp torchvision's LR-ASPP is fine-tuned on the same photos.
+`ovseg eval` does. Writes OUTPUT.json, and OUTPUT.svg where more than one number of photos is asked
+for. A split may be given as `FIRST:LAST`, numbers of photos in the set's order. With --lraspp
+torchvision's LR-ASPP is fine-tuned on the same photos.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from ovseg.teaching.fitting import Fitting
 from ovseg.teaching.lessons import Curriculum, Lesson, LessonStore, Teacher
 from ovseg.teaching.settings import TeachingSettings
 from ovseg.teaching.teach import seen_alone
+from tools.growth_plot import drawn
 from tools.lraspp import Tuning, confusion_of, fine_tuned, imagenet_start
 
 PROBE = "linear probe"
@@ -65,6 +67,8 @@ def main() -> None:
         rows += _lraspp(scored, curriculum, options)
     result = {"model": base.card.name, "seconds": seconds, "rows": rows}
     options.output.with_suffix(".json").write_text(json.dumps(result, indent=1))
+    if len({row["photos"] for row in rows} - {0}) > 1:
+        options.output.with_suffix(".svg").write_text(curves(rows))
     print(_table(rows))
 
 
@@ -276,6 +280,23 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [_mean([row[measure] for row in chosen]) for measure in measures]
         lines.append(f"| {what} | {photos or ''} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def curves(rows: Sequence[dict[str, Any]]) -> str:
+    """An SVG of mIoU over photos: means over the seeds; a line across for what learns from none."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        found.setdefault(row["what"], {}).setdefault(row["photos"], []).append(row["mIoU"] / 100)
+    lines = {
+        what: [(photos, float(np.mean(each))) for photos, each in sorted(by_photos.items())]
+        for what, by_photos in found.items()
+    }
+    counts = sorted({row["photos"] for row in rows} - {0})
+    measured = {what: points for what, points in lines.items() if points[0][0]}
+    for what, ((photos, score), *_) in lines.items():
+        if not photos:
+            lines[what] = [(count, score) for count in (counts[0], counts[-1])]
+    return drawn(measured, lines, "mIoU in percent by photos with masks")
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
     pip install "ovseg[eval]"
     python tools/measure_starter.py --data ../shared/data/coco-train100
     python tools/measure_starter.py --data ../shared/data/coco-train100 --variant sharpness-8
+    python tools/measure_starter.py --data ../shared/data/coco-train100 --calibration
 
 `--data` is a COCO folder with a panoptic split. Printed are mIoU of COCO-Object with all 80 things
 asked for, with the things of each photo alone, of the panoptic set's stuff classes, and of all its
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -56,6 +58,7 @@ from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 from ovseg.models.registry import load_model
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import ReadingRule
+from tools.starter_calibration import Calibration, Painted
 
 REPEATS = 15
 _LEAST_DOUBT = 1e-6
@@ -173,7 +176,7 @@ class Question:
             if self.present_only
             else range(len(self.evaluated.words.names))
         )
-        found = labels_of(model, self.evaluated, view, list(asked), target.shape)
+        found = paint(model, self.evaluated, view, list(asked), target.shape).labels
         confusion = confusion_matrix(target, found, count)
         self.counts.append((areas(confusion), boundary_counts(target, found, count)))
 
@@ -184,24 +187,25 @@ def present(evaluated: EvaluationSet, target: Labels) -> list[int]:
     return [int(label) for label in labels if label >= 0]
 
 
-def labels_of(
+def paint(
     model: SegmentationModel,
     evaluated: EvaluationSet,
     view: EncodedView,
     asked: list[int],
     shape: tuple[int, ...],
-) -> Labels:
-    """Label map of an encoded photo when some classes are asked for, uint8 of `shape`."""
+) -> Painted:
+    """Label map of an encoded photo, of `shape`, when some classes are asked for."""
     if not asked:
-        return np.zeros(shape, np.uint8)
+        return Painted(np.zeros(shape, np.uint8), np.zeros(shape, np.float32))
     words = ClassList(tuple(evaluated.words.synonyms[index] for index in asked))
     threshold = model.threshold if evaluated.background else None
     embeddings = model.encode_text(words.phrases, model.templates)
     scores = best_synonym(model.score(view.grouped, embeddings, threshold), words)[0]
     grid = scores.reshape(*view.grouped.grid, -1)
     first = int(evaluated.background)
-    _, found = strongest(PositionMaps.on_grid(grid, (shape[0], shape[1])), 1 - first)
-    return np.array([0, *(index + first for index in asked)], np.uint8)[to_numpy(found)]
+    best, found = strongest(PositionMaps.on_grid(grid, (shape[0], shape[1])), 1 - first)
+    labels = np.array([0, *(index + first for index in asked)], np.uint8)[to_numpy(found)]
+    return Painted(labels, to_numpy(best))
 
 
 def stuff(data: Path, split: str) -> EvaluationSet:
@@ -244,7 +248,12 @@ def false_alarms(
     return float(np.mean(shares))
 
 
-def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progress: bool) -> float:
+def ask_all(
+    model: SegmentationModel,
+    questions: Sequence[Question],
+    show_progress: bool,
+    calibration: Calibration | None = None,
+) -> float:
     """Encode every photo once and ask all questions; the mean share of false alarms."""
     evaluated = questions[0].evaluated
     labeller = labeller_of(Run(model, evaluated, load_protocol("own", evaluated)))
@@ -254,6 +263,9 @@ def ask_all(model: SegmentationModel, questions: Sequence[Question], show_progre
         (view,) = encode_views(model, sample.views, 1)
         for question in questions:
             question.ask(model, sample, view)
+        if calibration is not None:
+            asking = partial(paint, model, evaluated, view, shape=sample.labels.shape)
+            calibration.ask(asking, sample.labels, len(evaluated.words.names))
         here = present(evaluated, sample.labels)
         shares.append(false_alarms(model, view, evaluated, here, sample.labels.shape))
         if show_progress:
@@ -329,7 +341,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first N photos")
     parser.add_argument("--variant", choices=VARIANTS, help="change one thing of the model")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--calibration", action="store_true", help="print as well how often which scores are right"
+    )
     options = parser.parse_args()
+    if options.json and options.calibration:
+        parser.error("--calibration prints a table: leave out --json")
     logging.disable(logging.WARNING)  # of unknown words, once a photo
     model = variant(options.variant) if options.variant else load_model("starter", "cpu")
     objects = open_set("coco-object", options.data, options.split, "panoptic").first(options.limit)
@@ -342,7 +359,8 @@ def main() -> None:
             open_set("coco-panoptic", options.data, options.split, None).first(options.limit),
         ),
     )
-    alarms = ask_all(model, questions, sys.stderr.isatty())
+    calibration = Calibration() if options.calibration else None
+    alarms = ask_all(model, questions, sys.stderr.isatty(), calibration)
     table = Table(
         tuple(row(q.what, q.counts, q.evaluated.background) for q in questions),
         100 * alarms,
@@ -350,6 +368,8 @@ def main() -> None:
         megabytes(),
     )
     print(json.dumps(asdict(table), indent=2) if options.json else show(table))
+    if calibration is not None:
+        print(f"\n{calibration.show()}")
 
 
 if __name__ == "__main__":

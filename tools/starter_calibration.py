@@ -1,8 +1,8 @@
-"""Whether the starter's scores can be acted on: of pixels by their winning score, how many are right.
+"""Whether the starter's scores can be acted on: by the winning score, how many pixels are right.
 
-`tools/measure_starter.py --calibration` prints what share is right, and in brackets how many percent
-of the pixels that could have been painted have such a score. A bar of one half promises that at
-least half of what is painted is right, with many words as with one.
+`tools/measure_starter.py --calibration` prints what share is right, and in brackets how many
+percent of the pixels that could have been painted have such a score. A bar of one half promises
+that at least half of what is painted is right, with many words as with one.
 
 Letters: I photo, S bin of scores, H W pixels, K class.
 """

@@ -247,6 +247,19 @@ class DenseModel(SegmentationModel, Protocol):
     def reading(self) -> DenseReading: ...
 
 
+class TunableModel(SegmentationModel, Protocol):
+    """A model of torch whose image tower can be updated."""
+
+    @property
+    def tower(self) -> Any:
+        """The tower's modules."""
+        ...
+
+    def look(self, pixels: Array) -> GroupedImage:
+        """As `encode_image`, with gradients for the weights that want them."""
+        ...
+
+
 def is_closed(model: SegmentationModel) -> TypeGuard[ClosedModel]:
     """Whether a model may understand a part of a phrase only."""
     return hasattr(model, "partly_known")
@@ -255,3 +268,8 @@ def is_closed(model: SegmentationModel) -> TypeGuard[ClosedModel]:
 def is_dense(model: SegmentationModel) -> TypeGuard[DenseModel]:
     """Whether a model brings its own way to compare positions with phrases."""
     return hasattr(model, "reading")
+
+
+def is_tunable(model: SegmentationModel) -> TypeGuard[TunableModel]:
+    """Whether a model's image tower can be updated."""
+    return hasattr(model, "look")

@@ -6,7 +6,6 @@ a checkpoint's file or the folder of an exported model.
 
 import difflib
 import logging
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -136,7 +135,8 @@ def load_model(
         from ovseg.models.taught.file import read_taught
 
         return read_taught(
-            Path(name_or_path), partial(load_model, device=device, in_torch=in_torch)
+            Path(name_or_path),
+            lambda base, updated: load_model(base, device, in_torch=in_torch or updated),
         )
     if not _importable("torch"):
         raise MissingDependencyError("torch", "torch", "this model")

@@ -115,18 +115,24 @@ class Fitting:
         total = reduce(add, by_fold)
         return Ground(spread, by_fold, total, self._pool(spread, total))
 
-    def trial(self, ground: Ground, hints: Callable[[int], Hints] = lambda _: NO_HINTS) -> Trial:
+    def trial(
+        self,
+        ground: Ground,
+        hints: Callable[[int], Hints] = lambda _: NO_HINTS,
+        folds: Sequence[int] | None = None,
+    ) -> Trial:
         """Hold out each fold once, and fit the mixture.
 
         Args:
             hints: what is learned beside where a fold is held out.
+            folds: those that are held out; all by default.
         """
         alone = self.settings.hidden == 0
         start = ALONE if alone else Mixture()
         if self.count < 2:
             return Trial([], [], start)
         layers, held_out = [], []
-        for number in range(len(self.folds)):
+        for number in range(len(self.folds)) if folds is None else folds:
             self.on_step("holding out photos", number, len(self.folds) + 1)
             layers.append(self.layers(ground, number, hints(number)))
             held_out.append(self._held_out(ground, layers[-1], number))

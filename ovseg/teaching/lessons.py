@@ -165,11 +165,12 @@ class Teacher:
         self, samples: Sequence[EvaluationSample]
     ) -> Iterator[tuple[EvaluationSample, Lesson, str]]:
         """Of each sample its lesson, and the SHA-256 of its labels."""
-        loaded = ([self._loaded(sample)] for sample in samples)
+        loaded = ([self.loaded(sample)] for sample in samples)
         for results in over_chunks(self.model, loaded, lambda each: each.views, self._lesson):
             yield from results
 
-    def _loaded(self, sample: EvaluationSample) -> LoadedSample:
+    def loaded(self, sample: EvaluationSample) -> LoadedSample:
+        """A photo with its labels and its views."""
         return load_sample(self.curriculum.evaluated, sample, self.labeller)
 
     def _lesson(
@@ -186,17 +187,27 @@ class Teacher:
         self, loaded: LoadedSample, encoded: EncodedView
     ) -> Iterator[tuple[Floats, Floats, Floats]]:
         """Of each window what is seen, shares and words."""
-        grouped, view = encoded.grouped, encoded.view
-        labels = cv2.resize(loaded.labels, view.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        grouped = encoded.grouped
         seen = to_numpy(seen_in(grouped)).astype(np.float32)  # [M, N, S]
         words = self._words(grouped)
+        for number, shares in enumerate(self.shares(loaded.labels, encoded)):
+            yield seen[number], shares, pooled(words[number], grouped.grid, len(shares))
+
+    def shares(self, labels: Labels, encoded: EncodedView) -> Iterator[Floats]:
+        """Of each window the share of each column in what it sees, float [N, 1 + K].
+
+        Args:
+            labels: of the photo as the view shows it, [H, W].
+            encoded: the view.
+        """
+        grouped, view = encoded.grouped, encoded.view
+        labels = cv2.resize(labels, view.shape[::-1], interpolation=cv2.INTER_NEAREST)
         for number, box in enumerate(view.boxes):
             padding = view.padding
             inside = np.full(padding.shape, np.iinfo(labels.dtype).max, labels.dtype)
             rows = slice(padding.above, padding.above + box.height)
             inside[rows, padding.before : padding.before + box.width] = labels[box.slices]
-            shares = self._shares(inside, grouped, number, seen.shape[1])
-            yield seen[number], shares, pooled(words[number], grouped.grid, len(shares))
+            yield self._shares(inside, grouped, number, seen_in(grouped).shape[1])
 
     def _shares(self, labels: Labels, grouped: GroupedImage, window: int, positions: int) -> Floats:
         """Where positions are seen, or in groups: those of the pixels that belong to each."""

@@ -17,14 +17,12 @@ from ovseg.teaching.lessons import Floats
 from ovseg.teaching.mixture import Mixture, confusion_of, iou_of, mean_iou
 from ovseg.teaching.pseudo_labels import PRECISIONS, Watched, calibrated, guess, one_hot, taken
 from ovseg.teaching.unlabelled import UnlabelledLesson
+from ovseg.teaching.worth import is_worth_it
 
 Look = Callable[[int], UnlabelledLesson]
 
 WEIGHTS = (0.1, 0.3, 1.0)
 """Of a position with a pseudo-label in the closed form, beside 1 for one with a mask."""
-WORTH_IT = 0.01
-"""Of mIoU on held-out positions, that must be gained: of many that are tried, one always gains, and
-0.7 points there were none on photos of their own; see docs/teach.md."""
 WITH_THEM = "all, with photos without masks"
 """The name of their score."""
 _USUAL = PRECISIONS.index(0.9)
@@ -109,7 +107,7 @@ class SemiSupervised:
         without, beside = (
             mean_iou(each.held_out, each.mixture, fitting.background) for each in (trial, again)
         )
-        used = beside > without + WORTH_IT
+        used = is_worth_it(without, beside)
         scores[WITH_THEM] = round(beside, 4)
         if used:
             trial, layers = again, fitting.on_all(ground, hints(-1))
@@ -170,7 +168,7 @@ class SemiSupervised:
         scores = {each: iou_of(counts) for each, counts in found.items()}
         best = max(tried, key=lambda each: scores[each])
         usual = (_USUAL, 0.0)
-        return best if scores[best] > scores[usual] + WORTH_IT else usual
+        return best if is_worth_it(scores[usual], scores[best]) else usual
 
     def _rows(self) -> Iterator[tuple[UnlabelledLesson, np.ndarray]]:
         """Of each lesson positions of the part that have a twin, as many as memory allows."""

@@ -17,6 +17,8 @@ class TeachingSettings:
         steps, batch, learning_rate, weight_decay, dropout: of its training.
         balance: the power of how rare a class is by which the head favours it.
         most: positions in memory at once for the position head.
+        lora: rank of updates of the tower; 0 for the tower as it is.
+        lora_steps, lora_batch, lora_rate: of their training: steps, crops a step, learning rate.
         seed: of folds and of the training.
     """
 
@@ -31,10 +33,16 @@ class TeachingSettings:
     dropout: float = 0.3
     balance: float = 0.5
     most: int = 300_000
+    lora: int = 0
+    lora_steps: int = 100
+    lora_batch: int = 4
+    lora_rate: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.folds < 2 or self.hidden < 0 or self.steps < 0:
+        if self.folds < 2 or min(self.hidden, self.steps, self.lora) < 0:
             raise UsageError("teaching needs two folds at least, and no negative sizes")
+        if self.lora and min(self.lora_steps, self.lora_batch) < 1:
+            raise UsageError("updates of the tower need a step at least, and a crop in each")
         if not 0 < self.shrinkage <= 1:
             raise UsageError(f"shrinkage {self.shrinkage:g}: must be above 0 and at most 1")

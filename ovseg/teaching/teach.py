@@ -19,6 +19,7 @@ from ovseg.files import file_digest, local_path, write_text
 from ovseg.locks import holding_file
 from ovseg.models.interface import SegmentationModel
 from ovseg.models.registry import load_model
+from ovseg.models.taught.factors import Updates
 from ovseg.models.taught.file import TeachingNote, base_hash, write_taught
 from ovseg.models.taught.head import LearnedHead
 from ovseg.models.taught.taught_model import KIND
@@ -32,7 +33,6 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None], None]
 _REQUEST = "request.json"
-_NO_OTHERS: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class TeachingResult:
             form, of all together, and of all with photos without masks.
         weights: of the mixture, by name.
         unlabelled: what photos without masks are worth, by name; empty where there are none.
+        lora: what updates of the tower are worth, by name; empty where none were asked for.
     """
 
     output: Path
@@ -57,6 +58,7 @@ class TeachingResult:
     held_out: dict[str, float]
     weights: dict[str, float]
     unlabelled: dict[str, Any]
+    lora: dict[str, Any]
 
 
 def teach_set(
@@ -97,23 +99,34 @@ def teach_set(
     curriculum = Curriculum.of(evaluated, classes, stuff)
     if not evaluated.samples:
         raise DataError(f"{evaluated.root}: the set has no images")
-    base = load_model(model, device)
+    base = load_model(model, device, in_torch=settings.lora > 0)
     if base.card.kind == KIND:
         raise UsageError(f"{model} was taught already: teach its base with all masks at once")
+    if settings.lora:
+        _check_updates(base, evaluated, unlabelled)
     identity, checkpoint = _identity(model, base)
     beside = None if unlabelled is None else WithoutMasks.of(unlabelled, evaluated)
     request = _request(identity, curriculum, settings, beside)
     background = bool((curriculum.columns == 0).any())
     with holding_file(output), _work_folder(output, request, resume) as folder:
         store = LessonStore(folder, evaluated.samples, Lesson)
-        store.make(Teacher(base, curriculum), partial(on_step, "reading"))
+        teacher = Teacher(base, curriculum)
+        store.make(teacher, partial(on_step, "reading"))
         fitting = Fitting(len(store.samples), store.read, settings, background, on_step)
-        if beside is None:
-            found, worth = fitting.fit(), _NO_OTHERS
+        updates: Updates = {}
+        worth: dict[str, dict[str, Any]] = {}
+        if settings.lora:
+            from ovseg.teaching.tower_updates import TowerUpdating
+
+            found, gain, updates = TowerUpdating(fitting, store, teacher).fit()
+            worth["lora"] = asdict(gain)
+        elif beside is not None:
+            unmasked = UnlabelledTeacher(base, curriculum)
+            found, worth["unlabelled"] = beside.fit(fitting, folder, unmasked)
         else:
-            found, worth = beside.fit(fitting, folder, UnlabelledTeacher(base, curriculum))
+            found = fitting.fit()
         note = _note(base, identity, curriculum, found, settings, store, licence, worth)
-        write_taught(output, note, seen_alone(found), checkpoint)
+        write_taught(output, note, seen_alone(found), checkpoint, updates)
     unseen = [
         n for n, there in zip(curriculum.classes.names, found.seen[1:], strict=True) if not there
     ]
@@ -124,7 +137,8 @@ def teach_set(
         unseen=tuple(unseen),
         held_out=found.scores,
         weights=asdict(found.mixture),
-        unlabelled=worth,
+        unlabelled=worth.get("unlabelled", {}),
+        lora=worth.get("lora", {}),
     )
 
 
@@ -171,6 +185,22 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"{output}: a taught model is a .safetensors file: name it so")
     if output.exists():
         raise UsageError(f"{output} exists and is not overwritten: give another --output")
+
+
+def _check_updates(
+    base: SegmentationModel, evaluated: EvaluationSet, unlabelled: Path | None
+) -> None:
+    """Refuse updates of a tower that cannot be had."""
+    from ovseg.models.taught.low_rank import require_tunable
+
+    if unlabelled is not None:
+        raise UsageError("--lora and --unlabelled do not go together yet: choose one of them")
+    if len(evaluated.samples) < 2:
+        raise UsageError(
+            "the tower is updated where that helps on photos that were held out: two with masks "
+            "at least are needed; teach without --lora"
+        )
+    require_tunable(base)
 
 
 def _identity(model: str | Path, base: SegmentationModel) -> tuple[dict[str, str], Path | None]:
@@ -258,7 +288,7 @@ def _note(
     settings: TeachingSettings,
     store: LessonStore,
     licence: str,
-    worth: dict[str, Any],
+    worth: dict[str, dict[str, Any]],
 ) -> TeachingNote:
     taught = [
         phrases
@@ -273,9 +303,8 @@ def _note(
         "photos": photos,
         "sha256": store.digest,
         "licence": licence,
+        **worth,
     }
-    if worth:
-        data["unlabelled"] = worth
     return TeachingNote(
         base=identity["base"],
         base_hash=identity["base_hash"],

@@ -102,7 +102,7 @@ def photos_without_masks(
 class UnlabelledTeacher(Teacher):
     """Makes lessons of photos without masks, by the views that segmenting takes."""
 
-    def _loaded(self, sample: EvaluationSample) -> LoadedSample:
+    def loaded(self, sample: EvaluationSample) -> LoadedSample:
         image = read_image(sample.image)
         part = Part.drawn(sample.name).of(image)
         views = (*self.labeller.views(image), *self.labeller.views(part))

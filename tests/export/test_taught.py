@@ -1,4 +1,4 @@
-"""A taught starter as ONNX: the head is in the graph, and its classes are in the folder."""
+"""A taught starter as ONNX: head and updated tower are in the graph, its classes in the folder."""
 
 from pathlib import Path
 
@@ -10,21 +10,26 @@ from ovseg.export.export import ExportOptions, export_loaded
 from ovseg.models.registry import load_model
 from tests.export.conftest import ONE
 from tests.teaching.photos import painted, painted_set
+from tests.teaching.updates import with_updates
 
 
 @pytest.mark.slow
 def test_export_gives_the_taught_labels(tmp_path: Path) -> None:
     folder = painted_set(tmp_path / "set", range(2))
-    file = tmp_path / "mine.safetensors"
-    ovseg.teach("starter", folder, file, folds=2, hidden=0, stuff="blip")
+    plain, file = tmp_path / "plain.safetensors", tmp_path / "mine.safetensors"
+    ovseg.teach("starter", folder, plain, folds=2, hidden=0, stuff="blip")
+    with_updates(plain, file)
     taught = load_model(file, "cpu", in_torch=True)
     done = export_loaded(taught, tmp_path / "deployed", ExportOptions(images=ONE))
     exported = load_model(done.folder)
     pixels = painted(10)[0]
     names = ["zonk", "blop", "cat"]
-    wanted, found = (
-        ovseg.Segmenter(model).segment(pixels, names).labels for model in (taught, exported)
+    wanted, found, before = (
+        ovseg.Segmenter(model).segment(pixels, names)
+        for model in (taught, exported, load_model(plain))
     )
-    assert (wanted == found).mean() > 0.99
-    assert {1, 2} <= set(np.unique(found))
+    assert (wanted.labels == found.labels).mean() > 0.99
+    assert {1, 2} <= set(np.unique(found.labels))
+    assert np.median(np.abs(wanted.scores - found.scores)) < 1e-3
+    assert np.median(np.abs(wanted.scores - before.scores)) > 1e-2
     assert not exported.unknown(["Zonk", "blip"])

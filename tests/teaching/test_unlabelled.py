@@ -14,13 +14,14 @@ from ovseg.teaching.fitting import Fitted, Fitting
 from ovseg.teaching.lessons import Curriculum, Lesson, LessonStore
 from ovseg.teaching.mixture import HeldOutLogits, Mixture
 from ovseg.teaching.pseudo_labels import PRECISIONS, calibrated, guess, one_hot, taken
-from ovseg.teaching.semi_supervised import WITH_THEM, WORTH_IT, SemiSupervised
+from ovseg.teaching.semi_supervised import WITH_THEM, SemiSupervised
 from ovseg.teaching.settings import TeachingSettings
 from ovseg.teaching.unlabelled import (
     UnlabelledLesson,
     UnlabelledTeacher,
     photos_without_masks,
 )
+from ovseg.teaching.worth import WORTH_IT
 from ovseg_cli.__main__ import run
 from tests.evaluation.fakes import FakeModel
 from tests.evaluation.sets.tiny import photo

@@ -161,9 +161,18 @@ class AlignedPredictor(OpenVocabulary):
         """A float32 tensor on the model's device."""
         return torch.from_numpy(values).to(self._device, torch.float32)
 
+    @property
+    def tower(self) -> nn.Module:
+        """The vision tower."""
+        return self.model.vision
+
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
         """Positions, or groups, of images in ImageNet's normalisation, float [B, 3, H, W]."""
+        return self.look(pixels)
+
+    def look(self, pixels: Tensor) -> GroupedImage:
+        """As `encode_image`, with gradients for the weights that want them."""
         grouped: GroupedImage = self.reader(pixels)
         return grouped
 

@@ -127,9 +127,18 @@ class DenseClip(OpenVocabulary):
         """A float32 tensor on the model's device."""
         return torch.from_numpy(values).to(self._device)
 
+    @property
+    def tower(self) -> nn.Module:
+        """CLIP's image tower."""
+        return self.network.tower
+
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
         """Normalised dense features, float32 [B, h*w, C]."""
+        return self.look(pixels)
+
+    def look(self, pixels: Tensor) -> GroupedImage:
+        """As `encode_image`, with gradients for the weights that want them."""
         height, width = int(pixels.shape[-2]), int(pixels.shape[-1])
         features = self.network(pixels.to(self._dtype))
         return GroupedImage(features, self.network.grid(height, width))

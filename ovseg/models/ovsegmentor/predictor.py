@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ovseg.config.schema import TextEncoderConfig
@@ -98,9 +98,18 @@ class Predictor(OpenVocabulary):
         precision = torch.float64 if self._weight.dtype == torch.float64 else torch.float32
         return torch.from_numpy(values).to(self._weight.device, precision)
 
+    @property
+    def tower(self) -> nn.Module:
+        """The image encoder."""
+        return self.model.image_encoder
+
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
         """Group normalised images, float [B, 3, H, W], in one pass of the encoder."""
+        return self.look(pixels)
+
+    def look(self, pixels: Tensor) -> GroupedImage:
+        """As `encode_image`, with gradients for the weights that want them."""
         encoded = self.model.encode_image(pixels.to(self._weight))
         return GroupedImage(
             embedding=_precise(self.model.embed_groups(encoded.groups)),

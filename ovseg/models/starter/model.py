@@ -101,9 +101,18 @@ class StarterModel:
         """A tensor on the network's device."""
         return torch.from_numpy(values).to(self.network.classifier.weight.device)
 
+    @property
+    def tower(self) -> EfficientNetLite:
+        """The classifier's network."""
+        return self.network
+
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
         """What is at every position, float [B, h*w, C]; see `PositionReading`."""
+        return self.look(pixels)
+
+    def look(self, pixels: Tensor) -> GroupedImage:
+        """As `encode_image`, with gradients for the weights that want them."""
         read = self.reader(pixels.contiguous(memory_format=torch.channels_last))
         return GroupedImage(read.positions, read.grid, features=read.middle, stages=read.stages)
 

@@ -1,14 +1,15 @@
 """Files of taught models: one safetensors file with all that the model needs.
 
-Its tensors are the head's, and where the base is a checkpoint that checkpoint's bytes; a base that
-is built in or has a name is named. What was taught, on which data and with what success stands in
-the metadata, as JSON, which is read without torch.
+Its tensors are the head's, the factors of its tower's updates where there are any, and where the
+base is a checkpoint that checkpoint's bytes; a base that is built in or has a name is named, and
+has the updates written into its weights when it is loaded. What was taught, on which data and with
+what success stands in the metadata, as JSON, which is read without torch.
 """
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ovseg.documents import Bounds, fit, parse_object
-from ovseg.errors import ModelError
+from ovseg.errors import ModelError, OvsegError
 from ovseg.files import cache_folder, file_digest, replacing, sha256
 from ovseg.models.interface import ModelCard, SegmentationModel
+from ovseg.models.taught.factors import Updates, as_arrays, from_arrays
 from ovseg.models.taught.head import LearnedHead, seen_in
 from ovseg.models.taught.taught_model import KIND, Taught, TaughtModel
 from ovseg.models.tensor_files import read_arrays, read_header
@@ -28,6 +30,8 @@ from ovseg.version import __version__
 NOTE = "ovseg.taught"
 """The metadata's key; it tells taught models from other files."""
 FORMAT = 1
+WITH_UPDATES = 2
+"""The format of files with updates of a tower, which those who know none must not read."""
 BUILT_IN = "starter"
 _BASE = "base"
 _BOUNDS = Bounds(size=16 << 20)
@@ -80,16 +84,19 @@ def read_note(path: Path) -> TeachingNote:
         ModelError: no file of a taught model, damaged, or of a newer version.
     """
     values = parse_object(read_header(path).metadata.get(NOTE, ""), str(path), _BOUNDS, ModelError)
-    if values.get("format") != FORMAT:
+    if values.get("format") not in (FORMAT, WITH_UPDATES):
         raise ModelError(f"{path}: written by ovseg {values.get('version')}: update ovseg")
     return fit(TeachingNote, values, str(path), ModelError)
 
 
-def write_taught(path: Path, note: TeachingNote, head: LearnedHead, base: Path | None) -> None:
+def write_taught(
+    path: Path, note: TeachingNote, head: LearnedHead, base: Path | None, updates: Updates
+) -> None:
     """Write a taught model, whole or not at all.
 
     Args:
         base: the checkpoint that was taught; None for a model that has a name.
+        updates: of the base's tower.
 
     Raises:
         ModelError: it cannot be written.
@@ -103,6 +110,9 @@ def write_taught(path: Path, note: TeachingNote, head: LearnedHead, base: Path |
     }
     if base is not None:
         tensors[_BASE] = np.fromfile(base, np.uint8)
+    if updates:
+        note = replace(note, format=WITH_UPDATES)
+        tensors |= as_arrays(updates)
     try:
         with replacing(path) as temporary:
             save_file(tensors, temporary, {NOTE: json.dumps(asdict(note))})
@@ -111,11 +121,11 @@ def write_taught(path: Path, note: TeachingNote, head: LearnedHead, base: Path |
         raise ModelError(f"{path}: cannot be written: {reason}") from error
 
 
-def read_taught(path: Path, load: Callable[[str], SegmentationModel]) -> TaughtModel:
+def read_taught(path: Path, load: Callable[[str, bool], SegmentationModel]) -> TaughtModel:
     """Load a taught model.
 
     Args:
-        load: gives the base by its name or file.
+        load: gives the base by its name or file, and in torch if that is asked for.
 
     Raises:
         ModelError: the file is damaged, or was taught on other weights of its base.
@@ -124,15 +134,18 @@ def read_taught(path: Path, load: Callable[[str], SegmentationModel]) -> TaughtM
     note = read_note(path)
     arrays, _ = read_arrays(path)
     head = _head(path, arrays, len(note.classes))
+    updates = from_arrays(arrays, path)
     if _BASE in arrays:
-        base = load(str(_unpacked(path, arrays[_BASE], note.base_hash)))
+        base = load(str(_unpacked(path, arrays[_BASE], note.base_hash)), bool(updates))
     else:
-        base = load(note.base)
+        base = load(note.base, bool(updates))
         if base_hash(note.base, base) != note.base_hash:
             raise ModelError(
                 f"{path}: was taught on other weights of {note.base} than those here: teach it "
                 "again"
             )
+    if updates:
+        _update(path, base, updates)
     _check_width(path, head, base)
     card = ModelCard(str(path), KIND, note.description, note.licence, file_digest(path))
     names = [each[0] for each in note.classes]
@@ -168,6 +181,16 @@ def _head(path: Path, arrays: dict[str, npt.NDArray], classes: int) -> LearnedHe
     if not (head.deviation > 0).all():
         raise ModelError(f"{path}: its deviation is not positive everywhere")
     return head
+
+
+def _update(path: Path, base: SegmentationModel, updates: Updates) -> None:
+    """Write updates into the base's weights."""
+    from ovseg.models.taught.low_rank import merge, require_tunable
+
+    try:
+        merge(require_tunable(base).tower, updates)
+    except OvsegError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _check_width(path: Path, head: LearnedHead, base: SegmentationModel) -> None:

@@ -33,10 +33,10 @@ def teach(
     on_step: Callable[[str, int, int | None], None] = _silent,
     **settings: Any,
 ) -> "TeachingResult":
-    """Teach a model classes by masks, its towers as they are, and write a model that knows them.
+    """Teach a model classes by masks, and write a model that knows them.
 
     The result is one file, which `segment`, `evaluate` and `export_model` take. Classes that were
-    not taught are found by their words as before.
+    not taught are found by their words: as before, unless the tower is updated (`lora=8`).
 
     Args:
         model: a model's name or checkpoint.
@@ -53,19 +53,21 @@ def teach(
         device: as torch names it, or `auto`.
         resume: go on where an interrupted teaching has stopped.
         on_step: told the step, how much of it is done, and how much there is.
-        settings: fields of `TeachingSettings`.
+        settings: fields of `TeachingSettings`, such as `lora`, the rank of updates of the tower
+            that are learned, too, where they help on photos that were held out.
 
     Returns:
         What was taught, and scores on photos that were held out, shares in 0..1.
 
     Raises:
         UsageError: `output` exists or another run is writing it, classes are asked for that the set
-            has no masks of, `stuff` is not taught, a setting makes no sense, or `unlabelled` is
-            given with one photo that has a mask.
+            has no masks of, `stuff` is not taught, a setting makes no sense, `unlabelled` or `lora`
+            is given with one photo that has a mask, or both are, or the model's tower cannot be
+            updated.
         DataError: photos or masks are missing or damaged.
         ModelError: the model cannot be read, or the result cannot be written.
-        MissingDependencyError: torch is not installed, which the position head needs; `hidden=0`
-            does without.
+        MissingDependencyError: torch is not installed, which the position head needs, and so do
+            updates of the tower; `hidden=0` without `lora` does without.
     """
     from ovseg.evaluation.sets.catalogue import open_set
     from ovseg.evaluation.sets.stored_values import StoredValues

@@ -1,1 +1,1 @@
-"""Teaching a model classes by masks, with its towers frozen."""
+"""Teaching a model classes by masks."""

@@ -34,7 +34,7 @@ class TeachingSettings:
     balance: float = 0.5
     most: int = 300_000
     lora: int = 0
-    lora_steps: int = 100
+    lora_steps: int = 60
     lora_batch: int = 4
     lora_rate: float = 1e-3
     seed: int = 0

@@ -156,7 +156,7 @@ def test_refuses_files_of_other_bases_and_damage(taught: Path, tmp_path: Path) -
     with pytest.raises(ModelError, match="other weights of starter"):
         load_model(changed("base.safetensors", arrays, base_hash="0" * 64))
     with pytest.raises(ModelError, match="update ovseg"):
-        load_model(changed("new.safetensors", arrays, format=2))
+        load_model(changed("new.safetensors", arrays, format=3))
     with pytest.raises(ModelError, match="without its outer"):
         lacking = {name: values for name, values in arrays.items() if name != "outer"}
         load_model(changed("lacking.safetensors", lacking))

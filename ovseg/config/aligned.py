@@ -134,6 +134,10 @@ class ReadingConfig(Section):
     """Of the cosines in front of either; 0 is that of the logits, with their bias if sigmoid."""
     prior: NonNegative = 0.0
     """How much the cosine of word and image counts at every position, where its own has 1."""
+    mixing: Annotated[int, Field(ge=0, le=100)] = 0
+    """How often positions are made means over those of like features; 0 leaves them."""
+    sharpness: NonNegative = 6.0
+    """What cosines of features are multiplied by before the softmax that mixes them."""
     background: tuple[str, ...] = ("background",)
     """Words that stand for whatever was not asked for, under the rule softmax."""
     clean: NonNegative = 0.0

@@ -29,7 +29,13 @@ MODELS: dict[str, dict[str, Any]] = {
         "logits": {"scale": 20.0, "offset": True},
         "standardise": True,
         "image_projection": {"form": "linear"},
-        "reading": {"rule": "softmax", "prior": 0.5, "scales": (1.0, 0.5), "threshold": 0.4},
+        "reading": {
+            "rule": "softmax",
+            "prior": 0.5,
+            "mixing": 2,
+            "scales": (1.0, 0.5),
+            "threshold": 0.4,
+        },
     },
     "starter": {
         "vision": starter_vision(stages=(5, 7), image_size=96),

@@ -34,6 +34,7 @@ from ovseg.models.interface import (
     OpenVocabulary,
     Preprocessing,
 )
+from ovseg.models.mixing import mixed
 from ovseg.models.normalisation import IMAGENET
 from ovseg.models.ovsegmentor.predictor import tokenizer_of
 from ovseg.models.scoring import Cleaning, aligned_scores, dense_clip_scores
@@ -57,6 +58,7 @@ class ImageReader(nn.Module):
         self.vision = model.vision
         self.head = model.head
         self.prior = reading.prior
+        self.sharpness, self.rounds = reading.sharpness, reading.mixing
         self.groups = reading.maps == "groups"
         self.cleans = reading.clean > 0 and model.vision.heads > 0 and not self.groups
 
@@ -70,6 +72,9 @@ class ImageReader(nn.Module):
         positions = self.head.comparable(embedded)
         if self.prior:  # cosines with the image are added where words are compared with positions
             positions = positions + self.prior * functional.normalize(image, dim=-1)[:, None]
+        if self.rounds:
+            features = self.head.prepared(found.tokens)
+            positions = mixed(positions, features, self.sharpness, self.rounds)
         heads = self._heads(found) if self.cleans else None
         attention = found.attention if self.cleans else None
         return GroupedImage(positions, found.grid, None, image, heads, attention)

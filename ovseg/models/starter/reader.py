@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ovseg.models.mixing import affinity
 from ovseg.models.normalisation import IMAGENET, PLUS_MINUS_ONE, Renormalisation
 from ovseg.models.starter.captions import STAGES, CaptionReader
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
@@ -175,24 +176,11 @@ def mixed(features: Tensor, salience: Tensor, keys: Keys, rule: ReadingRule) -> 
     common = features.mean(dim=(2, 3))[:, None]  # along rows in memory, which is ten times as fast
     centred = keys.features - common
     among_keys = affinity(
-        centred, centred, apart(keys.salience, keys.salience, rule), rule.sharpness
+        centred, centred, rule.sharpness, apart(keys.salience, keys.salience, rule)
     )
     shared = torch.linalg.matrix_power(among_keys, rule.rounds - 1) @ keys.found
     distance = apart(salience.flatten(2).mT, keys.salience, rule)
-    return affinity(vectors - common, centred, distance, rule.sharpness) @ shared
-
-
-def affinity(queries: Tensor, keys: Tensor, distance: Tensor, sharpness: float) -> Tensor:
-    """How much each query takes from which key, float [B, N, M], each row summing to 1.
-
-    Args:
-        queries: features without what all of the image have in common, float [B, N, D].
-        keys: likewise, float [B, M, D].
-        distance: what else keeps the two apart, float [B, N, M].
-        sharpness: as `ReadingRule`.
-    """
-    cosines = functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).mT
-    return (sharpness * cosines - distance).softmax(dim=-1)
+    return affinity(vectors - common, centred, rule.sharpness, distance) @ shared
 
 
 def apart(one: Tensor, other: Tensor, rule: ReadingRule) -> Tensor:

@@ -1,0 +1,39 @@
+"""What is found at positions, shared among those that look alike.
+
+A class spreads so over its object, and a stray one is outvoted. Plain tensor operations without a
+line that asks how large an image is, so that graphs can be traced.
+
+Letters: B image, N position, M key, D feature, C channel.
+"""
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def affinity(
+    queries: Tensor, keys: Tensor, sharpness: float, distance: Tensor | float = 0.0
+) -> Tensor:
+    """How much each query takes from which key, float [B, N, M], each row summing to 1.
+
+    Args:
+        queries: features without what all of the image have in common, float [B, N, D].
+        keys: likewise, float [B, M, D].
+        sharpness: what their cosines are multiplied by before the softmax.
+        distance: what else keeps the two apart, float [B, N, M].
+    """
+    cosines = functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).mT
+    return (sharpness * cosines - distance).softmax(dim=-1)
+
+
+def mixed(values: Tensor, features: Tensor, sharpness: float, rounds: int) -> Tensor:
+    """Values of positions, [B, N, C], each made a mean over those of like features, [B, N, D].
+
+    Args:
+        sharpness: as `affinity`.
+        rounds: how often.
+    """
+    own = features - features.mean(dim=1, keepdim=True)
+    shares = affinity(own, own, sharpness)  # [B, N, N]
+    for _ in range(rounds):
+        values = shares @ values
+    return values

@@ -20,7 +20,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -202,6 +202,9 @@ def paint(
     embeddings = model.encode_text(words.phrases, model.templates)
     scores = best_synonym(model.score(view.grouped, embeddings, threshold), words)[0]
     grid = scores.reshape(*view.grouped.grid, -1)
+    # Between positions no score is above those at the positions.
+    if evaluated.background and (grid[..., 1:] <= grid[..., :1]).all():
+        return Painted(np.zeros(shape, np.uint8), np.zeros(shape, np.float32))
     first = int(evaluated.background)
     best, found = strongest(PositionMaps.on_grid(grid, (shape[0], shape[1])), 1 - first)
     labels = np.array([0, *(index + first for index in asked)], np.uint8)[to_numpy(found)]
@@ -248,29 +251,38 @@ def false_alarms(
     return float(np.mean(shares))
 
 
-def ask_all(
-    model: SegmentationModel,
-    questions: Sequence[Question],
-    show_progress: bool,
-    calibration: Calibration | None = None,
-) -> float:
-    """Encode every photo once and ask all questions; the mean share of false alarms."""
-    evaluated = questions[0].evaluated
+def encoded(
+    model: SegmentationModel, evaluated: EvaluationSet
+) -> Iterator[tuple[LoadedSample, EncodedView]]:
+    """Every photo and what the model makes of it."""
     labeller = labeller_of(Run(model, evaluated, load_protocol("own", evaluated)))
-    shares = []
-    for each in evaluated.samples:
+    for number, each in enumerate(evaluated.samples, 1):
         sample = load_sample(evaluated, each, labeller)
         (view,) = encode_views(model, sample.views, 1)
+        yield sample, view
+        if sys.stderr.isatty():
+            print(f"\r{number}/{len(evaluated.samples)}", end="", file=sys.stderr)
+
+
+def ask_all(model: SegmentationModel, questions: Sequence[Question]) -> float:
+    """Encode every photo once and ask all questions; the mean share of false alarms."""
+    evaluated = questions[0].evaluated
+    shares = []
+    for sample, view in encoded(model, evaluated):
         for question in questions:
             question.ask(model, sample, view)
-        if calibration is not None:
-            asking = partial(paint, model, evaluated, view, shape=sample.labels.shape)
-            calibration.ask(asking, sample.labels, len(evaluated.words.names))
         here = present(evaluated, sample.labels)
         shares.append(false_alarms(model, view, evaluated, here, sample.labels.shape))
-        if show_progress:
-            print(f"\r{len(shares)}/{len(evaluated.samples)}", end="", file=sys.stderr)
     return float(np.mean(shares))
+
+
+def calibrate(model: SegmentationModel, evaluated: EvaluationSet) -> Calibration:
+    """Ask every photo for all classes at once, and for each of them alone."""
+    calibration = Calibration()
+    for sample, view in encoded(model, evaluated):
+        asking = partial(paint, model, evaluated, view, shape=sample.labels.shape)
+        calibration.ask(asking, sample.labels, len(evaluated.words.names))
+    return calibration
 
 
 def milliseconds(segmenter: Segmenter, evaluated: EvaluationSet) -> float:
@@ -342,7 +354,7 @@ def main() -> None:
     parser.add_argument("--variant", choices=VARIANTS, help="change one thing of the model")
     parser.add_argument("--json", action="store_true")
     parser.add_argument(
-        "--calibration", action="store_true", help="print as well how often which scores are right"
+        "--calibration", action="store_true", help="print how often which scores are right instead"
     )
     options = parser.parse_args()
     if options.json and options.calibration:
@@ -350,6 +362,9 @@ def main() -> None:
     logging.disable(logging.WARNING)  # of unknown words, once a photo
     model = variant(options.variant) if options.variant else load_model("starter", "cpu")
     objects = open_set("coco-object", options.data, options.split, "panoptic").first(options.limit)
+    if options.calibration:
+        print(calibrate(model, objects).show())
+        return
     questions = (
         Question("80 things", objects),
         Question("things of the photo", objects, present_only=True),
@@ -359,8 +374,7 @@ def main() -> None:
             open_set("coco-panoptic", options.data, options.split, None).first(options.limit),
         ),
     )
-    calibration = Calibration() if options.calibration else None
-    alarms = ask_all(model, questions, sys.stderr.isatty(), calibration)
+    alarms = ask_all(model, questions)
     table = Table(
         tuple(row(q.what, q.counts, q.evaluated.background) for q in questions),
         100 * alarms,
@@ -368,8 +382,6 @@ def main() -> None:
         megabytes(),
     )
     print(json.dumps(asdict(table), indent=2) if options.json else show(table))
-    if calibration is not None:
-        print(f"\n{calibration.show()}")
 
 
 if __name__ == "__main__":

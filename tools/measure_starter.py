@@ -67,6 +67,7 @@ VARIANTS: dict[str, dict[str, float]] = {
     "no-mixing": {"sharpness": 1e3, "apartness": 0.0},
     "sharpness-6": {"sharpness": 6.0},
     "sharpness-8": {"sharpness": 8.0},
+    "around-as-things": {"around_sharpness": 6.5, "around_middle": 0.0},
     "rounds-4": {"rounds": 4},
     "rounds-7": {"rounds": 7},
     "apartness-3": {"apartness": 3.0},

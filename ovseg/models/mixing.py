@@ -21,8 +21,12 @@ def affinity(
         sharpness: what their cosines are multiplied by before the softmax.
         distance: what else keeps the two apart, float [B, N, M].
     """
-    cosines = functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).mT
-    return (sharpness * cosines - distance).softmax(dim=-1)
+    return (sharpness * cosines(queries, keys) - distance).softmax(dim=-1)
+
+
+def cosines(queries: Tensor, keys: Tensor) -> Tensor:
+    """Of each of [B, N, D] with each of [B, M, D], float [B, N, M]."""
+    return functional.normalize(queries, dim=-1) @ functional.normalize(keys, dim=-1).mT
 
 
 def mixed(values: Tensor, features: Tensor, sharpness: float, rounds: int) -> Tensor:

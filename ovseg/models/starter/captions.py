@@ -72,18 +72,19 @@ class CaptionReader(nn.Module):
         )
         return Described((both[0].positions + large) / 2, (both[0].image + both[1].image) / 2)
 
-    def compared(self, positions: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def compared(self, positions: Tensor, around: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """What class embeddings are multiplied by, of things and of surroundings.
 
         Args:
-            positions: embeddings, float [B, N, C].
+            positions: embeddings, float [B, N, C], as things are mixed.
+            around: the same as surroundings are mixed.
             image: embedding, float [B, C].
 
         Returns:
             float [B, N, C + 1] each; the last channel is what is taken off whatever the word is.
         """
-        here = self._likely(positions)
-        return THINGS * here + IMAGE * self._likely(image)[:, None], here
+        things = THINGS * self._likely(positions) + IMAGE * self._likely(image)[:, None]
+        return things, self._likely(around)
 
     def _likely(self, embeddings: Tensor) -> Tensor:
         scaled = self.scale * embeddings

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovseg.models.mixing import affinity
+from ovseg.models.mixing import cosines
 from ovseg.models.normalisation import IMAGENET, PLUS_MINUS_ONE, Renormalisation
 from ovseg.models.starter.captions import STAGES, CaptionReader
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
@@ -26,6 +26,8 @@ EPSILON = 1e-3
 """Added to a deviation that may be zero."""
 MIDDLE = 4
 """The stage whose output tells which positions of two frames show the same (docs/video.md)."""
+REGION = 5
+"""The stage whose output tells which positions belong to the same surroundings."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class ReadingRule:
 
     Attributes:
         sharpness: what cosines of features are multiplied by before the softmax that mixes them.
+        around_sharpness: the same where surroundings are mixed.
+        around_middle: what cosines of a middle stage are multiplied by there.
         apartness: what is taken off where one of two shows an object and the other does not.
         rounds: how often they are mixed.
         keys: rows and columns of the places that are mixed with each other, however large the
@@ -48,6 +52,8 @@ class ReadingRule:
     """
 
     sharpness: float = 6.5
+    around_sharpness: float = 4.0
+    around_middle: float = 4.0
     apartness: float = 6.0
     rounds: int = 5
     keys: int = 22
@@ -111,18 +117,11 @@ class PositionReader(nn.Module):
         salience = self.saliency(self.renormalise(half))  # [B, 1, 2h, 2w]
         halved = self.network.features_and_stages(sharpened(half, rule.sharpening), STAGES)
         described = self.captions(fine, halved[1])
-        keys = Keys(
-            at_keys(features, rule.keys),
-            at_keys(salience, rule.keys),
-            torch.cat(
-                [self._logits(features, halved[0]), at_keys(described.positions, rule.keys)], dim=-1
-            ),
+        logits, positions, around = self._shared(
+            features, fine, salience, self._logits(features, halved[0]), described.positions
         )
-        found = mixed(features, functional.avg_pool2d(salience, 2), keys, rule)  # [B, N, C + E]
-        classes = self.network.classifier.out_features
-        logits, positions = found[..., :classes], found[..., classes:]
         objects = logits.softmax(dim=-1) * evidence(logits, rule.contrast)
-        compared = self.captions.compared(positions, described.image)
+        compared = self.captions.compared(positions, around, described.image)
         standing_out = (1 - rule.floor) * salience.flatten(2).mT  # [B, P, 1]
         weight = (rule.floor + standing_out) ** rule.steepness
         grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
@@ -142,6 +141,32 @@ class PositionReader(nn.Module):
             torch.cat([seen.flatten(2).mT, finer(halved[1].flatten(2).mT, half_grid)], dim=-1),
         )
 
+    def _shared(
+        self, features: Tensor, stages: Tensor, salience: Tensor, logits: Tensor, said: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What was found at keys, shared among places that are alike: things, and surroundings.
+
+        Args:
+            features: what the classifier reads, float [B, D, h, w].
+            stages: those of `STAGES`, which `REGION` is the first of, float [B, D', h, w].
+            salience: float [B, 1, 2h, 2w].
+            logits: of classes at keys, float [B, M, C].
+            said: embeddings, float [B, E, h, w].
+
+        Returns:
+            float [B, N, C] logits, and [B, N, E] embeddings as things and as surroundings share.
+        """
+        rule = self.rule
+        region = stages[:, : self.network.stages[REGION - 1].width]
+        distance = apart(salience, rule)
+        last, regions = alike(features, rule.keys), alike(region, rule.keys)
+        said = at_keys(said, rule.keys)  # [B, M, E]
+        of_things = pulled(distance, (rule.sharpness, last))
+        of_stuff = pulled(distance, (rule.around_sharpness, last), (rule.around_middle, regions))
+        things = mixed(torch.cat([logits, said], dim=-1), of_things, rule)  # [B, N, C + E]
+        classes = logits.shape[-1]
+        return things[..., :classes], things[..., classes:], mixed(said, of_stuff, rule)
+
     def _logits(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Class logits at the keys, of two scales, float [B, M, C].
 
@@ -152,40 +177,45 @@ class PositionReader(nn.Module):
         return self.network.classifier(both)
 
 
-class Keys(NamedTuple):
-    """Places spread evenly over an image, and what is there."""
+class Pairs(NamedTuple):
+    """Something of every pair of places, float: of keys with keys, and of positions with keys."""
 
-    features: Tensor  # [B, M, D]
-    salience: Tensor  # [B, M, 1]
-    found: Tensor  # class logits and embeddings, [B, M, C + E]
+    among: Tensor  # [B, M, M]
+    taken: Tensor  # [B, N, M]
 
 
-def mixed(features: Tensor, salience: Tensor, keys: Keys, rule: ReadingRule) -> Tensor:
-    """What was found at keys, shared among places of like features, float [B, N, C + E].
+def mixed(found: Tensor, pull: Pairs, rule: ReadingRule) -> Tensor:
+    """What was found at keys, float [B, M, X], shared among places that are alike, [B, N, X].
 
     A class spreads so over its object, and a stray one is outvoted. All take from the same number
-    of keys, so that time and memory grow with the features and not with their square.
-
-    Args:
-        features: float [B, D, h, w].
-        salience: float [B, 1, h, w].
-        keys: what to take from.
-        rule: how sharply, and how often.
+    of keys, so that time and memory grow with the features and not with their square. Each takes
+    from all keys, as a softmax of how they pull says.
     """
+    among, taken = (each.softmax(dim=-1) for each in pull)
+    return taken @ (torch.linalg.matrix_power(among, rule.rounds - 1) @ found)
+
+
+def pulled(distance: Pairs, *likenesses: tuple[float, Pairs]) -> Pairs:
+    """How much places pull: likenesses, each times its sharpness, less what keeps them apart."""
+    among, taken = -distance.among, -distance.taken
+    for sharpness, each in likenesses:
+        among, taken = among + sharpness * each.among, taken + sharpness * each.taken
+    return Pairs(among, taken)
+
+
+def alike(features: Tensor, keys: int) -> Pairs:
+    """Cosines of features, float [B, D, h, w], without what all of the image have in common."""
     vectors = features.flatten(2).mT  # [B, N, D]
     common = features.mean(dim=(2, 3))[:, None]  # along rows in memory, which is ten times as fast
-    centred = keys.features - common
-    among_keys = affinity(
-        centred, centred, rule.sharpness, apart(keys.salience, keys.salience, rule)
-    )
-    shared = torch.linalg.matrix_power(among_keys, rule.rounds - 1) @ keys.found
-    distance = apart(salience.flatten(2).mT, keys.salience, rule)
-    return affinity(vectors - common, centred, rule.sharpness, distance) @ shared
+    at = at_keys(features, keys) - common
+    return Pairs(cosines(at, at), cosines(vectors - common, at))
 
 
-def apart(one: Tensor, other: Tensor, rule: ReadingRule) -> Tensor:
-    """What is taken off for other salience, float [B, N, M], of [B, N, 1] and [B, M, 1]."""
-    return rule.apartness * (one - other.mT).abs()
+def apart(salience: Tensor, rule: ReadingRule) -> Pairs:
+    """What is taken off for other salience, of a map float [B, 1, 2h, 2w]."""
+    at = at_keys(salience, rule.keys)  # [B, M, 1]
+    positions = functional.avg_pool2d(salience, 2).flatten(2).mT  # [B, N, 1]
+    return Pairs(*(rule.apartness * (each - at.mT).abs() for each in (at, positions)))
 
 
 def evidence(logits: Tensor, contrast: float) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 
 from ovseg.models.starter.captions import FEATURES, IMAGE, THINGS, WIDTH, CaptionReader
 from ovseg.models.starter.model import StarterModel
+from ovseg.models.starter.reader import ReadingRule
 from ovseg.models.starter.words import WordTable
 from tests.models.starter.test_starter import load_tool
 
@@ -19,9 +20,9 @@ def reader() -> CaptionReader:
 
 def test_a_product_is_how_much_likelier_a_word_is_than_all_words() -> None:
     made = reader()
-    position = torch.nn.functional.normalize(torch.randn(1, 1, WIDTH), dim=-1)
+    position, other = torch.nn.functional.normalize(torch.randn(2, 1, 1, WIDTH), dim=-1)
     image = torch.nn.functional.normalize(torch.randn(1, WIDTH), dim=-1)
-    things, around = made.compared(position, image)
+    things, around = made.compared(position, other, image)
     word = torch.nn.functional.normalize(torch.randn(WIDTH), dim=-1)
     with_one = torch.cat([word, torch.ones(1)])
 
@@ -30,7 +31,7 @@ def test_a_product_is_how_much_likelier_a_word_is_than_all_words() -> None:
         return 10 * embedding @ word - all_words.log()
 
     here, whole = likelier(position[0, 0]), likelier(image[0])
-    assert torch.allclose(around[0, 0] @ with_one, here, atol=1e-5)
+    assert torch.allclose(around[0, 0] @ with_one, likelier(other[0, 0]), atol=1e-5)
     assert torch.allclose(things[0, 0] @ with_one, THINGS * here + IMAGE * whole, atol=1e-5)
 
 
@@ -51,6 +52,19 @@ def test_surroundings_are_told_where_things_are_not() -> None:
     text = model.encode_text(words, model.templates)
     scores = model.score(model.encode_image(pixels), text, None)[0, :, 1:].mean(dim=0)
     assert scores[0] > scores[2]
+
+
+def test_surroundings_are_mixed_apart_from_things() -> None:
+    """What positions are to things does not depend on how surroundings are mixed."""
+    pixels = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    rules = (ReadingRule(), ReadingRule(around_sharpness=6.5, around_middle=0.0))
+    shipped, alike = (StarterModel(rule).encode_image(pixels).embedding for rule in rules)
+    around = slice(-2 - (WIDTH + 1), -2)
+    assert not torch.allclose(shipped[..., around], alike[..., around], atol=0.1)
+    assert torch.allclose(shipped[..., : around.start], alike[..., : around.start], atol=1e-5)
+    # Mixed as things are, all that differs is the power of things and what the photo is.
+    apart = alike[..., around.start - (WIDTH + 1) : around.start] - THINGS * alike[..., around]
+    assert apart.std(dim=1).max() < 1e-4
 
 
 def test_a_photo_has_the_words_of_all_its_captions() -> None:

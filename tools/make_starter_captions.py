@@ -6,8 +6,8 @@
     python tools/make_starter_captions.py --model runs/a/last.safetensors --shards data/flickr8k
 
 Takes the image's part of an aligned model over the starter's own stages, embeds every word that the
-starter knows, and the words of the captions, each of which counts as often as photos have it: what
-is likelier than all of them is there. The same model and data give the same bytes. Run
+starter knows, and the frequent words of the captions, each of which counts as often as photos have
+it: what is likelier than all of them is there. The same model and data give the same bytes. Run
 make_starter_words.py before, and make_starter_graph.py behind it.
 
 Letters: W word, E width of embeddings.
@@ -17,6 +17,7 @@ import argparse
 import json
 import tarfile
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -32,6 +33,8 @@ TARGET = Path(__file__).parent.parent / "ovseg/models/starter"
 TEMPLATES = ("a photo of a {}.",)
 LEAST = 1e-4
 """The share of photos that a word has at least."""
+REFERENCE = 400
+"""The most frequent words stand for all: with 799 the four scores moved by 0.05 at most."""
 
 
 def frequencies(shards: Path) -> dict[str, float]:
@@ -81,7 +84,7 @@ def main() -> None:
     stages = getattr(model.model.vision, "stages", None)
     if stages != STAGES:
         raise SystemExit(f"{options.model}: reads stages {stages}, not the starter's {STAGES}")
-    found = frequencies(options.shards)
+    found = dict(islice(frequencies(options.shards).items(), REFERENCE))
     embedded = model.encode_text(list(found), TEMPLATES)
     reader = image_part(model, embedded, torch.tensor(list(found.values())))
     save("captions.safetensors", reader.state_dict())

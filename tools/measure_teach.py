@@ -6,8 +6,8 @@
 DATA is a set as `ovseg eval` reads it. For each seed photos are drawn from the split that teaches,
 and every model labels every photo of the other split from one pass of the base, the way
 `ovseg eval` does. Writes OUTPUT.json, and OUTPUT.svg where more than one number of photos is asked
-for. A split may be given as `FIRST:LAST`, numbers of photos in the set's order. With --lraspp
-torchvision's LR-ASPP is fine-tuned on the same photos.
+for. A split may be given as `FIRST:LAST`, numbers of photos in the set's order or in that of
+--split. With --lraspp torchvision's LR-ASPP is fine-tuned on the same photos.
 """
 
 import argparse
@@ -51,9 +51,7 @@ TAUGHT = "with a position head"
 def main() -> None:
     options = _options()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    opened = open_set(options.set, options.data, _split_name(options.teach))
-    teaching = _part(opened, options.teach)
-    scored = _part(open_set(options.set, options.data, _split_name(options.score)), options.score)
+    teaching, scored = (_opened(options, text) for text in (options.teach, options.score))
     base = load_model(options.model, "cpu")
     wanted = options.classes.split(",") if options.classes else None
     curriculum = Curriculum.of(teaching, wanted)
@@ -78,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--set", default="folder")
     parser.add_argument("--teach", default="train")
     parser.add_argument("--score", default="val")
+    parser.add_argument("--split", help="that FIRST:LAST counts in")
     parser.add_argument("--classes", default="")
     parser.add_argument("--model", default="starter")
     parser.add_argument("--photos", default="1,5,10,20,40")
@@ -91,13 +90,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _split_name(text: str) -> str | None:
-    return None if ":" in text or not text else text
-
-
-def _part(evaluated: EvaluationSet, text: str) -> EvaluationSet:
+def _opened(options: argparse.Namespace, text: str) -> EvaluationSet:
+    """A split, or photos of one by their numbers."""
     if ":" not in text:
-        return evaluated
+        return open_set(options.set, options.data, text or None)
+    evaluated = open_set(options.set, options.data, options.split)
     first, _, last = text.partition(":")
     chosen = slice(int(first or 0), int(last) if last else None)
     return replace(evaluated, samples=evaluated.samples[chosen])

@@ -19,6 +19,9 @@ Doubles = npt.NDArray[np.float64]
 
 ABSENT = -1e4
 """The bias of a class of which nothing was seen."""
+DOUBT = 100.0
+"""How many positions at the mean of all a column is taken to have besides: of few, the mean is
+chance, and without that the rarest classes win everywhere."""
 _LEAST_DEVIATION = 1e-3
 
 
@@ -114,6 +117,7 @@ class Moments:
         within = (self.products - (means.T * self.counts) @ means) / total
         even = np.trace(within) / len(within)
         within = (1 - shrinkage) * within + shrinkage * even * np.eye(len(within))
+        means = means * (self.counts / (self.counts + DOUBT))[:, None]
         weights = np.linalg.solve(within, means.T)  # [S, C]
         expected = self.priors if priors is None else priors
         biases = np.log(expected) - 0.5 * (means.T * weights).sum(axis=0)

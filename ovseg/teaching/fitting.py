@@ -127,8 +127,7 @@ class Fitting:
             hints: what is learned beside where a fold is held out.
             folds: those that are held out; all by default.
         """
-        alone = self.settings.hidden == 0
-        start = ALONE if alone else Mixture()
+        start = Mixture() if self.settings.hidden else ALONE
         if self.count < 2:
             return Trial([], [], start)
         layers, held_out = [], []
@@ -136,7 +135,7 @@ class Fitting:
             self.on_step("holding out photos", number, len(self.folds) + 1)
             layers.append(self.layers(ground, number, hints(number)))
             held_out.append(self._held_out(ground, layers[-1], number))
-        return Trial(layers, held_out, fitted(held_out, start, self.background, alone))
+        return Trial(layers, held_out, fitted(held_out, start, self.background))
 
     def on_all(self, ground: Ground, hints: Hints = NO_HINTS) -> Layers:
         """A head that is trained on all photos."""

@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ovseg.teaching.closed_form import ABSENT
 from ovseg.teaching.lessons import Floats
 
 _WEIGHTS = {
-    "linear": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
+    "linear": (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
     "prior": (-0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0),
-    "text": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4),
+    "text": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0, 2.0, 4.0, 8.0),
 }
-_TEMPERATURES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5)
+_ROUNDS = ("linear", "prior", "text", "linear", "prior", "text")
+"""Twice: where words tell more than masks, other values are best beside them."""
+_TEMPERATURES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5)
 _LEAST_GAIN = 5e-4
 """Of mIoU, that another weight must bring on the folds."""
 
@@ -52,7 +55,7 @@ class Mixture:
 
     linear: float = 0.3
     prior: float = 0.0
-    text: float = 0.02
+    text: float = 1.0
     temperature: float = 1.0
 
     def logits(self, found: HeldOutLogits) -> Floats:
@@ -69,26 +72,21 @@ class Only(Mixture):
         return found.linear
 
 
-ALONE = Mixture(linear=1.0)
+ALONE = Mixture(linear=0.5, prior=0.4, temperature=0.3)
 """For the closed form without a position head."""
 
 
-def fitted(
-    folds: Sequence[HeldOutLogits], start: Mixture, background: bool, alone: bool
-) -> Mixture:
+def fitted(folds: Sequence[HeldOutLogits], start: Mixture, background: bool) -> Mixture:
     """The weights that score best on held-out positions; then the likeliest temperature.
 
     Args:
         folds: of every photo once.
         start: where to begin, one weight after the other.
         background: whether there is a column 0.
-        alone: whether the closed form is all there is.
     """
     best, score = start, mean_iou(folds, start, background)
-    for name, choices in _WEIGHTS.items():
-        if name == "linear" and alone:
-            continue
-        for value in choices:
+    for name in _ROUNDS:
+        for value in _WEIGHTS[name]:
             other = replace(best, **{name: value})
             reached = mean_iou(folds, other, background)
             if reached > score + _LEAST_GAIN:
@@ -141,7 +139,8 @@ def _surprise(
         logits = temperature * mixture.logits(fold)[:, first:]
         most = logits.max(axis=1, keepdims=True)
         likely = logits - most - np.log(np.exp(logits - most).sum(axis=1, keepdims=True))
-        shares = np.where(likely < -50, 0, fold.shares[:, first:])
+        untrained = (fold.linear <= ABSENT / 2).all(axis=0)[first:]
+        shares = np.where(untrained, 0, fold.shares[:, first:])
         total -= float((shares * likely).sum())
         count += float(shares.sum())
     return total / max(count, 1.0)

@@ -23,7 +23,7 @@ class TeachingSettings:
     """
 
     folds: int = 3
-    shrinkage: float = 0.05
+    shrinkage: float = 0.3
     hidden: int = 256
     components: int = 192
     steps: int = 600

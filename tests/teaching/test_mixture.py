@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ovseg.teaching.mixture import ALONE, HeldOutLogits, fitted
+from ovseg.teaching.mixture import ALONE, HeldOutLogits, Mixture, fitted, mean_iou
 
 
 @pytest.mark.parametrize("too_sure", [1.0, 4.0, 14.0])
@@ -18,5 +18,20 @@ def test_a_head_that_is_too_sure_is_cooled(too_sure: float) -> None:
         words=np.zeros((4000, 2), np.float32),
         shares=np.eye(3, dtype=np.float32)[true],
     )
-    found = fitted([held_out], ALONE, background=True, alone=True)
-    assert found.temperature == pytest.approx(1 / too_sure, rel=0.2)
+    found = fitted([held_out], Mixture(linear=1.0), background=True)
+    assert found.linear * found.temperature == pytest.approx(1 / too_sure, rel=0.2)
+
+
+def test_words_that_know_better_than_masks_are_left_to_decide() -> None:
+    chance = np.random.default_rng(1)
+    true = chance.integers(3, size=2000)
+    shares = np.eye(3, dtype=np.float32)[true]
+    held_out = HeldOutLogits(
+        linear=chance.normal(0, 200, (2000, 3)).astype(np.float32),
+        hidden=chance.normal(0, 2, (2000, 3)).astype(np.float32),
+        priors=np.full(3, 1 / 3, np.float32),
+        words=4 * shares[:, 1:] - 2,
+        shares=shares,
+    )
+    for start in (ALONE, Mixture()):
+        assert mean_iou([held_out], fitted([held_out], start, True), True) > 0.95

@@ -120,7 +120,7 @@ def _without_masks(lesson: Lesson, seed: int) -> UnlabelledLesson:
 
 @pytest.mark.parametrize("hidden", [0, 16])
 def test_many_photos_without_masks_help_a_few_with_masks(hidden: int) -> None:
-    few = _worlds(40, photos=6, each=25, seed=1)
+    few = _worlds(40, photos=6, each=18, seed=1)
     many = [_without_masks(each, n) for n, each in enumerate(_worlds(40, 8, 200, seed=2))]
     settings = TeachingSettings(hidden=hidden, steps=60, batch=128, folds=3)
     plain = Fitting(len(few), few.__getitem__, settings, True, lambda *_: None)

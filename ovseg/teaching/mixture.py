@@ -139,7 +139,7 @@ def _surprise(
         logits = temperature * mixture.logits(fold)[:, first:]
         most = logits.max(axis=1, keepdims=True)
         likely = logits - most - np.log(np.exp(logits - most).sum(axis=1, keepdims=True))
-        untrained = (fold.linear <= ABSENT / 2).all(axis=0)[first:]
+        untrained = fold.linear[:, first:].max(axis=0) <= ABSENT / 2
         shares = np.where(untrained, 0, fold.shares[:, first:])
         total -= float((shares * likely).sum())
         count += float(shares.sum())

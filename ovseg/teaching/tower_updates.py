@@ -85,9 +85,8 @@ class TowerUpdating:
 
     def _score(self, fold: HeldOutLogits) -> float:
         """Of a fold by the mixture that suits it best, so that no side has other help."""
-        alone = self.fitting.settings.hidden == 0
         background = self.fitting.background
-        mixture = fitted([fold], ALONE if alone else Mixture(), background, alone)
+        mixture = fitted([fold], Mixture() if self.fitting.settings.hidden else ALONE, background)
         return mean_iou([fold], mixture, background)
 
     def _updated(

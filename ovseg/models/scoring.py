@@ -28,8 +28,8 @@ LEAST_SHARE = 0.02
 MOST_LIKELIER = 4.0
 """How far, as a logarithm, captions may change what the starter's classes say."""
 EVEN = 0.004
-"""What the starter's probabilities times its powers come to where a phrase is right half the time;
-see docs/starter.md."""
+"""What the starter's probabilities times its powers come to at a score of one half: of all that
+scores more, half is right or more; see docs/starter.md."""
 
 MOST_TOLD = 5.0
 """How far, as a logarithm, words alone may change what was taught."""

@@ -1,13 +1,17 @@
 """What is found at positions, shared among those that look alike.
 
-A class spreads so over its object, and a stray one is outvoted. Plain tensor operations without a
-line that asks how large an image is, so that graphs can be traced.
+A class spreads so over its object, and a stray one is outvoted. Plain tensor operations: where a
+graph is traced, no line asks how large an image is.
 
 Letters: B image, N position, M key, D feature, C channel.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+PIECE = 16_000_000
+"""Shares that are held at once, so that memory does not grow with the square of the positions."""
 
 
 def affinity(
@@ -37,7 +41,14 @@ def mixed(values: Tensor, features: Tensor, sharpness: float, rounds: int) -> Te
         rounds: how often.
     """
     own = features - features.mean(dim=1, keepdim=True)
-    shares = affinity(own, own, sharpness)  # [B, N, N]
     for _ in range(rounds):
-        values = shares @ values
+        values = torch.cat([affinity(part, own, sharpness) @ values for part in _parts(own)], dim=1)
     return values
+
+
+def _parts(queries: Tensor) -> tuple[Tensor, ...]:
+    """Queries [B, N, D] a few at a time, as all are compared with all."""
+    if torch.compiler.is_compiling():
+        return (queries,)
+    positions = queries.shape[0] * queries.shape[1]
+    return queries.split(max(PIECE // max(positions, 1), 1), dim=1)

@@ -161,11 +161,12 @@ def taught_scores(
 ) -> Array:
     """Scores of a model with taught classes, float [B, G, 1 + Q].
 
-    A phrase that names none of them keeps the base's score, or where scores are no logarithms the
-    share of it that taught classes which are asked for leave. One that does is compared with the
-    background at the model's own threshold: it goes from there towards 1 as far as it is likelier
-    than all that is not asked for, or towards 0. What words alone say counts as odds do, where the
-    base knows them. Likelihoods, unlike odds, can be interpolated between positions.
+    A phrase that names none of them keeps the base's score; where scores are no logarithms, divided
+    by how much likelier than none the masks make a taught class that is asked for. One that does
+    is compared with the background at the model's own threshold: it goes from there towards 1 as
+    far as it is likelier than all that is not asked for, or towards 0. What words alone say counts
+    as odds do, where the base knows them. Likelihoods, unlike odds, can be interpolated between
+    positions.
 
     Args:
         base: the base's scores of background and phrases, float [B, G, 1 + Q].
@@ -185,6 +186,8 @@ def taught_scores(
         scores = _bar(words, threshold) + odds @ named.T + text_says
     else:
         asked = xp.sum(named, axis=0)  # [K]
+        told = xp.where(asked > 0, odds, xp.zeros_like(odds))
+        words = words * xp.exp(-xp.clip(xp.max(told, axis=-1, keepdims=True), min=0))
         odds = odds + (text_says @ named) / xp.clip(asked, min=1)
         most = xp.clip(xp.max(odds, axis=-1, keepdims=True), min=0)
         each, none = xp.exp(odds - most), xp.exp(-most)  # [B, G, K], [B, G, 1]
@@ -192,7 +195,6 @@ def taught_scores(
         rest = none + xp.sum(each * xp.astype(asked == 0, base.dtype), axis=-1, keepdims=True)
         above = (each @ named.T - rest) / total
         scores = threshold + above * xp.where(above > 0, 1 - threshold, threshold)
-        words = words * (rest / total)
     of_taught = xp.sum(named, axis=-1) > 0
     return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ovseg.models import mixing
 from ovseg.models.mixing import affinity, mixed
 
 
@@ -38,3 +39,11 @@ def test_where_all_looks_alike_all_get_the_mean() -> None:
     torch.testing.assert_close(
         mixed(values, torch.ones(1, 3, 4), 6.0, 1), torch.full((1, 3, 1), 3.0)
     )
+
+
+def test_a_few_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    values, features = torch.randn(2, 9, 3), torch.randn(2, 9, 4)
+    whole = mixed(values, features, 6.0, 2)
+    monkeypatch.setattr(mixing, "PIECE", 40)  # two rows of eighteen
+    torch.testing.assert_close(mixed(values, features, 6.0, 2), whole)

@@ -174,9 +174,18 @@ def test_taught_classes_go_from_the_threshold_as_far_as_they_are_likelier(kind: 
         above = (math.exp(first) - 1 - math.e) / (1 + math.exp(first) + math.e)
         expected = 0.4 + above * (0.6 if above > 0 else 0.4)
         assert found[0, position, 1] == pytest.approx(expected, rel=1e-5)
-        left = (1 + math.e) / (1 + math.exp(first) + math.e)
-        assert found[0, position, 2] == pytest.approx(0.7 * left, rel=1e-5)
+        assert found[0, position, 2] == pytest.approx(0.7 * math.exp(-2), rel=1e-5)
     assert found[0, 2, 1] == pytest.approx(1.0)
+
+
+def test_taught_classes_that_masks_do_not_find_leave_other_words_as_they_are() -> None:
+    """However many are asked for, and whatever their words say."""
+    base = np.float32([[[0.5, 0.7, 0.6, 0.6]]])
+    odds = np.float32([[[0.0, -1.0]]])
+    classes = np.float32([[1, 0, 0], [1, 1, 0], [1, 0, 1]])
+    found = taught_scores(base, odds, classes, 1.0, 0.5)
+    assert found[0, 0, 1] == base[0, 0, 1]
+    assert found[0, 0].argmax() == 1
 
 
 def test_margins_are_bounded_whatever_the_threshold() -> None:

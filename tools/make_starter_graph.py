@@ -6,15 +6,12 @@
 Run it whenever the starter's network, weights or words change; a test says so if it was forgotten.
 Writes graph.onnx and export.json beside the files of weights, which the graph points into, so that
 the package carries the weights once. With them `pip install "ovseg[onnx]"` segments without torch.
-The graph goes from pixels to what positions are and no further: scores are made outside, and ONNX
-Runtime would compute all of a graph whatever is asked for.
 """
 
 import tempfile
 from pathlib import Path
 
 import onnx
-import onnx.utils
 
 from ovseg.export.export import describe
 from ovseg.export.shared_weights import share_weights
@@ -25,7 +22,6 @@ from ovseg.models.starter.model import StarterModel
 
 FOLDER = Path(__file__).parent.parent / "ovseg/models/starter"
 GRAPH = "graph.onnx"
-OUTPUTS = ["embedding", "features", "stages"]
 WEIGHTS = ("weights.safetensors", "saliency.safetensors", "captions.safetensors")
 
 
@@ -33,10 +29,8 @@ def main(folder: Path = FOLDER) -> None:
     """Write the two files into a folder that holds the weights."""
     source = source_of(StarterModel())
     with tempfile.TemporaryDirectory() as scratch:
-        whole, part = Path(scratch) / "whole.onnx", Path(scratch) / GRAPH
-        write_onnx(image_spec(source), whole)
-        onnx.utils.extract_model(whole, part, ["pixels"], OUTPUTS)
-        graph = onnx.load(part)
+        write_onnx(image_spec(source), Path(scratch) / GRAPH)
+        graph = onnx.load(Path(scratch) / GRAPH)
     for name in WEIGHTS:
         share_weights(graph, folder / name)
     save_checked(graph, folder / GRAPH)

@@ -5,49 +5,50 @@ import pytest
 import torch
 from torch import Tensor
 
+from ovseg.models.mixing import cosines
 from ovseg.models.starter import reader
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import (
     EPSILON,
-    Keys,
+    Pairs,
     ReadingRule,
-    affinity,
+    alike,
     apart,
     at_keys,
     evidence,
     finer,
     mixed,
+    pulled,
 )
 
 RULE = ReadingRule()
 KEYS = RULE.keys
 
 
-def keys_of(features: Tensor, logits: Tensor, salience: Tensor | None = None) -> Keys:
-    plain = torch.zeros(1, 1, KEYS, KEYS) if salience is None else salience
-    return Keys(*(at_keys(values, KEYS) for values in (features, plain, logits)))
+def pull_of(features: Tensor, salience: Tensor | None = None) -> Pairs:
+    """How places pull by their features and by a map of salience, none by default."""
+    size = [2 * side for side in features.shape[-2:]]
+    salience = features.new_zeros(1, 1, *size) if salience is None else salience
+    return pulled(apart(salience, RULE), (RULE.sharpness, alike(features, KEYS)))
 
 
-def flat(features: Tensor) -> Tensor:
-    """Salience of zero at as many places as there are features."""
-    return features.new_zeros(1, 1, *features.shape[-2:])
+def test_places_pull_by_all_likenesses_less_what_keeps_them_apart() -> None:
+    one, other, distance = (
+        Pairs(torch.full((1, 2, 2), value), torch.full((1, 3, 2), value + 1))
+        for value in (0.5, 0.25, 1.0)
+    )
+    found = pulled(distance, (4.0, one), (8.0, other))
+    assert torch.equal(found.among, torch.full((1, 2, 2), 3.0))
+    assert torch.equal(found.taken, torch.full((1, 3, 2), 14.0))
 
 
-def test_positions_take_from_those_that_look_alike() -> None:
-    looks = torch.tensor([[[1.0, -1.0], [2.0, -2.0], [-1.0, 1.0], [-3.0, 3.0]]])  # [1, N, D]
-    shares = affinity(looks, looks[:, ::2], torch.zeros(1, 4, 2), RULE.sharpness)[0]
-    # Two looks, which are opposite: cosines of 1 and -1.
-    near = 1 / (1 + np.exp(-2 * RULE.sharpness))
-    assert shares[:, 0].tolist() == pytest.approx([near, near, 1 - near, 1 - near], abs=1e-6)
-    assert torch.allclose(shares.sum(dim=1), torch.ones(4))
-
-
-def test_objects_take_less_from_what_is_none() -> None:
-    """All look alike; one of two keys is an object, and so is the first that asks."""
-    alike, salience = torch.ones(1, 2, 3), torch.tensor([[[1.0], [0.0]]])
-    shares = affinity(alike, alike, apart(salience, salience, RULE), RULE.sharpness)[0]
-    near = 1 / (1 + np.exp(-RULE.apartness))
-    assert shares.tolist() == [pytest.approx([near, 1 - near]), pytest.approx([1 - near, near])]
+def test_objects_are_kept_apart_from_what_is_none() -> None:
+    salience = torch.zeros(1, 1, 2 * KEYS, 2 * KEYS)
+    salience[..., :KEYS] = 1.0  # the left half is an object
+    object_, none = KEYS * (KEYS // 2), KEYS * (KEYS // 2) + KEYS - 1  # ends of a row
+    for distance in apart(salience, RULE):
+        assert distance[0, object_, none] == distance[0, none, object_] == RULE.apartness
+        assert distance[0, object_, object_] == distance[0, none, none] == 0
 
 
 def test_mixing_spreads_logits_among_like_positions() -> None:
@@ -56,25 +57,22 @@ def test_mixing_spreads_logits_among_like_positions() -> None:
     half = KEYS // 2
     features[:, 0, :, :half], features[:, 1, :, half:] = 1.0, 1.0  # left and right look different
     logits = torch.randn(1, 3, KEYS, KEYS, generator=generator)
-    found = mixed(features, flat(features), keys_of(features, logits), RULE).reshape(KEYS, KEYS, 3)
+    found = mixed(at_keys(logits, KEYS), pull_of(features), RULE).reshape(KEYS, KEYS, 3)
     left, right = (part.mean(dim=(1, 2)) for part in logits[0].split(half, dim=2))
     assert torch.allclose(found[:, :half], left.expand(KEYS, half, 3), atol=1e-4)
     assert torch.allclose(found[:, half:], right.expand(KEYS, half, 3), atol=1e-4)
 
 
 def test_mixing_is_rounds_of_averages() -> None:
-    """The power of the affinities among keys does what as many rounds do."""
+    """The power of the shares among keys does what as many rounds do."""
     generator = torch.Generator().manual_seed(1)
-    features, logits, salience = (
-        torch.rand(1, width, KEYS, KEYS, generator=generator) for width in (4, 3, 1)
-    )
-    keys = keys_of(features, logits, salience)
-    centred = keys.features - keys.features.mean(dim=1, keepdim=True)
-    among = affinity(centred, centred, apart(keys.salience, keys.salience, RULE), RULE.sharpness)
-    expected = keys.found
-    for _ in range(RULE.rounds):  # positions are the keys here, so the last round is like them
-        expected = among @ expected
-    assert torch.allclose(mixed(features, salience, keys, RULE), expected, atol=1e-5)
+    features, logits = (torch.rand(1, width, KEYS, KEYS, generator=generator) for width in (4, 3))
+    pull = pull_of(features, torch.rand(1, 1, 2 * KEYS, 2 * KEYS, generator=generator))
+    assert torch.allclose(pull.among, pull.taken, atol=1e-5)  # positions are the keys here
+    expected = at_keys(logits, KEYS)
+    for _ in range(RULE.rounds):  # so that the last round is like the others
+        expected = pull.among.softmax(dim=-1) @ expected
+    assert torch.allclose(mixed(at_keys(logits, KEYS), pull, RULE), expected, atol=1e-5)
 
 
 def test_mixing_a_large_image_takes_no_square_of_its_positions(
@@ -82,15 +80,14 @@ def test_mixing_a_large_image_takes_no_square_of_its_positions(
 ) -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def remembering(queries: Tensor, keys: Tensor, distance: Tensor, sharpness: float) -> Tensor:
+    def remembering(queries: Tensor, keys: Tensor) -> Tensor:
         sizes.append((queries.shape[1], keys.shape[1]))
-        return affinity(queries, keys, distance, sharpness)
+        return cosines(queries, keys)
 
-    monkeypatch.setattr(reader, "affinity", remembering)
+    monkeypatch.setattr(reader, "cosines", remembering)
     positions = 256 * 384  # of 4096x6144 pixels; their square in float32 would be 38 GB
-    features = torch.randn(1, 4, 256, 384)
-    keys = keys_of(features, torch.randn(1, 3, 256, 384))
-    assert mixed(features, flat(features), keys, RULE).shape == (1, positions, 3)
+    pull, found = pull_of(torch.randn(1, 4, 256, 384)), torch.randn(1, KEYS**2, 3)
+    assert mixed(found, pull, RULE).shape == (1, positions, 3)
     assert max(queries * keys for queries, keys in sizes) == positions * KEYS**2
 
 
@@ -144,9 +141,9 @@ def test_the_two_scales_have_their_shares(monkeypatch: pytest.MonkeyPatch) -> No
     """What is mixed are the logits of both scales, each by its share."""
     seen: list[Tensor] = []
 
-    def remembering(features: Tensor, salience: Tensor, keys: Keys, rule: ReadingRule) -> Tensor:
-        seen.append(keys.found)
-        return mixed(features, salience, keys, rule)
+    def remembering(found: Tensor, pull: Pairs, rule: ReadingRule) -> Tensor:
+        seen.append(found)
+        return mixed(found, pull, rule)
 
     monkeypatch.setattr(reader, "mixed", remembering)
     model = StarterModel()

@@ -14,18 +14,15 @@ PIECE = 16_000_000
 """Shares that are held at once, so that memory does not grow with the square of the positions."""
 
 
-def affinity(
-    queries: Tensor, keys: Tensor, sharpness: float, distance: Tensor | float = 0.0
-) -> Tensor:
+def affinity(queries: Tensor, keys: Tensor, sharpness: float) -> Tensor:
     """How much each query takes from which key, float [B, N, M], each row summing to 1.
 
     Args:
         queries: features without what all of the image have in common, float [B, N, D].
         keys: likewise, float [B, M, D].
         sharpness: what their cosines are multiplied by before the softmax.
-        distance: what else keeps the two apart, float [B, N, M].
     """
-    return (sharpness * cosines(queries, keys) - distance).softmax(dim=-1)
+    return (sharpness * cosines(queries, keys)).softmax(dim=-1)
 
 
 def cosines(queries: Tensor, keys: Tensor) -> Tensor:

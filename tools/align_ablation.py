@@ -174,6 +174,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="COCO photos to score, the first ones")
     parser.add_argument("--budget", type=float, default=math.inf, help="seconds to begin runs in")
     parser.add_argument("--scorers", type=int, default=1, help="processes that score")
+    parser.add_argument("--score-on", default="cpu", help="the device that masks are scored on")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="changes")
     return parser.parse_args()
 
@@ -215,7 +216,7 @@ def trained(cell: Cell, options: argparse.Namespace) -> bool:
 
 
 def score(cell: Cell, options: argparse.Namespace) -> None:
-    """Score the masks of a trained cell, on the processor."""
+    """Score the masks of a trained cell."""
     folder = options.output / cell.name
     found = json.loads((folder / "retrieval.json").read_text(encoding="utf-8"))
     scores = {**found, **masks(folder / "last.safetensors", options)}
@@ -228,7 +229,7 @@ def masks(path: Path, options: argparse.Namespace) -> dict[str, float]:
     Of 133 words at once, of stuff and of things among them, of the 53 kinds of stuff asked for
     alone at their own pixels, and of the 80 things with a background.
     """
-    model = load_model(str(path), "cpu")
+    model = load_model(str(path), options.score_on)
     panoptic = open_set("coco-panoptic", options.coco, options.split, None).first(options.limit)
     sets = {
         "panoptic": panoptic,

@@ -36,6 +36,7 @@ class Tuning:
         side: pixels of the square parts it learns from.
         short_side: of photos as it sees them, times 0.7 to 1.4 while it learns.
         seed: of weights, parts and order.
+        device: that it learns and is scored on.
     """
 
     steps: int = 600
@@ -45,6 +46,7 @@ class Tuning:
     side: int = 320
     short_side: int = 448
     seed: int = 0
+    device: str = "cpu"
 
 
 def imagenet_start() -> dict[str, Tensor] | None:
@@ -78,13 +80,15 @@ def fine_tuned(
     )
     if start is not None:
         net.backbone.load_state_dict(start)
+    net.to(tuning.device)
     optimizer = torch.optim.AdamW(
         net.parameters(), tuning.learning_rate, weight_decay=tuning.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, tuning.learning_rate, tuning.steps)
     net.train()
     for pixels, labels in _batches(evaluated, chosen, tuning):
-        loss = nn.functional.cross_entropy(net(pixels)["out"], labels, ignore_index=_IGNORED)
+        logits = net(pixels.to(tuning.device))["out"]
+        loss = nn.functional.cross_entropy(logits, labels.to(tuning.device), ignore_index=_IGNORED)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -100,9 +104,11 @@ def confusion_of(net: nn.Module, evaluated: EvaluationSet, tuning: Tuning) -> ND
         truth = evaluated.read_labels(sample)
         small = _resized(read_image(sample.image), tuning.short_side)
         with torch.inference_mode():
-            logits = net(_normalised(small[None]))["out"]
+            logits = net(_normalised(small[None]).to(tuning.device))["out"]
             logits = nn.functional.interpolate(logits, truth.shape, mode="bilinear")
-        counts += confusion_matrix(truth, logits[0].argmax(0).numpy().astype(truth.dtype), classes)
+        counts += confusion_matrix(
+            truth, logits[0].argmax(0).cpu().numpy().astype(truth.dtype), classes
+        )
     return counts
 
 

@@ -52,22 +52,34 @@ def main() -> None:
     options = _options()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     teaching, scored = (_opened(options, text) for text in (options.teach, options.score))
-    base = load_model(options.model, "cpu")
     wanted = options.classes.split(",") if options.classes else None
     curriculum = Curriculum.of(teaching, wanted)
-    models, seconds = _taught(base, curriculum, options)
-    found = _scored(base, scored, models, curriculum)
-    rows = [
-        {"what": what, "photos": photos, "seed": seed, **found[(what, photos, seed)]}
-        for what, photos, seed in found
-    ]
+    result: dict[str, Any] = {"rows": []}
+    if options.lraspp != "alone":
+        result = _measured(scored, curriculum, options)
     if options.lraspp:
-        rows += _lraspp(scored, curriculum, options)
-    result = {"model": base.card.name, "seconds": seconds, "rows": rows}
+        result["rows"] += _lraspp(scored, curriculum, options)
+    for path in options.beside:
+        result["rows"] += json.loads(path.read_text(encoding="utf-8"))["rows"]
+    rows = result["rows"]
     options.output.with_suffix(".json").write_text(json.dumps(result, indent=1))
     if len({row["photos"] for row in rows} - {0}) > 1:
         options.output.with_suffix(".svg").write_text(curves(rows))
     print(_table(rows))
+
+
+def _measured(
+    scored: EvaluationSet, curriculum: Curriculum, options: argparse.Namespace
+) -> dict[str, Any]:
+    """What is taught, the probe and words alone: rows, and seconds of processor time."""
+    base = load_model(options.model, "cpu")
+    models, seconds = _taught(base, curriculum, options)
+    found = _scored(base, scored, models, curriculum)
+    rows = [
+        {"what": what, "photos": photos, "seed": seed, **each}
+        for (what, photos, seed), each in found.items()
+    ]
+    return {"model": base.card.name, "seconds": seconds, "rows": rows}
 
 
 def _options() -> argparse.Namespace:
@@ -82,8 +94,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--photos", default="1,5,10,20,40")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--probe", default="most", choices=("most", "all", "none"))
-    parser.add_argument("--lraspp", action="store_true", help="also fine-tune torchvision's")
+    parser.add_argument(
+        "--lraspp",
+        nargs="?",
+        const="also",
+        choices=("also", "alone"),
+        help="fine-tune torchvision's",
+    )
+    parser.add_argument("--lraspp-on", default="cpu", help="the device that it is fine-tuned on")
     parser.add_argument("--lraspp-steps", type=int, default=Tuning.steps)
+    parser.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="also show the rows of these OUTPUT.json"
+    )
     parser.add_argument("--heads", action="store_true", help="also where photos are few")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cache", type=Path)
@@ -141,7 +163,7 @@ def _lraspp(
     starts = {"random": None, "ImageNet": imagenet_start()}
     rows = []
     for count, seed, chosen in _draws(options, len(curriculum.evaluated.samples)):
-        tuning = Tuning(steps=options.lraspp_steps, seed=seed)
+        tuning = Tuning(steps=options.lraspp_steps, seed=seed, device=options.lraspp_on)
         for name, start in starts.items():
             if name != "random" and start is None:
                 continue

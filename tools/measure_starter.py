@@ -73,6 +73,7 @@ VARIANTS: dict[str, dict[str, float]] = {
     "apartness-3": {"apartness": 3.0},
     "apartness-8": {"apartness": 8.0},
     "keys-16": {"keys": 16},
+    "keys-22": {"keys": 22},
     "keys-28": {"keys": 28},
     "no-evidence": {"contrast": 0.0},
     "contrast-3": {"contrast": 3.0},

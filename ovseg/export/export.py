@@ -183,6 +183,7 @@ def describe(
         taught=source.taught,
         features="features" in getattr(source.image, "outputs", ()),
         stages="stages" in getattr(source.image, "outputs", ()),
+        weights="weights" in getattr(source.image, "outputs", ()),
         opset=OPSET if format.startswith("onnx") else None,
         versions=installed_versions(),
         files=found,

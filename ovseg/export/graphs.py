@@ -70,6 +70,7 @@ class FoundFeatures(NamedTuple):
     Attributes:
         features: float [B, N, D], on a grid that may be coarser by a whole factor.
         stages: float [B, N, S], on the same grid.
+        weights: float [B, h*w, W]; embeddings then are [B, N, C].
     """
 
     embedding: Tensor
@@ -80,6 +81,7 @@ class FoundFeatures(NamedTuple):
     labels: Tensor
     features: Tensor
     stages: Tensor
+    weights: Tensor
 
 
 class FoundHeads(NamedTuple):
@@ -167,18 +169,19 @@ class PositionGraph(nn.Module):
     def forward(
         self, pixels: Tensor, classes: Tensor, threshold: Tensor
     ) -> "Found | FoundFeatures":
-        return self.found(*self.positions(pixels), pixels, classes, threshold)
+        embedding, grid = self.positions(pixels)
+        scores = self.score(embedding, classes, threshold)
+        return self.found(embedding, grid, scores, pixels, threshold)
 
     def found(
         self,
         embedding: Tensor,
         grid: tuple[int, int],
+        scores: Tensor,
         pixels: Tensor,
-        classes: Tensor,
         threshold: Tensor,
     ) -> Found:
-        """All outputs, from the positions."""
-        scores = self.score(embedding, classes, threshold)
+        """All outputs, from the positions and their scores, float [B, h*w, 1 + K]."""
         # Where infinity meets a weight of 0, interpolation would make NaN of it.
         finite = scores.clamp_min(LOWEST)
         maps = _upsample(finite.mT.unflatten(2, grid), pixels)  # [B, 1 + K, H, W]

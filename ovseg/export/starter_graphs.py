@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ovseg.export.any_size import with_fixed_padding
 from ovseg.export.graphs import FoundFeatures, PositionGraph
-from ovseg.models.scoring import starter_scores
+from ovseg.models.scoring import Weights, starter_scores
 from ovseg.models.starter.captions import WIDTH
-from ovseg.models.starter.reader import PositionReader, finer
+from ovseg.models.starter.network import STRIDE
+from ovseg.models.starter.reader import CELL, PositionReader, PositionReading, finer
 from ovseg.models.taught.head import LearnedHead
 from ovseg.models.taught.stuff import scores_beside_stuff
 
@@ -29,11 +30,14 @@ class StarterGraph(PositionGraph):
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
         read = self.reader(pixels)
-        found = self.found(read.positions, read.grid, pixels, classes, threshold)
-        return FoundFeatures(*found, read.middle, read.stages)
+        scores = self.scores(read, classes, threshold)
+        found = self.found(read.positions, read.grid, scores, pixels, threshold)
+        return FoundFeatures(*found, read.middle, read.stages, read.weights)
 
-    def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        return starter_scores(embedding, classes, threshold, self.captions)
+    def scores(self, read: PositionReading, classes: Tensor, threshold: Tensor) -> Tensor:
+        """Float [B, h*w, 1 + K]."""
+        weights = Weights(read.weights, read.grid, STRIDE // CELL)
+        return starter_scores(read.positions, classes, threshold, self.captions, weights)
 
     def label(self, maps: Tensor, threshold: Tensor) -> Tensor:
         del threshold  # the background's map holds it
@@ -63,12 +67,9 @@ class TaughtStarterGraph(StarterGraph):
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
         read = self.reader(pixels)
-        odds = finer(self.head.odds(read.stages), read.grid)
+        odds = self.head.odds(read.stages)
+        base = self.scores(read, classes[..., : classes.shape[-1] - self.head.classes], threshold)
+        scores = scores_beside_stuff(base, finer(odds, read.grid), classes, *self.told)
         embedding = torch.cat([read.positions, odds], dim=-1)
-        found = self.found(embedding, read.grid, pixels, classes, threshold)
-        return FoundFeatures(*found, read.middle, read.stages)
-
-    def score(self, embedding: Tensor, classes: Tensor, threshold: Tensor) -> Tensor:
-        own = embedding.shape[-1] - self.head.classes
-        base = super().score(embedding[..., :own], classes[..., :own], threshold)
-        return scores_beside_stuff(base, embedding[..., own:], classes, *self.told)
+        found = self.found(embedding, read.grid, scores, pixels, threshold)
+        return FoundFeatures(*found, read.middle, read.stages, read.weights)

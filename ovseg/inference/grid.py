@@ -123,12 +123,20 @@ def _strongest_of_few(
     band, down = (each[rows_wanted or slice(None)] for each in cells(shape[0], maps.shape[0]))
     below = as_index(np.minimum(band + 1, maps.shape[0] - 1), maps)
     above, weights = as_index(band, maps), as_array(down, maps)[:, None]
-    step = max(PIECE // (maps.shape[2] * shape[1]), 1)
+    step = max(PIECE // shape[1], 1)
     found = []
     for start in range(0, len(band), step):
         rows = slice(start, start + step)
-        top, bottom = between[:, above[rows]], between[:, below[rows]]  # [l, p, W]
-        found.append(largest(top + weights[rows] * (bottom - top)))
+
+        def at_rows(columns: Array, rows: slice = rows) -> Array:
+            """One map at columns of pixels, [h, W], at rows of pixels too, [p, W]."""
+            top = columns[above[rows]]
+            return top + weights[rows] * (columns[below[rows]] - top)
+
+        best = largest(at_rows(between[0])[None])
+        for number in range(1, maps.shape[2]):  # one by one, which stay in the caches
+            best = later_if_larger(best, (at_rows(between[number]), number))
+        found.append(best)
     values, winners = zip(*found, strict=True)
     return xp.concat(values), xp.concat(winners)
 

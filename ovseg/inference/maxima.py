@@ -25,7 +25,9 @@ def largest(stack: Array) -> tuple[Array, Array]:
     return best, winner
 
 
-def later_if_larger(before: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
+def later_if_larger(
+    before: tuple[Array, Array], later: tuple[Array, Array | int]
+) -> tuple[Array, Array]:
     """Of two values with their indices the larger one at every pixel; of equals the first."""
     xp: Any = array_namespace(before[0])
     better = later[0] > before[0]

@@ -25,6 +25,7 @@ from ovseg.inference.refine.pixel_graph import PixelGraph
 from ovseg.inference.resize import resize_bilinear
 from ovseg.inference.views import View
 from ovseg.inference.window_probabilities import WindowProbabilities
+from ovseg.models.enlarging import at_grid
 from ovseg.models.interface import (
     Array,
     GroupedImage,
@@ -221,7 +222,7 @@ class RefinedView:
         if step.backbone:
             seen = self._looked_at[step]
             return _on_grid(seen, self.encoded.grouped.grid).embedding
-        return self.encoded.grouped.own_features
+        return at_grid(self.encoded.grouped).own_features
 
     @cached_property
     def _looked_at(self) -> dict[Step, GroupedImage]:
@@ -277,6 +278,7 @@ def _on_grid(grouped: GroupedImage, grid: tuple[int, int]) -> GroupedImage:
     """The same on another grid: embeddings of positions, or shares of groups, resized."""
     if grouped.grid == grid:
         return grouped
+    grouped = at_grid(grouped)
     xp: Any = array_namespace(grouped.embedding)
 
     def resized(values: Array) -> Array:  # [M, x, N]
@@ -287,7 +289,10 @@ def _on_grid(grouped: GroupedImage, grid: tuple[int, int]) -> GroupedImage:
         return replace(grouped, grid=grid, assignment=resized(grouped.assignment))
     embedding = xp.matrix_transpose(resized(xp.matrix_transpose(grouped.embedding)))
     attention = None if grouped.attention is None else resized(grouped.attention)
-    return replace(grouped, grid=grid, embedding=embedding, attention=attention)
+    weights = grouped.weights
+    if weights is not None:
+        weights = xp.matrix_transpose(resized(xp.matrix_transpose(weights)))
+    return replace(grouped, grid=grid, embedding=embedding, attention=attention, weights=weights)
 
 
 def guide_of(step: Step, model: SegmentationModel) -> PositionEncoder:

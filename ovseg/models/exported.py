@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ovseg.distributed import one_blas_thread
 from ovseg.documents import read_text
 from ovseg.errors import MissingDependencyError, ModelError
+from ovseg.models.enlarging import to_grid
 from ovseg.models.interface import (
     DenseReading,
     GroupedImage,
@@ -35,6 +36,7 @@ from ovseg.models.onnx_file import check_onnx
 from ovseg.models.runtimes import open_graph
 from ovseg.models.scoring import (
     Cleaning,
+    Weights,
     aligned_scores,
     dense_clip_scores,
     ovsegmentor_scores,
@@ -162,6 +164,8 @@ class ExportedModel:
             names.append("features")
         if self.manifest.stages:
             names.append("stages")
+        if self.manifest.weights:
+            names.append("weights")
         return names
 
     def _check_shapes(
@@ -169,15 +173,17 @@ class ExportedModel:
     ) -> None:
         """Refuse a graph whose answer is not what its description says."""
         positions, width = grid[0] * grid[1], self.manifest.embedding_width
-        embedding = arrays["embedding"]
+        embedding, features = arrays["embedding"], arrays.get("features")
         grouped = "assignment" in arrays and embedding.ndim == 3
         groups = embedding.shape[1] if grouped else positions
+        if "weights" in arrays and features is not None and features.ndim == 3:
+            groups, width = features.shape[1], width - 2  # of which the weights say what they count
         promised = {
             "embedding": (images, groups, width),
             "assignment": (images, groups, positions),
             "image_embedding": (images, width),
+            "weights": (images, positions, 3),
         }
-        features = arrays.get("features")
         if features is not None and (features.ndim != 3 or positions % (features.shape[1] or -1)):
             raise ModelError(
                 f"{self.folder}: its image graph gives features of {features.shape} for "
@@ -234,13 +240,15 @@ class ExportedModel:
         """By the rule of the model's family."""
         groups, scale = grouped.embedding, self.manifest.scale
         if self.manifest.kind == "starter":
-            own, captions = self._words.width, self._words.captions
-            base = starter_scores(groups[..., :own], classes[..., :own], threshold, captions)
+            words, captions, weights = self._words.width, self._words.captions, Weights.of(grouped)
+            own = groups.shape[-1] - len(self._names.classes)
+            told = (groups[..., :own], classes[..., :words], threshold, captions, weights)
+            base = starter_scores(*told)
             if self.manifest.taught is None:
                 return base
-            taught = self.manifest.taught
-            told = (groups[..., own:], classes, taught.text, self.threshold)
-            return scores_beside_stuff(base, *told, taught.stuff)
+            taught, odds = self.manifest.taught, to_grid(groups[..., own:], grouped)
+            how = (taught.text, self.threshold, taught.stuff)
+            return scores_beside_stuff(base, odds, classes, *how)
         if self.manifest.reading is not None:
             return dense_clip_scores(groups, classes, scale, threshold)
         if self.manifest.aligned is not None:

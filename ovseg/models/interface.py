@@ -54,6 +54,8 @@ class GroupedImage:
             `refine affinity` goes by, too.
         stages: what classes can be taught on, float [B, N, S], on the grid of `features`; None
             where that is what positions or groups are compared with words by.
+        weights: where embeddings are on a grid that is coarser by a whole factor, [B, N, C], what
+            else scores at the positions of `grid` are made of, float [B, h*w, W]; None elsewhere.
     """
 
     embedding: Array
@@ -64,6 +66,7 @@ class GroupedImage:
     attention: Array | None = None
     features: Array | None = None
     stages: Array | None = None
+    weights: Array | None = None
 
     @property
     def correspondence(self) -> tuple[Array, tuple[int, int]]:

@@ -226,6 +226,8 @@ class Manifest(ManifestSection):
         taught: classes that were taught; None for other models.
         features: whether the image graph tells what positions of two images are compared by.
         stages: whether it tells what classes can be taught on.
+        weights: whether it tells what counts at the positions of a finer grid than embeddings are
+            of.
         opset: of ONNX graphs; None for other formats.
         versions: of the packages that wrote the files.
         gate: what was measured when the files were read back; not read here.
@@ -251,6 +253,7 @@ class Manifest(ManifestSection):
     taught: TaughtRule | None = None
     features: bool = False
     stages: bool = False
+    weights: bool = False
     opset: int | None = None
     quantisation: str = ""
     versions: dict[str, str] = {}
@@ -297,7 +300,7 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write `export.json`."""
     values = manifest.model_dump(mode="json")
-    for younger in ("aligned", "taught", "features", "stages"):  # keys than the format
+    for younger in ("aligned", "taught", "features", "stages", "weights"):  # keys than the format
         if not values[younger]:
             del values[younger]
     if not manifest.pixels.stretches:

@@ -126,13 +126,13 @@ class _Checked:
             self.left -= 1
             if self.left < 0:
                 raise ValueError(f"more than {_MOST_FIELDS:,} fields")
-            key, at = _number(content, at)
+            key, at = read_number(content, at)
             field, kind = key >> 3, key & 7
             if kind == 0:
-                _, at = _number(content, at)
+                _, at = read_number(content, at)
                 continue
             if kind == 2:
-                size, at = _number(content, at)
+                size, at = read_number(content, at)
             elif kind in (1, 5):
                 size = 8 if kind == 1 else 4
             else:
@@ -144,7 +144,8 @@ class _Checked:
             at += size
 
 
-def _number(content: memoryview, at: int) -> tuple[int, int]:
+def read_number(content: memoryview, at: int) -> tuple[int, int]:
+    """A number of protobuf at a place, and the place behind it; ValueError where it is cut off."""
     value = shift = 0
     while at < len(content) and shift < 70:
         byte = content[at]

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from ovseg.errors import MissingDependencyError, ModelError, UsageError
+from ovseg.models.onnx_part import part_of
 
 Arrays = Mapping[str, npt.NDArray]
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_MOST_CUT = 64 << 20
+"""Bytes of a graph of which a part is made in memory; larger ones hold large weights themselves."""
 
 
 class Runtime(Protocol):
@@ -19,7 +23,7 @@ class Runtime(Protocol):
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[npt.NDArray]:
         """Compute the outputs asked for, from those of the inputs that the graph has.
 
-        OpenVINO computes nothing else; ONNX Runtime computes the whole graph whatever is asked for.
+        Nothing else is computed, but by ONNX Runtime where a file is large.
 
         Raises:
             ModelError: the file is damaged, or the inputs do not fit it.
@@ -29,29 +33,43 @@ class Runtime(Protocol):
 
 
 class OnnxGraph:
-    """A graph in ONNX Runtime."""
+    """A graph in ONNX Runtime, which opens one part for each set of outputs asked for."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         self.path = path
         self.device = device
-
-    @cached_property
-    def _session(self) -> Any:
-        runtime, providers = onnxruntime(), _providers(self.device)
-        try:
-            return runtime.InferenceSession(self.path, providers=providers)
-        except Exception as error:  # its errors share no public base
-            raise ModelError(
-                f"{self.path}: ONNX Runtime cannot read it: {_first_line(error)}"
-            ) from error
+        self._sessions: dict[tuple[str, ...], Any] = {}
 
     def run(self, outputs: Sequence[str], inputs: Arrays) -> list[npt.NDArray]:
-        session = self._session
+        wanted = tuple(outputs)
+        if wanted not in self._sessions:
+            self._sessions[wanted] = self._opened(wanted)
+        session = self._sessions[wanted]
         asked = {each.name for each in session.get_inputs()}
         try:
             return session.run(list(outputs), {k: v for k, v in inputs.items() if k in asked})
         except Exception as error:
             raise ModelError(f"{self.path}: {_first_line(error)}") from error
+
+    def _opened(self, outputs: tuple[str, ...]) -> Any:
+        runtime, providers = onnxruntime(), _providers(self.device)
+        options = runtime.SessionOptions()
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(self.path.parent))
+        try:
+            return runtime.InferenceSession(self._part(outputs), options, providers=providers)
+        except Exception as error:  # its errors share no public base
+            raise ModelError(
+                f"{self.path}: ONNX Runtime cannot read it: {_first_line(error)}"
+            ) from error
+
+    def _part(self, outputs: tuple[str, ...]) -> Path | bytes:
+        """What ONNX Runtime opens: it would compute all of the file, whatever is asked for."""
+        try:
+            if self.path.stat().st_size <= _MOST_CUT:
+                return part_of(self.path.read_bytes(), outputs)
+        except (OSError, ValueError):
+            pass  # which ONNX Runtime will say in words of its own
+        return self.path
 
 
 class OpenVinoGraph:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 
-from ovseg.models.interface import Array, array_namespace
+from ovseg.models.enlarging import enlarged, factor
+from ovseg.models.interface import Array, GroupedImage, array_namespace
 
 LIKELY_CLASSES = 5
 """How many classes OVSegmentor keeps as those that the whole image is most like."""
@@ -95,8 +96,34 @@ def dense_clip_scores(
     return xp.concat([bar, scores], axis=-1)
 
 
+class Weights(NamedTuple):
+    """What classes, things without a class and surroundings of the starter count.
+
+    Attributes:
+        values: float [B, P, 3].
+        grid: rows and columns of the P positions.
+        times: by how much it is finer, along both sides, than that of what is read.
+    """
+
+    values: Array
+    grid: tuple[int, int]
+    times: int
+
+    @classmethod
+    def of(cls, grouped: GroupedImage) -> "Weights | None":
+        """Those of an encoded image; None where it has none, as of older exports."""
+        if grouped.weights is None:
+            return None
+        times = factor(grouped.weights.shape[1], grouped.embedding.shape[1])
+        return cls(grouped.weights, grouped.grid, times)
+
+
 def starter_scores(
-    positions: Array, words: Array, threshold: float | Array | None, captions: int = 0
+    positions: Array,
+    words: Array,
+    threshold: float | Array | None,
+    captions: int = 0,
+    weights: "Weights | None" = None,
 ) -> Array:
     """The starter's scores of background and of each phrase, float [B, P, 1 + Q].
 
@@ -116,30 +143,37 @@ def starter_scores(
     Args:
         positions: probability of every class at every position, float [B, P, C]; with captions
             behind them what words of things and of surroundings are multiplied by, E + 1 each, and
-            what things without a class and surroundings count.
+            what things without a class and surroundings count. With weights the last two are not
+            there, and positions may be those of a coarser grid.
         words: share of every class in every phrase, float [Q, C]; zeros where there is none; with
             captions embedding and 1, twice, and how much the phrase is one of these two.
         threshold: the score of the background, the same everywhere, a number or float []; None or
             -inf for no background.
         captions: E + 1; 0 without them.
+        weights: what is multiplied by at all positions of a finer grid; None where positions are
+            those of the result.
     """
     xp = array_namespace(positions)
     classes = words.shape[-1] - (2 * captions + 2 if captions else 0)
     shares = words[..., :classes]
-    phrases = positions[..., :classes] @ shares.T  # [B, P, Q]
+    parts = [positions[..., :classes] @ shares.T]  # [B, P, Q] each, or as many positions as there
     weight = xp.sum(shares, axis=-1)
     if captions:
-        things, around = slice(classes, classes + captions), slice(classes + captions, -2)
-        likelier = xp.clip(
-            positions[..., things] @ words[..., things].T, min=-MOST_LIKELIER, max=MOST_LIKELIER
-        )
-        surrounding = xp.clip(positions[..., around] @ words[..., around].T, max=MOST_LIKELIER)
-        phrases = phrases * xp.exp(likelier)
+        ends = (classes, classes + captions, classes + 2 * captions)
+        for part in (slice(*ends[:2]), slice(*ends[1:])):
+            parts.append(positions[..., part] @ words[..., part].T)
         weight = weight + xp.sum(words[..., -2:], axis=-1)
+    if weights is not None:
+        parts = [enlarged(part, weights.grid, weights.times) for part in parts]
     grounded = xp.sum(xp.astype(weight > 0, words.dtype))
-    phrases = phrases * xp.clip(grounded, min=1) ** -CAUTION
+    phrases = parts[0] * xp.clip(grounded, min=1) ** -CAUTION
+    if weights is not None:
+        phrases = phrases * weights.values[..., :1]
     if captions:
-        phrases = phrases + (positions[..., -2:] @ words[..., -2:].T) * xp.exp(surrounding)
+        phrases = phrases * xp.exp(xp.clip(parts[1], min=-MOST_LIKELIER, max=MOST_LIKELIER))
+        counts = positions if weights is None else weights.values
+        alone = counts[..., -2:] @ words[..., -2:].T
+        phrases = phrases + alone * xp.exp(xp.clip(parts[2], max=MOST_LIKELIER))
     bound = _bound(threshold, phrases)
     least = LEAST_SHARE * xp.astype(bound > -inf, phrases.dtype)
     best = xp.max(phrases, axis=1, keepdims=True)  # [B, 1, Q]

@@ -40,7 +40,7 @@ def compare(
     model: SegmentationModel, graph: torch.nn.Module, pixels: torch.Tensor, threshold: float | None
 ) -> None:
     grouped = model.encode_image(pixels)
-    width = grouped.embedding.shape[-1]
+    width = grouped.embedding.shape[-1] + (0 if grouped.weights is None else 2)
     classes = noise(9, width).abs()
     bound = NO_BACKGROUND if threshold is None else threshold
     with torch.inference_mode():

@@ -29,9 +29,9 @@ THINGS, IMAGE = 0.3, 0.15
 
 
 class Described(NamedTuple):
-    """Embeddings, of unit length or, as means, shorter: of positions and of the whole image."""
+    """Embeddings, of unit length or, as means, shorter: of keys and of the whole image."""
 
-    positions: Tensor  # [B, C, h, w]
+    positions: Tensor  # [B, M, C]
     image: Tensor  # [B, C]
 
 
@@ -61,16 +61,18 @@ class CaptionReader(nn.Module):
         self.position_projection = Projection(FEATURES, WIDTH, form="parallel", hidden=HIDDEN)
         self.image_projection = Projection(FEATURES, WIDTH, form="parallel", hidden=HIDDEN)
 
-    def forward(self, fine: Tensor, coarse: Tensor) -> Described:
+    def forward(self, fine: Tensor, coarse: Tensor, keys: int) -> Described:
         """Features of an image and of the half-sized one, float [B, D, h, w] and [B, D, h/2, w/2].
 
-        Where they are compared with words, the mean of unit vectors is the mean of cosines.
+        Where they are compared with words, the mean of unit vectors is the mean of cosines. Of the
+        image they are read at the keys alone, of the half-sized one, which may have fewer
+        positions, there.
         """
-        both = [self._read(maps) for maps in (fine, coarse)]
-        large = functional.interpolate(
-            both[1].positions, fine.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return Described((both[0].positions + large) / 2, (both[0].image + both[1].image) / 2)
+        large, small = (self._normal(maps) for maps in (fine, coarse))
+        positions = self._positions(at_keys(large, keys).mT.unflatten(-1, (keys, keys)))
+        positions = positions.flatten(2).mT + at_keys(self._positions(small), keys)
+        image = self._image(large) + self._image(small)
+        return Described(positions / 2, image / 2)
 
     def compared(self, positions: Tensor, around: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """What class embeddings are multiplied by, of things and of surroundings.
@@ -89,12 +91,30 @@ class CaptionReader(nn.Module):
     def _likely(self, embeddings: Tensor) -> Tensor:
         scaled = self.scale * embeddings
         logits = scaled @ self.reference.T + self.frequency  # [..., R]
-        return torch.cat([scaled, -logits.logsumexp(dim=-1, keepdim=True)], dim=-1)
+        return torch.cat([scaled, -log_sum_exp(logits)], dim=-1)
 
-    def _read(self, maps: Tensor) -> Described:
-        """One scale."""
+    def _normal(self, maps: Tensor) -> Tensor:
+        """Features in deviations from their means, [B, D, h, w]."""
         mean, deviation = (x[:, None, None] for x in (self.token_mean, self.token_deviation))
-        seen = ((maps - mean) / deviation).clamp(-FARTHEST, FARTHEST)  # [B, D, h, w]
-        positions = functional.normalize(self.position_projection(seen.movedim(1, -1)), dim=-1)
-        image = functional.normalize(self.image_projection(seen.mean(dim=(2, 3))), dim=-1)
-        return Described(positions.movedim(-1, 1), image)
+        return ((maps - mean) / deviation).clamp(-FARTHEST, FARTHEST)
+
+    def _positions(self, seen: Tensor) -> Tensor:
+        """Unit embeddings of positions, [B, C, h, w]."""
+        projected = self.position_projection(seen.movedim(1, -1))
+        return functional.normalize(projected, dim=-1).movedim(-1, 1)
+
+    def _image(self, seen: Tensor) -> Tensor:
+        """A unit embedding of all positions, [B, C]."""
+        return functional.normalize(self.image_projection(seen.mean(dim=(2, 3))), dim=-1)
+
+
+def at_keys(values: Tensor, keys: int) -> Tensor:
+    """A map, float [B, X, h, w], read at keys x keys places, float [B, M, X]."""
+    at = functional.interpolate(values, (keys, keys), mode="bilinear", align_corners=False)
+    return at.flatten(2).mT
+
+
+def log_sum_exp(values: Tensor) -> Tensor:
+    """Along the last axis, [..., 1], by a softmax, for which ONNX Runtime has a quick kernel."""
+    most = values.amax(dim=-1, keepdim=True)
+    return most - values.softmax(dim=-1).amax(dim=-1, keepdim=True).log()

@@ -27,7 +27,7 @@ from ovseg.models.interface import (
     Preprocessing,
     UnknownPhrase,
 )
-from ovseg.models.scoring import starter_scores
+from ovseg.models.scoring import Weights, starter_scores
 from ovseg.models.starter.captions import CaptionReader
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
 from ovseg.models.starter.reader import PositionReader, ReadingRule
@@ -108,13 +108,19 @@ class StarterModel:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> GroupedImage:
-        """What is at every position, float [B, h*w, C]; see `PositionReading`."""
+        """What is at every position; see `PositionReading`."""
         return self.look(pixels)
 
     def look(self, pixels: Tensor) -> GroupedImage:
         """As `encode_image`, with gradients for the weights that want them."""
         read = self.reader(pixels.contiguous(memory_format=torch.channels_last))
-        return GroupedImage(read.positions, read.grid, features=read.middle, stages=read.stages)
+        return GroupedImage(
+            read.positions,
+            read.grid,
+            features=read.middle,
+            stages=read.stages,
+            weights=read.weights,
+        )
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
         """What phrases mean, float [Q, C], as `WordTable.embedding`; templates change nothing.
@@ -129,7 +135,13 @@ class StarterModel:
         self, grouped: GroupedImage, class_embeddings: Tensor, threshold: float | None
     ) -> Tensor:
         """Scores of background (constant) and of each phrase, float [B, h*w, 1 + Q]."""
-        return starter_scores(grouped.embedding, class_embeddings, threshold, self.words.captions)
+        return starter_scores(
+            grouped.embedding,
+            class_embeddings,
+            threshold,
+            self.words.captions,
+            Weights.of(grouped),
+        )
 
     def known_words(self) -> list[str]:
         """Every word with an ImageNet class at or below it."""

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovseg.models.mixing import cosines
 from ovseg.models.normalisation import IMAGENET, PLUS_MINUS_ONE, Renormalisation
-from ovseg.models.starter.captions import STAGES, CaptionReader
+from ovseg.models.starter.captions import STAGES, CaptionReader, at_keys, log_sum_exp
 from ovseg.models.starter.network import STRIDE, EfficientNetLite
 from ovseg.models.starter.saliency import SaliencyNetwork
 
@@ -56,7 +55,7 @@ class ReadingRule:
     around_middle: float = 4.0
     apartness: float = 6.0
     rounds: int = 5
-    keys: int = 22
+    keys: int = 18
     contrast: float = 1.0
     usual: float = 0.0033
     alone: float = 0.0022
@@ -67,11 +66,12 @@ class ReadingRule:
 
 
 class PositionReading(NamedTuple):
-    """What positions are, float [B, P, C + 2 * (E + 1) + 2], and the grid of positions.
+    """What positions are, float [B, N, C + 2 * (E + 1)], and the grid of the result (h, w).
 
     Behind the classes' probabilities, which sum to that of there being any of them, comes what
-    words of things and of surroundings are multiplied by, and how much things that captions alone
-    know and surroundings count.
+    words of things and of surroundings are multiplied by. `weights`, float [B, P, 3], are what
+    classes, things that captions alone know and surroundings count at the grid's positions, which
+    are twice as fine: what is read changes less from one to the next than what stands out.
 
     `middle` is what a middle stage sees, float [B, N, 88]: it follows a region from frame to frame
     far better than what the classifier reads. `stages`, float [B, N, 1032], is what all stages see
@@ -82,6 +82,7 @@ class PositionReading(NamedTuple):
     grid: tuple[int, int]
     middle: Tensor
     stages: Tensor
+    weights: Tensor
 
 
 class PositionReader(nn.Module):
@@ -116,7 +117,7 @@ class PositionReader(nn.Module):
         half = functional.avg_pool2d(pixels, 2)
         salience = self.saliency(self.renormalise(half))  # [B, 1, 2h, 2w]
         halved = self.network.features_and_stages(sharpened(half, rule.sharpening), STAGES)
-        described = self.captions(fine, halved[1])
+        described = self.captions(fine, halved[1], rule.keys)
         logits, positions, around = self._shared(
             features, fine, salience, self._logits(features, halved[0]), described.positions
         )
@@ -127,18 +128,11 @@ class PositionReader(nn.Module):
         grid = (pixels.shape[-2] // CELL, pixels.shape[-1] // CELL)
         half_grid = (pixels.shape[-2] // STRIDE, pixels.shape[-1] // STRIDE)
         return PositionReading(
-            torch.cat(
-                [
-                    finer(objects, grid) * weight,
-                    finer(torch.cat(compared, dim=-1), grid),
-                    rule.alone * weight,
-                    rule.usual * (1 - standing_out),
-                ],
-                dim=-1,
-            ),
+            torch.cat([objects, *compared], dim=-1),
             grid,
             middle.flatten(2).mT,
             torch.cat([seen.flatten(2).mT, finer(halved[1].flatten(2).mT, half_grid)], dim=-1),
+            torch.cat([weight, rule.alone * weight, rule.usual * (1 - standing_out)], dim=-1),
         )
 
     def _shared(
@@ -151,7 +145,7 @@ class PositionReader(nn.Module):
             stages: those of `STAGES`, which `REGION` is the first of, float [B, D', h, w].
             salience: float [B, 1, 2h, 2w].
             logits: of classes at keys, float [B, M, C].
-            said: embeddings, float [B, E, h, w].
+            said: embeddings, float [B, M, E].
 
         Returns:
             float [B, N, C] logits, and [B, N, E] embeddings as things and as surroundings share.
@@ -160,7 +154,6 @@ class PositionReader(nn.Module):
         region = stages[:, : self.network.stages[REGION - 1].width]
         distance = apart(salience, rule)
         last, regions = alike(features, rule.keys), alike(region, rule.keys)
-        said = at_keys(said, rule.keys)  # [B, M, E]
         of_things = pulled(distance, (rule.sharpness, last))
         of_stuff = pulled(distance, (rule.around_sharpness, last), (rule.around_middle, regions))
         things = mixed(torch.cat([logits, said], dim=-1), of_things, rule)  # [B, N, C + E]
@@ -205,10 +198,14 @@ def pulled(distance: Pairs, *likenesses: tuple[float, Pairs]) -> Pairs:
 
 def alike(features: Tensor, keys: int) -> Pairs:
     """Cosines of features, float [B, D, h, w], without what all of the image have in common."""
-    vectors = features.flatten(2).mT  # [B, N, D]
     common = features.mean(dim=(2, 3))[:, None]  # along rows in memory, which is ten times as fast
-    at = at_keys(features, keys) - common
-    return Pairs(cosines(at, at), cosines(vectors - common, at))
+    vectors = features.flatten(2).mT - common  # [B, N, D]
+    at = at_keys(features, keys) - common  # [B, M, D]
+    taken = vectors @ at.mT  # [B, N, M]
+    # Keys are mixtures of positions: so are their products with keys of those of positions.
+    among = at_keys(taken.mT.unflatten(-1, features.shape[-2:]), keys)
+    each, own = (x.norm(dim=-1, keepdim=True).clamp_min(EPSILON) for x in (vectors, at))
+    return Pairs(among / own / own.mT, taken / each / own.mT)
 
 
 def apart(salience: Tensor, rule: ReadingRule) -> Pairs:
@@ -225,7 +222,7 @@ def evidence(logits: Tensor, contrast: float) -> Tensor:
     (Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020); here it is compared with
     the rest of the image.
     """
-    energy = logits.logsumexp(dim=-1, keepdim=True)
+    energy = log_sum_exp(logits)
     centred = energy - energy.mean(dim=1, keepdim=True)
     spread = centred.square().mean(dim=1, keepdim=True).sqrt()
     return torch.sigmoid(contrast * centred / (spread + EPSILON))
@@ -233,8 +230,15 @@ def evidence(logits: Tensor, contrast: float) -> Tensor:
 
 def sharpened(pixels: Tensor, share: float) -> Tensor:
     """Images [B, 3, H, W] with more contrast at edges, which halving takes away."""
-    blurred = functional.avg_pool2d(pixels, 3, 1, padding=1, count_include_pad=False)
+    blurred = sums(pixels) / sums(torch.ones_like(pixels[:1, :1]))
     return pixels + share * (pixels - blurred)
+
+
+def sums(pixels: Tensor) -> Tensor:
+    """Of every 3x3 of images [B, D, H, W]; pooling takes ONNX Runtime three times as long."""
+    x = functional.pad(pixels, (1, 1, 1, 1))
+    x = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
+    return x[..., :-2] + x[..., 1:-1] + x[..., 2:]
 
 
 def finer(values: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -242,9 +246,3 @@ def finer(values: Tensor, grid: tuple[int, int]) -> Tensor:
     maps = values.mT.unflatten(-1, (grid[0] // 2, grid[1] // 2))
     enlarged = functional.interpolate(maps, grid, mode="bilinear", align_corners=False)
     return enlarged.flatten(2).mT
-
-
-def at_keys(values: Tensor, keys: int) -> Tensor:
-    """A map, float [B, X, h, w], read at keys x keys places, float [B, M, X]."""
-    at = functional.interpolate(values, (keys, keys), mode="bilinear", align_corners=False)
-    return at.flatten(2).mT

@@ -66,6 +66,7 @@ class WordTable:
         self._folder = folder or files("ovseg.models.starter")
         self._is_foreign = folder is not None
         self._suggested: dict[str, tuple[str, ...]] = {}
+        self._looked_up: dict[str, Found] = {}
         self._encoder = PhraseEncoder(self._folder)
 
     @cached_property
@@ -239,6 +240,14 @@ class WordTable:
         return self._found(phrase).word
 
     def _found(self, phrase: str) -> Found:
+        """What the tables say of a phrase, which is asked several times for every image."""
+        if len(self._looked_up) > _REMEMBERED:
+            self._looked_up.clear()
+        if phrase not in self._looked_up:
+            self._looked_up[phrase] = self._look_up(phrase)
+        return self._looked_up[phrase]
+
+    def _look_up(self, phrase: str) -> Found:
         """The longest words of a phrase that a table has: all of it, or the last of its head."""
         spelled = phrase.lower().replace("_", " ")
         for words in (spelled.split(), spelled.replace("-", " ").split()):

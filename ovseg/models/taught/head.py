@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ovseg.models.enlarging import enlarged, factor
 from ovseg.models.interface import Array, GroupedImage, array_namespace
 
 FARTHEST = 5.0
@@ -75,35 +76,7 @@ def seen_in(grouped: GroupedImage) -> Array:
 
 def on_grid(values: Array, grouped: GroupedImage) -> Array:
     """Values where `seen_in` is, [B, N, K], where embeddings are, [B, G, K]."""
-    if grouped.stages is None:
+    if grouped.stages is None or grouped.weights is not None:
         return values
-    return enlarged(values, grouped.grid, grouped.embedding.shape[1], values.shape[1])
-
-
-def enlarged(values: Array, grid: tuple[int, int], fine: int, coarse: int) -> Array:
-    """Values of `coarse` positions, [B, N, K], at `fine` ones of a grid (h, w), bilinearly.
-
-    The grid is finer by a power of two along both sides.
-    """
-    xp: Any = array_namespace(values)
-    times = round((fine / coarse) ** 0.5)
-    rows, columns = grid[0] // times, grid[1] // times
-    maps = xp.reshape(values, (values.shape[0], rows, columns, values.shape[2]))
-    while times > 1:
-        maps = _doubled(xp, _doubled(xp, maps, 1), 2)
-        times //= 2
-    return xp.reshape(maps, (values.shape[0], grid[0] * grid[1], values.shape[2]))
-
-
-def _doubled(xp: Any, maps: Array, axis: int) -> Array:
-    """Twice as many along an axis of [B, h, w, K]: each two lie a quarter off the one before."""
-    first, last = [slice(None)] * 4, [slice(None)] * 4
-    first[axis], last[axis] = slice(0, 1), slice(-1, None)
-    but_last, but_first = [slice(None)] * 4, [slice(None)] * 4
-    but_last[axis], but_first[axis] = slice(None, -1), slice(1, None)
-    before = xp.concat([maps[tuple(first)], maps[tuple(but_last)]], axis=axis)
-    behind = xp.concat([maps[tuple(but_first)], maps[tuple(last)]], axis=axis)
-    pairs = xp.stack([0.75 * maps + 0.25 * before, 0.75 * maps + 0.25 * behind], axis=axis + 1)
-    shape = list(maps.shape)
-    shape[axis] = 2 * shape[axis]
-    return xp.reshape(pairs, tuple(shape))
+    times = factor(grouped.embedding.shape[1], values.shape[1])
+    return enlarged(values, grouped.grid, times)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ovseg.models.enlarging import to_grid
 from ovseg.models.interface import (
     Array,
     GroupedImage,
@@ -131,16 +132,17 @@ class TaughtModel:
         self, grouped: GroupedImage, class_embeddings: Array, threshold: float | None
     ) -> Array:
         """Scores of background and phrases, float [B, G, 1 + Q]; see `scores_beside_stuff`."""
-        own = grouped.embedding.shape[-1] - len(self.taught.classes)
+        taught = len(self.taught.classes)
+        own, words = (each.shape[-1] - taught for each in (grouped.embedding, class_embeddings))
         found = replace(grouped, embedding=grouped.embedding[..., :own])
-        base = self.base.score(found, class_embeddings[..., :own], threshold)
+        base = self.base.score(found, class_embeddings[..., :words], threshold)
         if grouped.assignment is not None:  # groups have 0 or 1 for a background
             bar = base[..., :1] * (self.threshold if threshold is None else threshold)
             xp: Any = array_namespace(base)
             base = xp.concat([bar, base[..., 1:]], axis=-1)
         return scores_beside_stuff(
             base,
-            grouped.embedding[..., own:],
+            to_grid(grouped.embedding[..., own:], grouped),
             class_embeddings,
             text=self.taught.text,
             threshold=self.threshold,

@@ -2,7 +2,7 @@
 
 import torch
 
-from ovseg.models.starter.captions import FEATURES, IMAGE, THINGS, WIDTH, CaptionReader
+from ovseg.models.starter.captions import FEATURES, IMAGE, THINGS, WIDTH, CaptionReader, log_sum_exp
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import ReadingRule
 from ovseg.models.starter.words import WordTable
@@ -37,12 +37,17 @@ def test_a_product_is_how_much_likelier_a_word_is_than_all_words() -> None:
 
 def test_both_scales_count_alike() -> None:
     made = reader()
-    fine, coarse = torch.randn(2, FEATURES, 4, 6), torch.randn(2, FEATURES, 2, 3)
-    found, alone = made(fine, coarse), made(fine, fine)
-    assert found.positions.shape == (2, WIDTH, 4, 6) and found.image.shape == (2, WIDTH)
-    assert torch.allclose(alone.positions.norm(dim=1), torch.ones(2, 4, 6), atol=1e-5)
+    fine, coarse = torch.randn(2, FEATURES, 4, 4), torch.randn(2, FEATURES, 2, 2)
+    found, alone = made(fine, coarse, 4), made(fine, fine, 4)
+    assert found.positions.shape == (2, 16, WIDTH) and found.image.shape == (2, WIDTH)
+    assert torch.allclose(alone.positions.norm(dim=-1), torch.ones(2, 16), atol=1e-5)
     other = 2 * found.positions - alone.positions  # what the half-sized image adds, enlarged
-    assert other.norm(dim=1).max() < 1 + 1e-5
+    assert other.norm(dim=-1).max() < 1 + 1e-5
+
+
+def test_the_logarithm_of_a_sum_is_taken_by_a_softmax() -> None:
+    values = torch.tensor([[3.0, 1.0, -200.0], [1e4, 1e4, 0.0]])
+    torch.testing.assert_close(log_sum_exp(values), values.logsumexp(dim=-1, keepdim=True))
 
 
 def test_surroundings_are_told_where_things_are_not() -> None:
@@ -59,7 +64,7 @@ def test_surroundings_are_mixed_apart_from_things() -> None:
     pixels = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
     rules = (ReadingRule(), ReadingRule(around_sharpness=6.5, around_middle=0.0))
     shipped, alike = (StarterModel(rule).encode_image(pixels).embedding for rule in rules)
-    around = slice(-2 - (WIDTH + 1), -2)
+    around = slice(-(WIDTH + 1), None)
     assert not torch.allclose(shipped[..., around], alike[..., around], atol=0.1)
     assert torch.allclose(shipped[..., : around.start], alike[..., : around.start], atol=1e-5)
     # Mixed as things are, all that differs is the power of things and what the photo is.

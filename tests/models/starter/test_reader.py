@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ovseg.models.mixing import cosines
 from ovseg.models.starter import reader
+from ovseg.models.starter.captions import at_keys
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.reader import (
     EPSILON,
@@ -14,7 +15,6 @@ from ovseg.models.starter.reader import (
     ReadingRule,
     alike,
     apart,
-    at_keys,
     evidence,
     finer,
     mixed,
@@ -75,20 +75,20 @@ def test_mixing_is_rounds_of_averages() -> None:
     assert torch.allclose(mixed(at_keys(logits, KEYS), pull, RULE), expected, atol=1e-5)
 
 
-def test_mixing_a_large_image_takes_no_square_of_its_positions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sizes: list[tuple[int, ...]] = []
-
-    def remembering(queries: Tensor, keys: Tensor) -> Tensor:
-        sizes.append((queries.shape[1], keys.shape[1]))
-        return cosines(queries, keys)
-
-    monkeypatch.setattr(reader, "cosines", remembering)
+def test_mixing_a_large_image_takes_no_square_of_its_positions() -> None:
     positions = 256 * 384  # of 4096x6144 pixels; their square in float32 would be 38 GB
     pull, found = pull_of(torch.randn(1, 4, 256, 384)), torch.randn(1, KEYS**2, 3)
     assert mixed(found, pull, RULE).shape == (1, positions, 3)
-    assert max(queries * keys for queries, keys in sizes) == positions * KEYS**2
+    assert [each.numel() for each in pull] == [KEYS**4, positions * KEYS**2]
+
+
+def test_likenesses_are_cosines() -> None:
+    """Of keys with each other too, though their products are taken from those of positions."""
+    features = torch.randn(2, 5, 9, 12, generator=torch.Generator().manual_seed(0))
+    found, common = alike(features, 4), features.mean(dim=(2, 3))[:, None]
+    keys, positions = at_keys(features, 4) - common, features.flatten(2).mT - common
+    torch.testing.assert_close(found.among, cosines(keys, keys))
+    torch.testing.assert_close(found.taken, cosines(positions, keys))
 
 
 def test_evidence_is_relative_to_the_image() -> None:
@@ -116,17 +116,18 @@ def test_enlarging_keeps_rows_and_columns() -> None:
 def test_objects_count_by_how_they_stand_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steeply between a little and all, and what surrounds them the other way round."""
     model, pixels = StarterModel(), torch.zeros(1, 3, 64, 64)
-    probabilities = {}
+    read = {}
     for salience in (0.0, 0.5, 1.0):
         constant = lambda x, s=salience: x.new_full((1, 1, 8, 8), s)  # noqa: E731
         monkeypatch.setattr(model.reader.saliency, "forward", constant)
-        probabilities[salience] = model.encode_image(pixels).embedding[0]
-    classes = model.network.classifier.out_features
-    objects, around = probabilities[1.0][:, :classes], RULE.usual
-    for salience, found in probabilities.items():
+        read[salience] = model.encode_image(pixels)
+    for salience, found in read.items():
+        assert found.weights is not None and found.weights.shape == (1, 64, 3)
+        assert torch.allclose(found.embedding, read[1.0].embedding, atol=1e-4)
         rising, falling = RULE.floor + (1 - RULE.floor) * salience, 1 - (1 - RULE.floor) * salience
-        assert torch.allclose(found[:, :classes], rising**RULE.steepness * objects, atol=1e-6)
-        assert torch.allclose(found[:, -1], torch.tensor(falling * around), atol=1e-6)
+        things = rising**RULE.steepness
+        expected = torch.tensor([things, RULE.alone * things, RULE.usual * falling])
+        assert torch.allclose(found.weights, expected, atol=1e-6)
 
 
 def test_a_sharpened_edge_has_more_contrast() -> None:

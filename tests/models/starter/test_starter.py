@@ -12,6 +12,7 @@ import timm
 import torch
 
 from ovseg.data.class_list import ClassList
+from ovseg.models.enlarging import at_grid
 from ovseg.models.scoring import starter_scores
 from ovseg.models.starter.model import StarterModel
 from ovseg.models.starter.network import CLASSES, EfficientNetLite
@@ -182,13 +183,19 @@ def test_every_listed_word_can_be_grounded(words: WordTable) -> None:
 def test_scores_are_what_the_rule_makes_of_both(model: StarterModel) -> None:
     grouped = model.encode_image(torch.zeros(2, 3, 64, 96))
     assert grouped.grid == (8, 12)
-    assert grouped.embedding.shape == (2, 96, model.words.width)
+    assert grouped.embedding.shape == (2, 24, model.words.width - 2)
+    assert grouped.weights is not None and grouped.weights.shape == (2, 96, 3)
     objects = grouped.embedding[..., : model.network.classifier.out_features].sum(dim=-1)
     assert ((objects > 0) & (objects < 1)).all()
     text = model.encode_text(["cat", "frisbee"], model.templates)
     scores = model.score(grouped, text, threshold=0.25)
-    expected = starter_scores(grouped.embedding, text, 0.25, model.words.captions)
-    assert torch.equal(scores, expected)
+    # As if what positions show were enlarged before it is compared with words.
+    fine = at_grid(grouped).embedding
+    classes = len(model.words.classes)
+    weighted = [grouped.weights[..., :1] * fine[..., :classes], fine[..., classes:]]
+    positions = torch.cat([*weighted, grouped.weights[..., 1:]], dim=-1)
+    expected = starter_scores(positions, text, 0.25, model.words.captions)
+    torch.testing.assert_close(scores, expected)
     assert (scores[..., 0] == 0.25).all()
     assert (scores[..., 2] == 0).all()
     assert model.score(grouped, text, None)[0, 0, 0] == float("-inf")

@@ -192,18 +192,17 @@ def _teach(
     )
     found = fitting.fit()
     logging.info("%s %s", found.mixture, found.scores)
+    doubt = found.mixture.doubt
     classes = [
         each
         for each, there in zip(curriculum.classes.synonyms, found.seen[1:], strict=True)
         if there
     ]
-    return _model(base, tuple(classes), seen_alone(found), found.text)
+    return _model(base, Taught(tuple(classes), seen_alone(found), found.text, (), doubt))
 
 
-def _model(
-    base: SegmentationModel, classes: tuple[tuple[str, ...], ...], head: LearnedHead, text: float
-) -> SegmentationModel:
-    return TaughtModel(base, Taught(classes, head, text), ModelCard(KIND, KIND, "", "", ""))
+def _model(base: SegmentationModel, taught: Taught) -> SegmentationModel:
+    return TaughtModel(base, taught, ModelCard(KIND, KIND, "", "", ""))
 
 
 def _probe(
@@ -233,7 +232,7 @@ def _probe(
         scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32), linear, bias,
         none, none[0], np.zeros((0, width), np.float32), has_rest,
     )  # fmt: skip
-    return _model(base, curriculum.classes.synonyms, head, 0.0)
+    return _model(base, Taught(curriculum.classes.synonyms, head, 0.0))
 
 
 def _scored(

@@ -135,14 +135,16 @@ def _taught(model: TaughtModel) -> ExportSource:
             "models can be exported: segment with the file itself"
         )
     source = _starter(base)
-    told = (taught.head, taught.text, base.threshold, taught.stuff)
+    told = (taught.head, taught.text, base.threshold, taught.stuff, taught.doubt)
     graph = TaughtStarterGraph(base.reader, *told)
     return replace(
         source,
         model=model,
         image=graph.eval(),
         embedding_width=source.embedding_width + taught.head.classes,
-        taught=TaughtRule(classes=taught.classes, text=taught.text, stuff=taught.stuff),
+        taught=TaughtRule(
+            classes=taught.classes, text=taught.text, stuff=taught.stuff, doubt=taught.doubt
+        ),
     )
 
 

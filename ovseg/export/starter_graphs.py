@@ -50,7 +50,7 @@ class TaughtStarterGraph(StarterGraph):
     Args:
         reader: the starter's.
         head: tells the classes; arrays of NumPy.
-        text, threshold, stuff: as `scores_beside_stuff` takes them.
+        text, threshold, stuff, doubt: as `scores_beside_stuff` takes them.
     """
 
     def __init__(
@@ -60,16 +60,20 @@ class TaughtStarterGraph(StarterGraph):
         text: float,
         threshold: float,
         stuff: tuple[int, ...],
+        doubt: float,
     ) -> None:
         super().__init__(reader)
         self.head = head.mapped(torch.from_numpy)
         self.told = (text, threshold, stuff)
+        self.doubt = doubt
 
     def forward(self, pixels: Tensor, classes: Tensor, threshold: Tensor) -> FoundFeatures:
         read = self.reader(pixels)
         odds = self.head.odds(read.stages)
         base = self.scores(read, classes[..., : classes.shape[-1] - self.head.classes], threshold)
-        scores = scores_beside_stuff(base, finer(odds, read.grid), classes, *self.told)
+        scores = scores_beside_stuff(
+            base, finer(odds, read.grid), classes, *self.told, doubt=self.doubt
+        )
         embedding = torch.cat([read.positions, odds], dim=-1)
         found = self.found(embedding, read.grid, scores, pixels, threshold)
         return FoundFeatures(*found, read.middle, read.stages, read.weights)

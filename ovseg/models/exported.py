@@ -248,7 +248,7 @@ class ExportedModel:
                 return base
             taught, odds = self.manifest.taught, to_grid(groups[..., own:], grouped)
             how = (taught.text, self.threshold, taught.stuff)
-            return scores_beside_stuff(base, odds, classes, *how)
+            return scores_beside_stuff(base, odds, classes, *how, doubt=taught.doubt)
         if self.manifest.reading is not None:
             return dense_clip_scores(groups, classes, scale, threshold)
         if self.manifest.aligned is not None:

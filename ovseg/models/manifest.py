@@ -28,6 +28,7 @@ from ovseg.documents import Bounds, read_object
 from ovseg.errors import ModelError
 from ovseg.files import file_digest, sha256, write_text
 from ovseg.models.interface import DenseReading, ModelCard, Preprocessing
+from ovseg.models.scoring import DOUBT
 from ovseg.models.templates import is_template
 
 MANIFEST = "export.json"  # what makes a folder an exported model
@@ -188,6 +189,8 @@ class TaughtRule(ManifestSection):
     text: Annotated[float, Field(ge=0, le=10)]
     stuff: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Places of classes that are background; see `scores_beside_stuff`."""
+    doubt: Annotated[float, Field(ge=0, le=100)] = DOUBT
+    """Of other words where masks find a taught class; see `taught_scores`."""
 
     @model_validator(mode="after")
     def _stuff_is_taught(self) -> "TaughtRule":

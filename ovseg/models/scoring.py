@@ -34,6 +34,11 @@ scores more, half is right or more; see docs/starter.md."""
 
 MOST_TOLD = 5.0
 """How far, as a logarithm, words alone may change what was taught."""
+DOUBT = 1.0
+"""The power of how much likelier masks make taught classes by which other words are doubted, where
+it was not fitted."""
+MOST_LIKELY = 50.0
+"""How much likelier, as a logarithm, counts at most; no more fits into float32."""
 LEAST_THRESHOLD = 1e-6
 """What a taught class is compared with where a model has no threshold; as far below 1 at most."""
 
@@ -192,15 +197,16 @@ def taught_scores(
     text: float,
     threshold: float,
     logarithms: bool = False,
+    doubt: float = DOUBT,
 ) -> Array:
     """Scores of a model with taught classes, float [B, G, 1 + Q].
 
-    A phrase that names none of them keeps the base's score; where scores are no logarithms, divided
-    by how much likelier than none the masks make a taught class that is asked for. One that does
-    is compared with the background at the model's own threshold: it goes from there towards 1 as
-    far as it is likelier than all that is not asked for, or towards 0. What words alone say counts
-    as odds do, where the base knows them. Likelihoods, unlike odds, can be interpolated between
-    positions.
+    A phrase that names none of them keeps the base's score. Where masks make a taught class that is
+    asked for likelier than none, and scores are no logarithms, the odds of that score are divided
+    by a power of how much likelier. A phrase that names one is compared with the background at the
+    model's own threshold: it goes from there towards 1 as far as it is likelier than all that is
+    not asked for, or towards 0. What words alone say counts as odds do, where the base knows them.
+    Likelihoods, unlike odds, can be interpolated between positions.
 
     Args:
         base: the base's scores of background and phrases, float [B, G, 1 + Q].
@@ -210,6 +216,7 @@ def taught_scores(
         text: the power.
         threshold: the model's own.
         logarithms: whether the base's scores are such, as `dense_clip_scores` has them.
+        doubt: the power for phrases that name none.
     """
     xp = array_namespace(base)
     words, width = base[..., 1:], classes.shape[-1] - odds.shape[-1]
@@ -221,7 +228,7 @@ def taught_scores(
     else:
         asked = xp.sum(named, axis=0)  # [K]
         told = xp.where(asked > 0, odds, xp.zeros_like(odds))
-        words = words * xp.exp(-xp.clip(xp.max(told, axis=-1, keepdims=True), min=0))
+        words = _lowered(words, doubt * xp.max(told, axis=-1, keepdims=True))
         odds = odds + (text_says @ named) / xp.clip(asked, min=1)
         most = xp.clip(xp.max(odds, axis=-1, keepdims=True), min=0)
         each, none = xp.exp(odds - most), xp.exp(-most)  # [B, G, K], [B, G, 1]
@@ -231,6 +238,13 @@ def taught_scores(
         scores = threshold + above * xp.where(above > 0, 1 - threshold, threshold)
     of_taught = xp.sum(named, axis=-1) > 0
     return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)
+
+
+def _lowered(words: Array, less: Array) -> Array:
+    """Scores, 0..1, with less odds, as logarithms; to the bit as they were where `less` is 0."""
+    xp = array_namespace(words)
+    divided = words / (words + xp.clip(1 - words, min=0) * xp.exp(xp.clip(less, max=MOST_LIKELY)))
+    return xp.where((less > 0) & (words > 0), divided, words)
 
 
 def margins(words: Array, threshold: float, logarithms: bool = False) -> Array:

@@ -14,8 +14,16 @@ import numpy as np
 from ovseg.models.taught.head import LearnedHead
 from ovseg.teaching.closed_form import Moments, Spread, SpreadSums
 from ovseg.teaching.lessons import Floats, Lesson
-from ovseg.teaching.mixture import ALONE, HeldOutLogits, Mixture, Only, fitted, mean_iou
-from ovseg.teaching.position_head import train_head
+from ovseg.teaching.mixture import (
+    ALONE,
+    HeldOutLogits,
+    Mixture,
+    Only,
+    WordsAlone,
+    fitted,
+    mean_iou,
+)
+from ovseg.teaching.position_head import HiddenLayers, train_head
 from ovseg.teaching.pseudo_labels import Watched
 from ovseg.teaching.settings import TeachingSettings
 
@@ -28,9 +36,7 @@ class Layers(NamedTuple):
 
     linear: Floats  # [S, C]
     bias: Floats  # [C]
-    inner: Floats  # [D, H]
-    inner_bias: Floats  # [H]
-    outer: Floats  # [H, C]
+    hidden: HiddenLayers
     priors: Floats  # [C]
 
 
@@ -38,6 +44,7 @@ class Ground(NamedTuple):
     """What all heads are made of."""
 
     spread: Spread
+    unknown: Floats  # what words of each class are taken to say that the model does not know, [K]
     by_fold: list[Moments]
     total: Moments
     pool: "Pool"
@@ -56,6 +63,7 @@ class Trial(NamedTuple):
     layers: list[Layers]
     held_out: list[HeldOutLogits]
     mixture: Mixture
+    text: float = 1.0  # what words count where position heads are trained
 
 
 NO_HINTS = Hints()
@@ -89,16 +97,24 @@ class Fitting:
         settings: how.
         background: whether column 0 is taught.
         on_step: told the step, how much of it is done, and how much there is.
+        stuff: places of classes that are background.
     """
 
     def __init__(
-        self, count: int, read: Read, settings: TeachingSettings, background: bool, on_step: Step
+        self,
+        count: int,
+        read: Read,
+        settings: TeachingSettings,
+        background: bool,
+        on_step: Step,
+        stuff: Sequence[int] = (),
     ) -> None:
         self.count = count
         self.read = read
         self.settings = settings
         self.background = background
         self.on_step = on_step
+        self.stuff = stuff
         order = np.random.default_rng(settings.seed).permutation(count)
         self.folds = np.array_split(order, min(settings.folds, count))
 
@@ -106,14 +122,15 @@ class Fitting:
         """Gather moments, hold out each fold once, fit the mixture, and train on all photos."""
         ground = self.ground()
         trial = self.trial(ground)
-        return self.finished(ground, trial, self.on_all(ground), self.scores(trial))
+        return self.finished(ground, trial, self.on_all(ground, trial), self.scores(trial))
 
     def ground(self) -> Ground:
         """What all heads are made of."""
         spread = self._spread()
         by_fold = [self._moments(spread, fold) for fold in self.folds]
         total = reduce(add, by_fold)
-        return Ground(spread, by_fold, total, self._pool(spread, total))
+        unknown = self._unknown()
+        return Ground(spread, unknown, by_fold, total, self._pool(spread, total, unknown))
 
     def trial(
         self,
@@ -127,27 +144,36 @@ class Fitting:
             hints: what is learned beside where a fold is held out.
             folds: those that are held out; all by default.
         """
-        start = Mixture() if self.settings.hidden else ALONE
         if self.count < 2:
-            return Trial([], [], start)
-        layers, held_out = [], []
-        for number in range(len(self.folds)) if folds is None else folds:
-            self.on_step("holding out photos", number, len(self.folds) + 1)
-            layers.append(self.layers(ground, number, hints(number)))
-            held_out.append(self._held_out(ground, layers[-1], number))
-        return Trial(layers, held_out, fitted(held_out, start, self.background))
+            return Trial([], [], Mixture() if self.settings.hidden else ALONE)
+        numbers = list(range(len(self.folds)) if folds is None else folds)
+        each = [self.closed_form(ground, number, hints(number)) for number in numbers]
+        held_out = [self._held_out(ground, *pair) for pair in zip(each, numbers, strict=True)]
+        alone = fitted(held_out, ALONE, self.background)
+        text = alone.temperature * alone.text
+        if not self.settings.hidden:
+            return Trial(each, held_out, alone, text)
+        for place, number in enumerate(numbers):
+            self.on_step("holding out photos", place, len(numbers) + 1)
+            each[place] = self.with_head(ground, each[place], number, hints(number), text)
+            held_out[place] = self._held_out(ground, each[place], number)
+        found = fitted(held_out, Mixture(linear=0.0, text=text), self.background)
+        return Trial(each, held_out, found, text)
 
-    def on_all(self, ground: Ground, hints: Hints = NO_HINTS) -> Layers:
-        """A head that is trained on all photos."""
+    def on_all(self, ground: Ground, trial: Trial, hints: Hints = NO_HINTS) -> Layers:
+        """A head that is trained on all photos, beside words as in a trial."""
         self.on_step("teaching on all photos", len(self.folds), len(self.folds) + 1)
-        return self.layers(ground, None, hints)
+        closed = self.closed_form(ground, None, hints)
+        if not self.settings.hidden or not trial.mixture.hidden:
+            return closed
+        return self.with_head(ground, closed, None, hints, trial.text)
 
     def finished(
         self, ground: Ground, trial: Trial, layers: Layers, scores: dict[str, float]
     ) -> Fitted:
         """A head of all photos with the mixture of a trial."""
         mixture = trial.mixture
-        head = assembled(layers, ground.spread, ground.pool.directions, mixture, self.background)
+        head = assembled(layers, ground, mixture, self.background)
         seen = ground.total.counts > 1e-3
         return Fitted(head, mixture.temperature * mixture.text, seen, mixture, scores)
 
@@ -157,48 +183,72 @@ class Fitting:
             sums[0] += SpreadSums.of(self.read(number))
         return sums[0].spread
 
+    def _unknown(self) -> Floats:
+        """The mean of what known words say, float [K], for those that the model does not know.
+
+        Where others say that nothing is there, they would win by saying nothing. Background is what
+        others are compared with: that of classes that are background stays at 0.
+        """
+        each = [self.read(number).words for number in range(self.count)]
+        known = np.any([words.any(axis=0) for words in each], axis=0)
+        sums = np.sum([words.sum(axis=0, dtype=np.float64) for words in each], axis=0)
+        mean = sums[known].mean() / sum(map(len, each)) if known.any() else 0.0
+        unknown = np.where(known, 0.0, mean)
+        unknown[list(self.stuff)] = 0.0
+        return unknown.astype(np.float32)
+
     def _moments(self, spread: Spread, photos: np.ndarray) -> Moments:
         each = (self.read(int(number)) for number in photos)
         return reduce(add, (Moments.of(spread.standardised(o.seen), o.shares) for o in each))
 
-    def _pool(self, spread: Spread, total: Moments) -> "Pool":
+    def _pool(self, spread: Spread, total: Moments, unknown: Floats) -> "Pool":
         """Positions of all photos for the position head, as many of each as memory allows."""
         directions = total.directions(self.settings.components)
         choose = np.random.default_rng(self.settings.seed)
         most = max(self.settings.most // self.count, 1)
-        values, shares, photo = [], [], []
+        values, shares, words, photo = [], [], [], []
         for number in range(self.count if self.settings.hidden else 0):
             lesson = self.read(number)
             rows = np.flatnonzero(lesson.shares.sum(axis=1) > 0)
             rows = rows if len(rows) <= most else choose.choice(rows, most, replace=False)
             values.append(spread.standardised(lesson.seen[rows]) @ directions)
             shares.append(lesson.shares[rows])
+            words.append(lesson.words[rows] + unknown)
             photo.append(np.full(len(rows), number))
         if not values:
             nothing = np.zeros((0, directions.shape[1]), np.float32)
-            return Pool(directions, nothing, nothing, np.zeros(0, np.int64))
-        return Pool(
-            directions, np.concatenate(values), np.concatenate(shares), np.concatenate(photo)
-        )
+            return Pool(directions, nothing, nothing, nothing, np.zeros(0, np.int64))
+        return Pool(directions, *map(np.concatenate, (values, shares, words, photo)))
 
-    def layers(self, ground: Ground, held_out: int | None, hints: Hints) -> Layers:
-        """Train on all folds but one."""
-        settings, pool, moments = self.settings, ground.pool, ground.total
-        chosen = np.ones(len(pool.photo), bool)
+    def closed_form(self, ground: Ground, held_out: int | None, hints: Hints) -> Layers:
+        """Of all folds but one."""
+        moments = ground.total
         if held_out is not None:
             moments = moments - ground.by_fold[held_out]
-            chosen = ~np.isin(pool.photo, self.folds[held_out])
         known = moments if hints.moments is None else moments + hints.moments
-        linear, bias = known.discriminant(settings.shrinkage, moments.priors)
-        columns = len(bias)
-        if not settings.hidden or not chosen.any():
-            none = np.zeros((pool.directions.shape[1], 0), np.float32)
-            outer = np.zeros((0, columns), np.float32)
-            return Layers(linear, bias, none, none[0], outer, moments.priors)
+        linear, bias = known.discriminant(self.settings.shrinkage, moments.priors)
+        none = HiddenLayers.none(ground.pool.directions.shape[1], len(bias))
+        return Layers(linear, bias, none, moments.priors)
+
+    def with_head(
+        self, ground: Ground, closed: Layers, held_out: int | None, hints: Hints, text: float
+    ) -> Layers:
+        """The same with a position head that is trained on all folds but one."""
+        pool = ground.pool
+        chosen = np.ones(len(pool.photo), bool)
+        if held_out is not None:
+            chosen = ~np.isin(pool.photo, self.folds[held_out])
+        if not chosen.any():
+            return closed
         trained = train_head(
-            pool.values[chosen], pool.shares[chosen], moments.priors, settings, hints.watched
+            pool.values[chosen],
+            pool.shares[chosen],
+            added(text, pool.words[chosen]),
+            closed.priors,
+            self.settings,
+            hints.watched,
         )
-        return Layers(linear, bias, *trained, moments.priors)
+        return closed._replace(hidden=trained)
 
     def _held_out(self, ground: Ground, layers: Layers, number: int) -> HeldOutLogits:
         """What the head of the other folds says of a fold."""
@@ -232,18 +282,25 @@ class Pool(NamedTuple):
     directions: Floats  # [S, D]
     values: Floats  # [N, D]
     shares: Floats  # [N, C]
+    words: Floats  # [N, K]
     photo: np.ndarray  # int64 [N]
+
+
+def added(text: float, words: Floats) -> Floats:
+    """What words, [N, K], add to logits, [N, C]."""
+    return np.pad(np.float32(text) * words, ((0, 0), (1, 0)))
 
 
 def said(ground: Ground, layers: Layers, lesson: Lesson, rows: np.ndarray) -> HeldOutLogits:
     """What a head says of positions of a photo, chosen by their numbers or a mask."""
     values = ground.spread.standardised(lesson.seen[rows])
-    inner = np.maximum(values @ ground.pool.directions @ layers.inner + layers.inner_bias, 0)
+    hidden = layers.hidden
+    inner = np.maximum(values @ ground.pool.directions @ hidden.inner + hidden.inner_bias, 0)
     return HeldOutLogits(
         values @ layers.linear + layers.bias,
-        inner @ layers.outer,
+        inner @ hidden.outer + hidden.outer_bias,
         layers.priors,
-        lesson.words[rows],
+        lesson.words[rows] + ground.unknown,
         lesson.shares[rows],
     )
 
@@ -257,28 +314,22 @@ class Words:
 
     @property
     def mean_iou(self) -> float:
-        plain = [
-            HeldOutLogits(
-                np.zeros_like(f.linear), np.zeros_like(f.linear), f.priors, f.words, f.shares
-            )
-            for f in self.folds
-        ]
-        return mean_iou(plain, Mixture(0.0, 0.0, 1.0), self.background)
+        return mean_iou(self.folds, WordsAlone(), self.background)
 
 
-def assembled(
-    layers: Layers, spread: Spread, directions: Floats, mixture: Mixture, background: bool
-) -> LearnedHead:
+def assembled(layers: Layers, ground: Ground, mixture: Mixture, background: bool) -> LearnedHead:
     """A head with the weights of the mixture multiplied into it."""
-    heat = np.float32(mixture.temperature)
+    heat, hidden = np.float32(mixture.temperature), layers.hidden
     bias = mixture.linear * layers.bias + mixture.prior * np.log(layers.priors)
+    bias += mixture.hidden * hidden.outer_bias
+    bias[1:] += mixture.text * ground.unknown
     return LearnedHead(
-        mean=spread.mean,
-        deviation=spread.deviation,
+        mean=ground.spread.mean,
+        deviation=ground.spread.deviation,
         linear=heat * np.float32(mixture.linear) * layers.linear,
         bias=(heat * bias).astype(np.float32),
-        inner=directions @ layers.inner,
-        inner_bias=layers.inner_bias,
-        outer=heat * layers.outer,
+        inner=ground.pool.directions @ hidden.inner,
+        inner_bias=hidden.inner_bias,
+        outer=heat * np.float32(mixture.hidden) * hidden.outer,
         rest=np.array([float(background)], np.float32),
     )

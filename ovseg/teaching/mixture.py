@@ -9,19 +9,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ovseg.models.scoring import DOUBT, MOST_LIKELY
 from ovseg.teaching.closed_form import ABSENT
 from ovseg.teaching.lessons import Floats
 
 _WEIGHTS = {
-    "linear": (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
+    "linear": (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
+    "hidden": (0.0, 0.3, 0.6, 1.0),
     "prior": (-0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0),
-    "text": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0, 2.0, 4.0, 8.0),
+    "text": (0.0, 0.05, 0.1, 0.2, 0.4, 1.0, 2.0, 4.0),
 }
-_ROUNDS = ("linear", "prior", "text", "linear", "prior", "text")
-"""Twice: where words tell more than masks, other values are best beside them."""
+_WITHOUT_HEAD = ("linear", "prior", "text")
+_BESIDE_HEAD = ("linear", "hidden")
+"""A position head has learned beside words that count as much as they do."""
+_DOUBTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+_ROUNDS = 2
+"""Where words tell more than masks, other values are best beside them."""
 _TEMPERATURES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5)
-_LEAST_GAIN = 5e-4
-"""Of mIoU, that another weight must bring on the folds."""
+_LEAST_GAIN = 1e-3
+"""That another weight must bring on the folds."""
+_PER_PIXEL = 0.5
+"""What accuracy counts beside mean IoU."""
+_ENOUGH = 10_000
+"""Held-out positions that a temperature is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,19 @@ class HeldOutLogits:
     words: Floats
     shares: Floats
 
+    @property
+    def trained(self) -> npt.NDArray[np.bool_]:
+        """Which classes the head was trained on, bool [K]."""
+        return self.linear[:, 1:].max(axis=0, initial=2 * ABSENT) > ABSENT / 2
+
+    def thinned(self, most: int) -> "HeldOutLogits":
+        """The same of so many positions at most."""
+        every = slice(None, None, -(-len(self.linear) // most))
+        return HeldOutLogits(
+            self.linear[every], self.hidden[every], self.priors,
+            self.words[every], self.shares[every],
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -51,18 +74,51 @@ class Mixture:
         prior: the power of a column's share that is added.
         text: of words, where a class is compared with none.
         temperature: what odds are multiplied by at last, so that they are likely as they say.
+        hidden: of the position head.
+        doubt: of words that were not taught; see `taught_scores`.
     """
 
-    linear: float = 0.3
+    linear: float = 0.1
     prior: float = 0.0
     text: float = 1.0
     temperature: float = 1.0
+    hidden: float = 1.0
+    doubt: float = DOUBT
 
     def logits(self, found: HeldOutLogits) -> Floats:
         """Of none and of each class, float [N, C]."""
-        mixed = self.linear * found.linear + found.hidden + self.prior * np.log(found.priors)
+        mixed = self.masks(found)
         mixed[:, 1:] += self.text * found.words
-        return mixed.astype(np.float32, copy=False)
+        return mixed
+
+    def masks(self, found: HeldOutLogits) -> Floats:
+        """The same without words."""
+        mixed = self.linear * found.linear + self.hidden * found.hidden
+        return (mixed + self.prior * np.log(found.priors)).astype(np.float32, copy=False)
+
+    def winners(self, found: HeldOutLogits, background: bool) -> npt.NDArray[np.int64]:
+        """The column that each position is taken for, int [N]: the best of `taught_scores`.
+
+        All classes are asked for; those that the head was not trained on have their words alone.
+        """
+        trained = found.trained
+        if not trained.any():
+            return _told(found.words, background)
+        masks = self.temperature * self.masks(found)
+        odds = masks[:, 1:][:, trained]
+        odds -= masks[:, :1] if background else _log_mean(odds)
+        told = odds + self.temperature * self.text * found.words[:, trained]
+        most = np.maximum(told.max(axis=1), 0)
+        total = np.exp(-most) + np.exp(told - most[:, None]).sum(axis=1)
+        best = 0.5 + 0.5 * (np.exp(told.max(axis=1) - most) - np.exp(-most)) / total
+        winner = np.flatnonzero(trained)[told.argmax(axis=1)] + 1
+        if not trained.all():
+            words = found.words[:, ~trained]
+            lowered = words.max(axis=1) - self.doubt * np.maximum(odds.max(axis=1), 0)
+            score = 1 / (1 + np.exp(np.minimum(-lowered, MOST_LIKELY)))
+            other = np.flatnonzero(~trained)[words.argmax(axis=1)] + 1
+            winner, best = np.where(score > best, other, winner), np.maximum(score, best)
+        return np.where(best > 0.5, winner, 0) if background else winner
 
 
 class Only(Mixture):
@@ -71,28 +127,74 @@ class Only(Mixture):
     def logits(self, found: HeldOutLogits) -> Floats:
         return found.linear
 
+    def winners(self, found: HeldOutLogits, background: bool) -> npt.NDArray[np.int64]:
+        return likeliest(found.linear, background)
 
-ALONE = Mixture(linear=0.5, prior=0.4, temperature=0.3)
+
+class WordsAlone(Mixture):
+    """Nothing that was taught."""
+
+    def winners(self, found: HeldOutLogits, background: bool) -> npt.NDArray[np.int64]:
+        return _told(found.words, background)
+
+
+ALONE = Mixture(linear=0.5, prior=0.4, temperature=0.3, hidden=0.0)
 """For the closed form without a position head."""
 
 
 def fitted(folds: Sequence[HeldOutLogits], start: Mixture, background: bool) -> Mixture:
-    """The weights that score best on held-out positions; then the likeliest temperature.
+    """The weights that score best on held-out positions, with the likeliest temperature.
 
     Args:
         folds: of every photo once.
         start: where to begin, one weight after the other.
         background: whether there is a column 0.
     """
-    best, score = start, mean_iou(folds, start, background)
-    for name in _ROUNDS:
-        for value in _WEIGHTS[name]:
-            other = replace(best, **{name: value})
-            reached = mean_iou(folds, other, background)
-            if reached > score + _LEAST_GAIN:
-                best, score = other, reached
-    surprises = [_surprise(folds, best, each, background) for each in _TEMPERATURES]
-    return replace(best, temperature=_TEMPERATURES[int(np.argmin(surprises))])
+    with_head = any(each.hidden.any() for each in folds)
+    thin = [each.thinned(-(-_ENOUGH // len(folds))) for each in folds]
+    best = _tempered(thin, start, background)
+    for _ in range(_ROUNDS):
+        for name in _BESIDE_HEAD if with_head else _WITHOUT_HEAD:
+            best = _best(folds, best, name, _WEIGHTS[name], background)
+        best = _tempered(thin, best, background)
+    return doubted(folds, best, background)
+
+
+def doubted(folds: Sequence[HeldOutLogits], mixture: Mixture, background: bool) -> Mixture:
+    """With the doubt of words that is best for classes of which the other folds show nothing."""
+    return _best(folds, mixture, "doubt", _DOUBTS, background)
+
+
+def _best(
+    folds: Sequence[HeldOutLogits],
+    start: Mixture,
+    name: str,
+    values: Sequence[float],
+    background: bool,
+) -> Mixture:
+    """With another value of one weight, where that is worth it."""
+    best, score = start, worth(folds, start, background)
+    for value in values:
+        other = replace(start, **{name: value})
+        reached = worth(folds, other, background)
+        if reached > score + _LEAST_GAIN:
+            best, score = other, reached
+    return best
+
+
+def _tempered(folds: Sequence[HeldOutLogits], mixture: Mixture, background: bool) -> Mixture:
+    """With the likeliest temperature."""
+    surprises = [_surprise(folds, mixture, each, background) for each in _TEMPERATURES]
+    return replace(mixture, temperature=_TEMPERATURES[int(np.argmin(surprises))])
+
+
+def worth(folds: Sequence[HeldOutLogits], mixture: Mixture, background: bool) -> float:
+    """What weights are chosen by: mean IoU and accuracy together.
+
+    The mean over many classes alone does not mind a background that is flooded with one of them.
+    """
+    found = confusion(folds, mixture, background)
+    return iou_of(found) + _PER_PIXEL * float(found.trace() / max(found.sum(), 1.0))
 
 
 def confusion(
@@ -102,14 +204,24 @@ def confusion(
     columns = folds[0].shares.shape[1]
     total = np.zeros((columns, columns))
     for fold in folds:
-        total += confusion_of(mixture.logits(fold), fold.shares, background)
+        total += counted(mixture.winners(fold, background), fold.shares)
     return total
 
 
 def confusion_of(logits: Floats, shares: Floats, background: bool) -> npt.NDArray[np.float64]:
     """Positions by what they are, shares [N, C], and what logits, [N, C], say, float [C, C]."""
-    first, columns = 0 if background else 1, shares.shape[1]
-    winner = logits[:, first:].argmax(axis=1) + first
+    return counted(likeliest(logits, background), shares)
+
+
+def likeliest(logits: Floats, background: bool) -> npt.NDArray[np.int64]:
+    """The column with the largest logit, int [N]; column 0 only if taught."""
+    first = 0 if background else 1
+    return logits[:, first:].argmax(axis=1) + first
+
+
+def counted(winner: npt.NDArray[np.int64], shares: Floats) -> npt.NDArray[np.float64]:
+    """Positions by what they are, shares [N, C], and what they are taken for, float [C, C]."""
+    columns = shares.shape[1]
     order = np.argsort(winner, kind="stable")
     edges = np.searchsorted(winner[order], np.arange(columns + 1))
     sums = np.concatenate([np.zeros((1, columns)), shares[order].cumsum(axis=0, dtype=float)])
@@ -136,11 +248,24 @@ def _surprise(
     first = 0 if background else 1
     total, count = 0.0, 0.0
     for fold in folds:
+        untrained = ~np.concatenate([[True], fold.trained])[first:]
         logits = temperature * mixture.logits(fold)[:, first:]
+        logits = np.where(untrained, ABSENT, logits)
         most = logits.max(axis=1, keepdims=True)
         likely = logits - most - np.log(np.exp(logits - most).sum(axis=1, keepdims=True))
-        untrained = fold.linear[:, first:].max(axis=0) <= ABSENT / 2
         shares = np.where(untrained, 0, fold.shares[:, first:])
         total -= float((shares * likely).sum())
         count += float(shares.sum())
     return total / max(count, 1.0)
+
+
+def _told(words: Floats, background: bool) -> npt.NDArray[np.int64]:
+    """The column that words alone tell, int [N]."""
+    winner = words.argmax(axis=1) + 1
+    return np.where(words.max(axis=1) > 0, winner, 0) if background else winner
+
+
+def _log_mean(values: Floats) -> Floats:
+    """Logarithm of the mean of exponentials, [N, 1] of [N, K]."""
+    most = values.max(axis=1, keepdims=True)
+    return most + np.log(np.exp(values - most).mean(axis=1, keepdims=True))

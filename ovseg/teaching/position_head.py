@@ -3,7 +3,7 @@
 Letters: N position, D direction, C column: none of the classes, and each, H hidden unit.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,36 @@ _MEMORY = 0.99
 """What the mean of the weights keeps at each step."""
 
 
+_NEVER = -1e4
+"""The logit of columns that no position shows."""
+
+
+class HiddenLayers(NamedTuple):
+    """Of a position head."""
+
+    inner: Floats  # [D, H]
+    inner_bias: Floats  # [H]
+    outer: Floats  # [H, C]
+    outer_bias: Floats  # [C]
+
+    @classmethod
+    def none(cls, directions: int, columns: int) -> "HiddenLayers":
+        """Without hidden units."""
+        inner, outer = np.zeros((directions, 0), np.float32), np.zeros((0, columns), np.float32)
+        return cls(inner, inner[0], outer, np.zeros(columns, np.float32))
+
+
 def train_head(
     values: Floats,
     shares: Floats,
+    words: Floats,
     priors: Floats,
     settings: TeachingSettings,
     watched: Watched | None = None,
-) -> tuple[Floats, Floats, Floats]:
-    """Train on positions, and return the layers `inner`, `inner_bias` and `outer` of a head.
+) -> HiddenLayers:
+    """Train on positions beside what words say of them: a head begins at words alone.
+
+    So it learns where words are wrong, and of classes with few photos no more than these tell.
 
     While it is trained, frequent columns get a head start of a power of their share, so that
     without it rare ones are favoured (Menon et al., Long-tail Learning via Logit Adjustment, ICLR
@@ -40,6 +62,7 @@ def train_head(
     Args:
         values: directions of standardised positions, float [N, D].
         shares: of each column, float [N, C].
+        words: what words add to logits, float [N, C].
         priors: share of each column, float [C].
         settings: of the training.
         watched: positions without masks.
@@ -55,13 +78,18 @@ def train_head(
     torch.manual_seed(settings.seed)
     choose = np.random.default_rng(settings.seed)
     inputs, targets = torch.from_numpy(values), torch.from_numpy(shares)
+    words_say = torch.from_numpy(words)
     ahead = settings.balance * torch.from_numpy(priors).log()
+    ahead = torch.where(targets.sum(dim=0) > 0, ahead, _NEVER)
+    last = nn.Linear(settings.hidden, shares.shape[1])
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
     net = nn.Sequential(
         nn.Dropout(_FEW),
         nn.Linear(values.shape[1], settings.hidden),
         nn.ReLU(),
         nn.Dropout(settings.dropout),
-        nn.Linear(settings.hidden, shares.shape[1], bias=False),
+        last,
     )
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -72,7 +100,7 @@ def train_head(
     mean = MeanTeacher(net, watched, settings) if watched is not None else None
     for step in range(settings.steps):
         batch = torch.from_numpy(choose.integers(len(inputs), size=settings.batch))
-        logits = net(inputs[batch]) + ahead
+        logits = net(inputs[batch]) + ahead + words_say[batch]
         loss = -(targets[batch] * logits.log_softmax(dim=1)).sum(dim=1).mean()
         if mean is not None:
             loss = loss + min(_RAMP * step / settings.steps, 1) * mean.difference(net, ahead)
@@ -83,9 +111,8 @@ def train_head(
         if mean is not None:
             mean.follow(net)
     state = net.state_dict()
-    layers = (state["1.weight"].T, state["1.bias"], state["4.weight"].T)
-    inner, bias, outer = (each.detach().numpy().copy() for each in layers)
-    return inner, bias, outer
+    layers = (state["1.weight"].T, state["1.bias"], state["4.weight"].T, state["4.bias"])
+    return HiddenLayers(*(each.detach().numpy().copy() for each in layers))
 
 
 class MeanTeacher:
@@ -102,11 +129,13 @@ class MeanTeacher:
         from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
         self.mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(_MEMORY)).eval()
-        self.whole, self.part, self.beside, self.bars = (
+        self.whole, self.part, self.beside, self.words, self.bars = (
             torch.from_numpy(each)
-            for each in (watched.whole, watched.part, watched.beside, watched.bars)
-        )
-        self.heat = watched.heat
+            for each in (
+                watched.whole, watched.part, watched.beside, watched.words, watched.bars
+            )
+        )  # fmt: skip
+        self.heat, self.weight = watched.heat, watched.weight
         self.batch = settings.batch
         self.choose = np.random.default_rng(settings.seed)
 
@@ -120,8 +149,9 @@ class MeanTeacher:
 
         batch = torch.from_numpy(self.choose.integers(len(self.whole), size=self.batch))
         with torch.no_grad():
-            logits = self.heat * (self.mean(self.whole[batch]) + self.beside[batch])
+            guessed = self.weight * self.mean(self.whole[batch])
+            logits = self.heat * (guessed + self.beside[batch])
             likely, column = logits.softmax(dim=1).max(dim=1)
             sure = likely >= self.bars[column]
-        said = (net(self.part[batch]) + ahead).log_softmax(dim=1)
+        said = (net(self.part[batch]) + ahead + self.words[batch]).log_softmax(dim=1)
         return -(said.gather(1, column[:, None])[:, 0] * sure).mean()

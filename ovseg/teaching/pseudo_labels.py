@@ -36,6 +36,8 @@ class Watched(NamedTuple):
         part: the same places in a part of it, perhaps mirrored, float [N, D].
         beside: logits of the whole photo that are added to the position head's, float [N, C];
             -inf for columns that are no answer.
+        words: what words add to the position head's while it is trained, float [N, C].
+        weight: of the position head in that guess.
         heat: what both are multiplied by.
         bars: likelihoods from which on pseudo-labels count, float [C].
     """
@@ -43,6 +45,8 @@ class Watched(NamedTuple):
     whole: Floats
     part: Floats
     beside: Floats
+    words: Floats
+    weight: float
     heat: float
     bars: Floats
 

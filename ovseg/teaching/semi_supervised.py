@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ovseg.teaching.closed_form import Moments
-from ovseg.teaching.fitting import Fitted, Fitting, Ground, Hints, Layers, said
+from ovseg.teaching.fitting import Fitted, Fitting, Ground, Hints, Layers, Trial, added, said
 from ovseg.teaching.lessons import Floats
 from ovseg.teaching.mixture import Mixture, confusion_of, iou_of, mean_iou
 from ovseg.teaching.pseudo_labels import PRECISIONS, Watched, calibrated, guess, one_hot, taken
@@ -87,7 +87,8 @@ class SemiSupervised:
         """Fit without and with them, and take what is better on held-out photos."""
         fitting = self.fitting
         ground = fitting.ground()
-        trial, layers = fitting.trial(ground), fitting.on_all(ground)
+        trial = fitting.trial(ground)
+        layers = fitting.on_all(ground, trial)
         scores = fitting.scores(trial)
         bars = calibrated(trial.held_out, trial.mixture, fitting.background)
         teachers = [*trial.layers, layers]
@@ -99,8 +100,9 @@ class SemiSupervised:
             moments = levels[number].moments[level] * weight if weight else None
             if twins is None:
                 return Hints(moments)
-            head = teachers[number], trial.mixture
-            return Hints(moments, self._watched(ground, *head, twins, bars[level]))
+            return Hints(
+                moments, self._watched(ground, teachers[number], trial, twins, bars[level])
+            )
 
         nothing = twins is None and not weight  # to learn from
         again = trial if nothing else fitting.trial(ground, hints)
@@ -110,7 +112,7 @@ class SemiSupervised:
         used = is_worth_it(without, beside)
         scores[WITH_THEM] = round(beside, 4)
         if used:
-            trial, layers = again, fitting.on_all(ground, hints(-1))
+            trial, layers = again, fitting.on_all(ground, again, hints(-1))
         worth = SemiSupervision(
             photos=self.count,
             miou_without=scores["all"],
@@ -190,14 +192,19 @@ class SemiSupervised:
         return Twins(np.concatenate(whole), np.concatenate(part))
 
     def _watched(
-        self, ground: Ground, layers: Layers, mixture: Mixture, twins: Twins, bars: Floats
+        self, ground: Ground, layers: Layers, trial: Trial, twins: Twins, bars: Floats
     ) -> Watched:
         """What a mean teacher is to know of them beside its own logits."""
-        beside = []
+        mixture = trial.mixture
+        beside, words = [], []
         for lesson, rows in self._rows():
             told = said(ground, layers, lesson, lesson.twins[rows])
-            beside.append(mixture.logits(told) - told.hidden)
+            beside.append(mixture.logits(told) - mixture.hidden * told.hidden)
+            words.append(added(trial.text, told.words))
         logits = np.concatenate(beside)
         if not self.fitting.background:
             logits[:, 0] = -np.inf
-        return Watched(twins.whole, twins.part, logits, mixture.temperature, bars)
+        return Watched(
+            twins.whole, twins.part, logits, np.concatenate(words),
+            mixture.hidden, mixture.temperature, bars,
+        )  # fmt: skip

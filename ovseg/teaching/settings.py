@@ -26,7 +26,7 @@ class TeachingSettings:
     shrinkage: float = 0.3
     hidden: int = 256
     components: int = 192
-    steps: int = 600
+    steps: int = 300
     batch: int = 1024
     learning_rate: float = 2e-3
     weight_decay: float = 0.05

@@ -112,7 +112,8 @@ def teach_set(
         store = LessonStore(folder, evaluated.samples, Lesson)
         teacher = Teacher(base, curriculum)
         store.make(teacher, partial(on_step, "reading"))
-        fitting = Fitting(len(store.samples), store.read, settings, background, on_step)
+        places = [*map(curriculum.classes.names.index, curriculum.stuff)]
+        fitting = Fitting(len(store.samples), store.read, settings, background, on_step, places)
         updates: Updates = {}
         worth: dict[str, dict[str, Any]] = {}
         if settings.lora:
@@ -310,6 +311,7 @@ def _note(
         base_hash=identity["base_hash"],
         classes=tuple(taught),
         text=found.text,
+        doubt=found.mixture.doubt,
         stuff=tuple(each[0] for each in taught if each[0] in curriculum.stuff),
         recipe={"settings": asdict(settings), "mixture": asdict(found.mixture)},
         data=data,

@@ -72,7 +72,7 @@ class TowerUpdating:
         if used := is_worth_it(without, beside):
             fitting, updates = self._updated(ground, trial.mixture, None)
             ground, trial = fitting.ground(), again
-        found = fitting.finished(ground, trial, fitting.on_all(ground), scores)
+        found = fitting.finished(ground, trial, fitting.on_all(ground, trial), scores)
         worth = TowerUpdate(
             rank=fitting.settings.lora,
             photos=len(fitting.folds[0]),
@@ -101,7 +101,9 @@ class TowerUpdating:
         with merged(require_tunable(self.teacher.model).tower, updates):
             store.make(self.teacher, partial(fitting.on_step, "reading with the tower updated"))
         settings = fitting.settings
-        again = Fitting(fitting.count, store.read, settings, fitting.background, fitting.on_step)
+        again = Fitting(
+            fitting.count, store.read, settings, fitting.background, fitting.on_step, fitting.stuff
+        )
         return again, updates
 
     def _updates(self, ground: Ground, mixture: Mixture, held_out: int | None) -> Updates:

@@ -174,7 +174,12 @@ def test_taught_classes_go_from_the_threshold_as_far_as_they_are_likelier(kind: 
         above = (math.exp(first) - 1 - math.e) / (1 + math.exp(first) + math.e)
         expected = 0.4 + above * (0.6 if above > 0 else 0.4)
         assert found[0, position, 1] == pytest.approx(expected, rel=1e-5)
-        assert found[0, position, 2] == pytest.approx(0.7 * math.exp(-2), rel=1e-5)
+        assert found[0, position, 2] == pytest.approx(0.7 / (0.7 + 0.3 * math.exp(2)), rel=1e-5)
+    doubted = np.asarray(
+        taught_scores(*(kind(x) for x in (base, odds, classes)), 0.1, 0.4, doubt=0.5)
+    )
+    assert doubted[0, 0, 2] == pytest.approx(0.7 / (0.7 + 0.3 * math.exp(1)), rel=1e-5)
+    assert np.array_equal(doubted[..., 1], found[..., 1])
     assert found[0, 2, 1] == pytest.approx(1.0)
 
 

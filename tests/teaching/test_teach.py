@@ -11,6 +11,7 @@ from ovseg.errors import DataError, ModelError, UsageError
 from ovseg.models.description import describe
 from ovseg.models.registry import load_model
 from ovseg.models.taught.file import read_note
+from ovseg.models.taught.taught_model import TaughtModel
 from tests.teaching.photos import painted, painted_set
 
 TEACHING = range(4)
@@ -77,7 +78,10 @@ def test_file_says_what_it_is(taught: Path) -> None:
     assert told["licence"].endswith("AND CC0-1.0")
     scores = told["model"]["held out"]["mIoU"]
     assert scores["all"] > scores["words"]
-    known = load_model(taught).known_words()
+    note, model = read_note(taught), load_model(taught)
+    assert isinstance(model, TaughtModel)
+    assert model.taught.doubt == note.doubt == note.recipe["mixture"]["doubt"]
+    known = model.known_words()
     assert known is not None and {"zonk", "blop", "cat"} <= set(known)
     assert not load_model(taught).unknown(["Zonk", "blip", "cat"])
 

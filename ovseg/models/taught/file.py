@@ -21,6 +21,7 @@ from ovseg.documents import Bounds, fit, parse_object
 from ovseg.errors import ModelError, OvsegError
 from ovseg.files import cache_folder, file_digest, replacing, sha256
 from ovseg.models.interface import ModelCard, SegmentationModel
+from ovseg.models.scoring import DOUBT
 from ovseg.models.taught.factors import Updates, as_arrays, from_arrays
 from ovseg.models.taught.head import LearnedHead, seen_in
 from ovseg.models.taught.taught_model import KIND, Taught, TaughtModel
@@ -47,6 +48,7 @@ class TeachingNote:
         classes: the phrases of each class.
         text: what the words of a class count beside its masks.
         stuff: names of the classes that are background.
+        doubt: of other words where masks find a taught class.
         recipe: every setting of the teaching.
         data: name, folder's name, split, count of photos, and SHA-256 of photos and labels.
         held_out: scores on folds that were held out, 0..1.
@@ -59,6 +61,7 @@ class TeachingNote:
     classes: tuple[tuple[str, ...], ...]
     text: float
     stuff: tuple[str, ...] = ()
+    doubt: float = DOUBT
     recipe: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     held_out: dict[str, Any] = field(default_factory=dict)
@@ -152,7 +155,7 @@ def read_taught(path: Path, load: Callable[[str, bool], SegmentationModel]) -> T
     if strange := [name for name in note.stuff if name not in names]:
         raise ModelError(f"{path}: damaged: it was not taught {', '.join(strange)[:200]}")
     stuff = tuple(map(names.index, note.stuff))
-    return TaughtModel(base, Taught(note.classes, head, note.text, stuff), card)
+    return TaughtModel(base, Taught(note.classes, head, note.text, stuff, note.doubt), card)
 
 
 def base_hash(name: str, model: SegmentationModel) -> str:

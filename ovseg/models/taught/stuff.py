@@ -11,7 +11,7 @@ from typing import Any
 from array_api_compat import device
 
 from ovseg.models.interface import Array, array_namespace
-from ovseg.models.scoring import taught_scores
+from ovseg.models.scoring import DOUBT, taught_scores
 
 
 def scores_beside_stuff(
@@ -22,6 +22,7 @@ def scores_beside_stuff(
     threshold: float,
     stuff: Sequence[int],
     logarithms: bool = False,
+    doubt: float = DOUBT,
 ) -> Array:
     """As `taught_scores`, float [B, G, 1 + Q], with background where stuff is found.
 
@@ -29,11 +30,11 @@ def scores_beside_stuff(
     that are not is the background's, where there is one.
 
     Args:
-        base, odds, classes, text, threshold, logarithms: as `taught_scores` takes them.
+        base, odds, classes, text, threshold, logarithms, doubt: as `taught_scores` takes them.
         stuff: places of these classes, R of 0..K-1.
     """
     if not stuff:
-        return taught_scores(base, odds, classes, text, threshold, logarithms)
+        return taught_scores(base, odds, classes, text, threshold, logarithms, doubt)
     xp: Any = array_namespace(base)
     own, taught = classes.shape[-1] - odds.shape[-1], odds.shape[-1]
     here = {"dtype": classes.dtype, "device": device(classes)}
@@ -50,6 +51,7 @@ def scores_beside_stuff(
         text,
         threshold,
         logarithms,
+        doubt,
     )
     background, others = scores[..., :1], scores[..., -len(stuff) :]
     found = xp.max(xp.where(asked, xp.zeros_like(others) - inf, others), axis=-1, keepdims=True)

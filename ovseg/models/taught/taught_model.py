@@ -27,6 +27,7 @@ from ovseg.models.interface import (
     is_dense,
     to_numpy,
 )
+from ovseg.models.scoring import DOUBT
 from ovseg.models.taught.head import on_grid, seen_in
 from ovseg.models.taught.stuff import scores_beside_stuff
 from ovseg.models.taught.taught_names import TaughtNames
@@ -55,12 +56,14 @@ class Taught:
         head: tells them; arrays of NumPy.
         text: what the base's own score counts beside the odds.
         stuff: places of classes that are background; their words do not count.
+        doubt: of other words where masks find a taught class; see `taught_scores`.
     """
 
     classes: tuple[tuple[str, ...], ...]
     head: Head
     text: float
     stuff: tuple[int, ...] = ()
+    doubt: float = DOUBT
 
 
 class TaughtModel:
@@ -148,6 +151,7 @@ class TaughtModel:
             threshold=self.threshold,
             stuff=self.taught.stuff,
             logarithms=is_dense(self.base),
+            doubt=self.taught.doubt,
         )
 
     def known_words(self) -> list[str] | None:

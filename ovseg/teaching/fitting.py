@@ -4,7 +4,7 @@ Letters: N position, S width of what is seen, D direction, C column: none of the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from ovseg.teaching.mixture import (
     WordsAlone,
     fitted,
     mean_iou,
+    worth,
 )
 from ovseg.teaching.position_head import HiddenLayers, train_head
 from ovseg.teaching.pseudo_labels import Watched
@@ -64,6 +65,7 @@ class Trial(NamedTuple):
     held_out: list[HeldOutLogits]
     mixture: Mixture
     text: float = 1.0  # what words count where position heads are trained
+    steps: int = 0  # how long they are trained; 0 for as long as the settings say
 
 
 NO_HINTS = Hints()
@@ -151,14 +153,31 @@ class Fitting:
         held_out = [self._held_out(ground, *pair) for pair in zip(each, numbers, strict=True)]
         alone = fitted(held_out, ALONE, self.background)
         text = alone.temperature * alone.text
+        closed = Trial(each, held_out, alone, text)
         if not self.settings.hidden:
-            return Trial(each, held_out, alone, text)
-        for place, number in enumerate(numbers):
-            self.on_step("holding out photos", place, len(numbers) + 1)
-            each[place] = self.with_head(ground, each[place], number, hints(number), text)
-            held_out[place] = self._held_out(ground, each[place], number)
-        found = fitted(held_out, Mixture(linear=0.0, text=text), self.background)
-        return Trial(each, held_out, found, text)
+            return closed
+        steps = self.settings.steps
+        tried = [self._with_heads(ground, closed, numbers, hints, n) for n in (steps // 2, steps)]
+        return max(tried, key=lambda each: worth(each.held_out, each.mixture, self.background))
+
+    def _with_heads(
+        self,
+        ground: Ground,
+        closed: Trial,
+        numbers: Sequence[int],
+        hints: Callable[[int], Hints],
+        steps: int,
+    ) -> Trial:
+        """A trial with position heads that are trained for so many steps."""
+        trial = closed._replace(steps=steps)
+        layers: list[Layers] = []
+        held_out: list[HeldOutLogits] = []
+        for each, number in zip(closed.layers, numbers, strict=True):
+            self.on_step("holding out photos", len(layers), len(numbers) + 1)
+            layers.append(self.with_head(ground, each, number, hints(number), trial))
+            held_out.append(self._held_out(ground, layers[-1], number))
+        found = fitted(held_out, Mixture(linear=0.0, text=closed.text), self.background)
+        return trial._replace(layers=layers, held_out=held_out, mixture=found)
 
     def on_all(self, ground: Ground, trial: Trial, hints: Hints = NO_HINTS) -> Layers:
         """A head that is trained on all photos, beside words as in a trial."""
@@ -166,7 +185,7 @@ class Fitting:
         closed = self.closed_form(ground, None, hints)
         if not self.settings.hidden or not trial.mixture.hidden:
             return closed
-        return self.with_head(ground, closed, None, hints, trial.text)
+        return self.with_head(ground, closed, None, hints, trial)
 
     def finished(
         self, ground: Ground, trial: Trial, layers: Layers, scores: dict[str, float]
@@ -231,9 +250,9 @@ class Fitting:
         return Layers(linear, bias, none, moments.priors)
 
     def with_head(
-        self, ground: Ground, closed: Layers, held_out: int | None, hints: Hints, text: float
+        self, ground: Ground, closed: Layers, held_out: int | None, hints: Hints, trial: Trial
     ) -> Layers:
-        """The same with a position head that is trained on all folds but one."""
+        """The same with a position head that is trained on all folds but one, as in a trial."""
         pool = ground.pool
         chosen = np.ones(len(pool.photo), bool)
         if held_out is not None:
@@ -243,9 +262,9 @@ class Fitting:
         trained = train_head(
             pool.values[chosen],
             pool.shares[chosen],
-            added(text, pool.words[chosen]),
+            added(trial.text, pool.words[chosen]),
             closed.priors,
-            self.settings,
+            replace(self.settings, steps=trial.steps or self.settings.steps),
             hints.watched,
         )
         return closed._replace(hidden=trained)

@@ -14,7 +14,8 @@ class TeachingSettings:
         shrinkage: share of an even covariance in that of the closed form, 0..1.
         hidden: units of the position head; 0 for the closed form alone.
         components: directions of what is seen that the position head reads.
-        steps, batch, learning_rate, weight_decay, dropout: of its training.
+        steps, batch, learning_rate, weight_decay, dropout: of its training; half of the steps
+            where that is as good on photos that were held out.
         balance: the power of how rare a class is by which the head favours it.
         most: positions in memory at once for the position head.
         lora: rank of updates of the tower; 0 for the tower as it is.

@@ -1,6 +1,7 @@
 """The temperature makes odds as likely as they say, however sure a head is of itself."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from ovseg.models.scoring import taught_scores
 from ovseg.teaching.closed_form import ABSENT
 from ovseg.teaching.fitting import NO_HINTS, Fitting, assembled
-from ovseg.teaching.lessons import Lesson
+from ovseg.teaching.lessons import Floats, Lesson
 from ovseg.teaching.mixture import ALONE, HeldOutLogits, Mixture, doubted, fitted, mean_iou, worth
+from ovseg.teaching.position_head import HiddenLayers
 from ovseg.teaching.settings import TeachingSettings
 
 
@@ -117,3 +119,27 @@ def test_classes_without_words_are_taken_to_say_what_others_say() -> None:
     head = assembled(layers, plain, found.mixture, True)
     less = found.head.bias - head.bias
     assert less == pytest.approx([0, 0, 0, -4 * found.text])
+
+
+def test_a_head_is_trained_no_longer_than_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the steps find the classes; with all of them this head would know nothing."""
+    taken: list[int] = []
+
+    def train(values: Floats, shares: Floats, *told: Any) -> HiddenLayers:
+        settings = told[2]
+        taken.append(settings.steps)
+        none = HiddenLayers.none(values.shape[1], shares.shape[1])
+        return none._replace(outer_bias=np.float32([0, 3, 0] if settings.steps > 5 else [0, 0, 3]))
+
+    monkeypatch.setattr("ovseg.teaching.fitting.train_head", train)
+    chance = np.random.default_rng(4)
+    shares = np.eye(3, dtype=np.float32)[[2] * 18 + [0, 1]]
+    lessons = [
+        Lesson(
+            chance.normal(size=(20, 4)).astype(np.float32), shares, np.zeros((20, 2), np.float32)
+        )
+        for _ in range(2)
+    ]
+    settings = TeachingSettings(hidden=4, steps=10, folds=2, shrinkage=1.0)
+    found = Fitting(2, lessons.__getitem__, settings, True, lambda *_: None).fit()
+    assert taken == [5, 5, 10, 10] + [5] * (found.mixture.hidden > 0)

@@ -63,12 +63,15 @@ class AnyConv(nn.Module):
 
 
 def with_fixed_padding(network: Network) -> Network:
-    """A copy of a network of `SameConv` for sides that are multiples of 32, or half of that."""
+    """A copy of a network of `SameConv` for sides that are multiples of 32, or half of that.
+
+    A fifth step of stride 2 may so meet an odd side; those before it do not.
+    """
     twin = deepcopy(network)
     strided = [name for name, module in twin.named_modules() if _is_strided(module)]
     for name, module in list(twin.named_modules()):
         if isinstance(module, SameConv):
-            fixed = AnyConv(module) if name == strided[-1] else EvenConv(module)
+            fixed = AnyConv(module) if name in strided[4:] else EvenConv(module)
             twin.set_submodule(name, fixed)
     return twin
 

@@ -118,8 +118,8 @@ def _strongest_of_few(
     if is_torch_array(maps) and rows_wanted is None:
         return largest(resize_bilinear(grids, shape))
     place = _Place.of(maps, shape[1])
-    left = grids[:, :, place.left]
-    between = left + place.share * (grids[:, :, place.right] - left)  # [l, h, W]
+    left, right = (xp.take(grids, places, axis=2) for places in (place.left, place.right))
+    between = left + place.share * (right - left)  # [l, h, W]
     band, down = (each[rows_wanted or slice(None)] for each in cells(shape[0], maps.shape[0]))
     below = as_index(np.minimum(band + 1, maps.shape[0] - 1), maps)
     above, weights = as_index(band, maps), as_array(down, maps)[:, None]

@@ -50,7 +50,8 @@ def _doubled(xp: Any, maps: Array, axis: int) -> Array:
     but_last[axis], but_first[axis] = slice(None, -1), slice(1, None)
     before = xp.concat([maps[tuple(first)], maps[tuple(but_last)]], axis=axis)
     behind = xp.concat([maps[tuple(but_first)], maps[tuple(last)]], axis=axis)
-    pairs = xp.stack([0.75 * maps + 0.25 * before, 0.75 * maps + 0.25 * behind], axis=axis + 1)
+    most = 0.75 * maps
+    pairs = xp.stack([most + 0.25 * before, most + 0.25 * behind], axis=axis + 1)
     shape = list(maps.shape)
     shape[axis] = 2 * shape[axis]
     return xp.reshape(pairs, tuple(shape))

@@ -5,7 +5,7 @@ and labels besides embeddings, it would make these for nothing. Cut on the bytes
 (protobuf, `onnx.proto`), without the package `onnx`; what is kept is not decoded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ovseg.models.onnx_file import read_number
@@ -54,34 +54,35 @@ def _part_of_graph(fields: list[_Field], outputs: set[str]) -> Iterator[memoryvi
     needed, left_out = set(outputs), set()
     for place in reversed(range(len(fields))):
         if fields[place].number == _NODES:
-            if needed.isdisjoint(_texts(fields[place].value, _MADE)):
+            node = list(_fields(fields[place].value))
+            if needed.isdisjoint(_texts(node, _MADE)):
                 left_out.add(place)
             else:
-                needed.update(_taken(fields[place].value))
+                needed.update(_taken(node))
     for place, field in enumerate(fields):
         name = _NAMES.get(field.number)
         wanted = outputs if field.number == _OUTPUTS else needed
-        unnamed = name is None or not wanted.isdisjoint(_texts(field.value, name))
+        unnamed = name is None or not wanted.isdisjoint(_texts(_fields(field.value), name))
         if place not in left_out and unnamed:
             yield field.whole
 
 
-def _taken(node: memoryview) -> Iterator[str]:
+def _taken(node: list[_Field]) -> Iterator[str]:
     """Names that a node needs, those that graphs within it need too."""
     yield from _texts(node, _TAKEN)
-    for attribute in _fields(node):
+    for attribute in node:
         if attribute.number == _ATTRIBUTES:
             for graph in _fields(attribute.value):
                 if graph.number in _INNER_GRAPHS:
                     for inner in _fields(graph.value):
                         if inner.number == _NODES:
-                            yield from _taken(inner.value)
+                            yield from _taken(list(_fields(inner.value)))
                         elif inner.number == _OUTPUTS:
-                            yield from _texts(inner.value, _NAMES[_OUTPUTS])
+                            yield from _texts(_fields(inner.value), _NAMES[_OUTPUTS])
 
 
-def _texts(message: memoryview, number: int) -> list[str]:
-    return [bytes(field.value).decode() for field in _fields(message) if field.number == number]
+def _texts(message: Iterable[_Field], number: int) -> list[str]:
+    return [bytes(field.value).decode() for field in message if field.number == number]
 
 
 def _fields(content: memoryview) -> Iterator[_Field]:

@@ -204,7 +204,8 @@ def alike(features: Tensor, keys: int) -> Pairs:
     taken = vectors @ at.mT  # [B, N, M]
     # Keys are mixtures of positions: so are their products with keys of those of positions.
     among = at_keys(taken.mT.unflatten(-1, features.shape[-2:]), keys)
-    each, own = (x.norm(dim=-1, keepdim=True).clamp_min(EPSILON) for x in (vectors, at))
+    lengths = (x.square().sum(dim=-1, keepdim=True).sqrt() for x in (vectors, at))
+    each, own = (length.clamp_min(EPSILON) for length in lengths)
     return Pairs(among / own / own.mT, taken / each / own.mT)
 
 

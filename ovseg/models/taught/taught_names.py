@@ -37,6 +37,8 @@ class TaughtNames:
 
     def others(self, phrases: Iterable[str]) -> list[str]:
         """The phrases that name none."""
+        if not self._places:
+            return list(phrases)
         return [phrase for phrase in phrases if _spelled(phrase) not in self._places]
 
     def beside(self, words: Iterable[str]) -> list[str]:

@@ -24,6 +24,7 @@ from ovseg.evaluation.run import Progress
 from ovseg.evaluation.sets.base import LONGEST_LIST, image_folder, read_lines
 from ovseg.inference.text import EmbeddingCache
 from ovseg.inference.views import normalised
+from ovseg.models.enlarging import comparable
 from ovseg.models.interface import GroupedImage, SegmentationModel, to_numpy
 
 Embeddings = NDArray[np.float32]
@@ -268,7 +269,7 @@ def _image_embedding(grouped: GroupedImage) -> Embeddings:
     embedding = grouped.image_embedding
     if embedding is None:
         xp = array_namespace(grouped.embedding)
-        embedding = xp.mean(grouped.embedding, axis=1)
+        embedding = xp.mean(comparable(grouped), axis=1)
     return to_numpy(embedding).astype(np.float32)
 
 

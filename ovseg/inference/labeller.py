@@ -27,6 +27,7 @@ from ovseg.inference.refinement import Phrases, RefinedView, Refinement, at_posi
 from ovseg.inference.result import Segmentation
 from ovseg.inference.text import EmbeddingCache, best_synonym
 from ovseg.inference.views import Box, View, views_of
+from ovseg.models.enlarging import comparable
 from ovseg.models.interface import Array, GroupedImage, SegmentationModel, array_namespace, to_numpy
 from ovseg.models.templates import imagenet_templates
 
@@ -215,7 +216,7 @@ class Labeller:
     def _cosines(self, grouped: GroupedImage) -> Array:
         """Cosines of groups and phrases, float [M, G, Q]."""
         xp: Any = array_namespace(grouped.embedding)
-        return unit_rows(grouped.embedding) @ xp.matrix_transpose(unit_rows(self._embeddings))
+        return unit_rows(comparable(grouped)) @ xp.matrix_transpose(unit_rows(self._embeddings))
 
     def _positions(
         self, cosines: Array, picture: "EncodedPicture"

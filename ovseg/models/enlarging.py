@@ -16,6 +16,15 @@ def at_grid(grouped: GroupedImage) -> GroupedImage:
     return replace(grouped, embedding=to_grid(grouped.embedding, grouped))
 
 
+def comparable(grouped: GroupedImage) -> Array:
+    """Embeddings as wide as those of classes, at all positions of the grid, float [B, P, C]."""
+    embedding = at_grid(grouped).embedding
+    if grouped.weights is None:
+        return embedding
+    xp: Any = array_namespace(embedding)
+    return xp.concat([embedding, grouped.weights[..., 1:]], axis=-1)
+
+
 def to_grid(values: Array, grouped: GroupedImage) -> Array:
     """Values where embeddings are, [B, N, K], at all positions of the grid, [B, P, K]."""
     if grouped.weights is None:

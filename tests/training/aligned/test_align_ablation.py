@@ -93,7 +93,7 @@ def test_masks_are_scored_as_eval_scores_them(tmp_path: Path) -> None:
     write_panoptic(tmp_path)
     config = small_aligned(reading={"rule": "softmax", "background": ("sky", "wall"), "scale": 9.0})
     model = write_tiny(tmp_path / "model.safetensors", config)
-    options = argparse.Namespace(coco=tmp_path, split="val2017", limit=None)
+    options = argparse.Namespace(coco=tmp_path, split="val2017", limit=None, score_on="cpu")
     found = align_ablation.masks(model, options)
     for name, benchmark in (("panoptic", "coco-panoptic"), ("COCO-Object", "coco-object")):
         result = evaluate(

@@ -173,7 +173,8 @@ class Fitting:
         layers: list[Layers] = []
         held_out: list[HeldOutLogits] = []
         for each, number in zip(closed.layers, numbers, strict=True):
-            self.on_step("holding out photos", len(layers), len(numbers) + 1)
+            begun = len(layers) + (len(numbers) if steps == self.settings.steps else 0)
+            self.on_step("holding out photos", begun, 2 * len(numbers) + 1)
             layers.append(self.with_head(ground, each, number, hints(number), trial))
             held_out.append(self._held_out(ground, layers[-1], number))
         found = fitted(held_out, Mixture(linear=0.0, text=closed.text), self.background)

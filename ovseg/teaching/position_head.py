@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ovseg.errors import MissingDependencyError
+from ovseg.teaching.closed_form import ABSENT
 from ovseg.teaching.lessons import Floats
 from ovseg.teaching.pseudo_labels import Watched
 from ovseg.teaching.settings import TeachingSettings
@@ -18,10 +19,6 @@ _RAMP = 3
 """Photos without masks count in full after this part of the steps."""
 _MEMORY = 0.99
 """What the mean of the weights keeps at each step."""
-
-
-_NEVER = -1e4
-"""The logit of columns that no position shows."""
 
 
 class HiddenLayers(NamedTuple):
@@ -80,7 +77,7 @@ def train_head(
     inputs, targets = torch.from_numpy(values), torch.from_numpy(shares)
     words_say = torch.from_numpy(words)
     ahead = settings.balance * torch.from_numpy(priors).log()
-    ahead = torch.where(targets.sum(dim=0) > 0, ahead, _NEVER)
+    ahead = torch.where(targets.sum(dim=0) > 0, ahead, ABSENT)
     last = nn.Linear(settings.hidden, shares.shape[1])
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

@@ -7,16 +7,18 @@
 
 Takes the image's part of an aligned model over the starter's own stages, embeds every word that the
 starter knows, and the frequent words of the captions, each of which counts as often as photos have
-it: what is likelier than all of them is there. The same model and data give the same bytes. Run
+it: what is likelier than all of them is there. Beside a word's classes captions are trusted the
+more, the more photos have the word. The same model and data give the same bytes. Run
 make_starter_words.py before, and make_starter_graph.py behind it.
 
-Letters: W word, E width of embeddings.
+Letters: W word of the starter, E width of embeddings.
 """
 
 import argparse
 import json
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -35,10 +37,14 @@ LEAST = 1e-4
 """The share of photos that a word has at least."""
 REFERENCE = 400
 """The most frequent words stand for all: with 799 the four scores moved by 0.05 at most."""
+LEAST_TRUST = 0.2
+"""In what captions say of a word that none of them has."""
+FAMILIAR = 10
+"""Photos of a word that bring half of the trust that is left."""
 
 
-def frequencies(shards: Path) -> dict[str, float]:
-    """Share of the photos whose captions have a word, by word, the most frequent first."""
+def counted(shards: Path) -> tuple[Counter[str], int]:
+    """How many photos have captions with a word, by word, and how many photos there are."""
     counts: Counter[str] = Counter()
     photos = 0
     for path in sorted(shards.glob("*.tar")):
@@ -49,8 +55,19 @@ def frequencies(shards: Path) -> dict[str, float]:
                     assert content is not None
                     counts.update(words_of(json.load(content)))
                     photos += 1
+    return counts, photos
+
+
+def frequencies(counts: Counter[str], photos: int) -> dict[str, float]:
+    """Share of the photos whose captions have a word, by word, the most frequent first."""
     ordered = sorted(counts, key=lambda word: (-counts[word], word))
     return {word: max(counts[word] / photos, LEAST) for word in ordered}
+
+
+def trust(words: Sequence[str], counts: Counter[str]) -> Tensor:
+    """How far captions are believed about words, float [W], from `LEAST_TRUST` to 1."""
+    photos = torch.tensor([float(counts[word]) for word in words])
+    return LEAST_TRUST + (1 - LEAST_TRUST) * photos / (photos + FAMILIAR)
 
 
 def words_of(photo: dict) -> set[str]:
@@ -84,13 +101,15 @@ def main() -> None:
     stages = getattr(model.model.vision, "stages", None)
     if stages != STAGES:
         raise SystemExit(f"{options.model}: reads stages {stages}, not the starter's {STAGES}")
-    found = dict(islice(frequencies(options.shards).items(), REFERENCE))
+    counts, photos = counted(options.shards)
+    found = dict(islice(frequencies(counts, photos).items(), REFERENCE))
     embedded = model.encode_text(list(found), TEMPLATES)
     reader = image_part(model, embedded, torch.tensor(list(found.values())))
     save("captions.safetensors", reader.state_dict())
     with replacing(TARGET / VECTORS) as temporary:  # so that the words below have none
         save_file({"vectors": torch.zeros(0, embedded.shape[1])}, temporary)
-    save(VECTORS, {"vectors": model.encode_text(WordTable().words, TEMPLATES)})
+    words = WordTable().words
+    save(VECTORS, {"vectors": model.encode_text(words, TEMPLATES), "trust": trust(words, counts)})
 
 
 def save(name: str, tensors: dict[str, Tensor]) -> None:

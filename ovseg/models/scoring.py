@@ -25,6 +25,9 @@ CAUTION = 0.3
 """The power of the number of phrases by which the starter's scores fall."""
 LEAST_SHARE = 0.02
 """What a score of the starter must have of the phrase's best in the image to count at all."""
+LEAST_PLACES = 8
+"""Positions that a phrase must win to count at all: two of what the starter's network sees, each
+of which is four of the result's."""
 
 MOST_LIKELIER = 4.0
 """How far, as a logarithm, captions may change what the starter's classes say."""
@@ -137,7 +140,8 @@ def starter_scores(
     two words that are asked for, each is more likely to be in the image than of eighty. Where there
     is a background, a phrase scores 0 where it has too little of what it has at its best position:
     what merely surrounds an object that was found for certain is so left to the background, and not
-    to a phrase that has still less there.
+    to a phrase that has still less there. A phrase that wins no more than a speck scores 0
+    everywhere.
 
     Where captions taught something, the probability is multiplied by a power of how much likelier
     than other words they make it, and a word for surroundings, or for a thing without a class, has
@@ -187,7 +191,18 @@ def starter_scores(
     phrases = xp.where(left | (phrases < outdone), nothing, phrases)
     if captions:
         phrases = phrases / (phrases + EVEN)
+    phrases = _without_specks(phrases, bound)
     return xp.concat([xp.zeros_like(phrases[..., :1]) + bound, phrases], axis=-1)
+
+
+def _without_specks(phrases: Array, bound: Array) -> Array:
+    """Scores, float [B, P, Q], 0 for phrases that win too few positions where there is a bound."""
+    xp = array_namespace(phrases)
+    best = xp.max(phrases, axis=-1, keepdims=True)
+    wins = xp.astype((phrases >= best) & (phrases > bound), phrases.dtype)
+    places = xp.sum(wins, axis=1, keepdims=True)  # [B, 1, Q]
+    specks = (places > 0) & (places < LEAST_PLACES) & (bound > -inf)
+    return xp.where(specks, xp.zeros_like(phrases), phrases)
 
 
 def taught_scores(

@@ -11,6 +11,7 @@ import torch
 from ovseg.models.scoring import (
     CAUTION,
     EVEN,
+    LEAST_PLACES,
     LEAST_SHARE,
     MOST_LIKELIER,
     MOST_TOLD,
@@ -99,11 +100,16 @@ def test_a_bar_for_cosines_is_the_threshold_as_a_probability(
 PROBABILITIES = np.array([[[0.8, 0.1, 0.0], [0.02, 0.3, 0.0]]], np.float32)
 
 
+def often(positions: np.ndarray) -> np.ndarray:
+    """Each of [B, P, C] as often as a phrase must win to count, side by side."""
+    return np.repeat(positions, LEAST_PLACES, axis=1)
+
+
 @KINDS
 def test_a_score_is_the_sum_of_shares_of_probabilities(kind: type) -> None:
     words = np.array([[1.0, 0.5, 0.0]], np.float32)
-    found = starter_scores(kind(PROBABILITIES), kind(words), 0.25)
-    assert np.allclose(np.asarray(found), [[[0.25, 0.85], [0.25, 0.17]]])
+    found = np.asarray(starter_scores(kind(often(PROBABILITIES)), kind(words), 0.25))
+    assert np.allclose(found[:, ::LEAST_PLACES], [[[0.25, 0.85], [0.25, 0.17]]])
 
 
 @KINDS
@@ -125,7 +131,8 @@ def test_a_phrase_is_not_where_it_has_too_little_of_its_best(kind: type) -> None
     steps = np.float32([1.0, 1.01 * LEAST_SHARE, 0.99 * LEAST_SHARE])
     images = np.stack([steps, steps / 2])[..., None]  # [B, P, C]
     words = np.ones((1, 1), np.float32)
-    found = np.asarray(starter_scores(kind(images), kind(words), 0.0))[..., 1]
+    found = np.asarray(starter_scores(kind(often(images)), kind(words), 0.0))[..., 1]
+    found = found[:, ::LEAST_PLACES]
     assert np.allclose(found, [[1, 1.01 * LEAST_SHARE, 0], [0.5, 0.505 * LEAST_SHARE, 0]])
     everywhere = np.asarray(starter_scores(kind(images), kind(words), None))
     assert np.allclose(everywhere[..., 1], images[..., 0])
@@ -136,8 +143,25 @@ def test_a_phrase_is_not_where_it_has_too_little_of_its_best(kind: type) -> None
 def test_what_a_phrase_leaves_to_the_background_is_not_another_s(kind: type) -> None:
     positions = np.float32([[[1.0, 0.0], [0.9 * LEAST_SHARE, 0.8 * LEAST_SHARE], [0, 0.01]]])
     words = np.eye(2, dtype=np.float32)
-    found = np.asarray(starter_scores(kind(positions), kind(words), 0.0))[0, :, 1:] * 2**CAUTION
-    assert np.allclose(found, [[1, 0], [0, 0], [0, 0.01]])
+    found = np.asarray(starter_scores(kind(often(positions)), kind(words), 0.0))[0, :, 1:]
+    assert np.allclose(found[::LEAST_PLACES] * 2**CAUTION, [[1, 0], [0, 0], [0, 0.01]])
+
+
+@KINDS
+def test_a_phrase_that_wins_a_speck_is_nowhere(kind: type) -> None:
+    """Three phrases; the second wins too few places in one image, the third none."""
+    few, enough = LEAST_PLACES - 1, LEAST_PLACES
+    first, second = np.float32([0.9, 0.1, 0.5]), np.float32([0.1, 0.9, 0.5])
+    images = np.stack(
+        [np.stack([first] * (20 - count) + [second] * count) for count in (few, enough)]
+    )
+    words = np.eye(3, dtype=np.float32)
+    found = np.asarray(starter_scores(kind(images), kind(words), 0.05))[..., 1:] * 3**CAUTION
+    expected = images.copy()
+    expected[0, :, 1] = 0
+    assert np.allclose(found, expected)
+    without = np.asarray(starter_scores(kind(images), kind(words), None))[..., 1:] * 3**CAUTION
+    assert np.allclose(without, images)
 
 
 @KINDS

@@ -24,8 +24,9 @@ FARTHEST = 5.0
 """Deviations from the mean beyond which a feature counts no more."""
 
 
-THINGS, IMAGE = 0.3, 0.15
-"""The powers of what captions say about a position and about the image, beside the classes."""
+THINGS, IMAGE = 0.5, 0.25
+"""The powers of what captions say about a position and about the image, beside the classes of a
+word that they are trusted about; of others, the smaller the less."""
 
 
 class Described(NamedTuple):

@@ -55,6 +55,19 @@ class Found(NamedTuple):
     denied: bool = False
 
 
+class Captioned(NamedTuple):
+    """What captions taught of words.
+
+    Attributes:
+        vectors: their embeddings, float32 [W, E].
+        trust: how far what captions say is believed beside a word's classes, float32 [W], 0..1: it
+            grows with the photos whose captions have the word. 1 for tables of older exports.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    trust: npt.NDArray[np.float32]
+
+
 class WordTable:
     """Grounds English nouns in ImageNet classes.
 
@@ -136,8 +149,8 @@ class WordTable:
         return sorted({*self._words["words"], *by_hand, *around})
 
     @cached_property
-    def _vectors(self) -> npt.NDArray[np.float32] | None:
-        """Embedding of each of `words`, [W, E]; None for tables of older exports."""
+    def _captioned(self) -> "Captioned | None":
+        """What captions taught of `words`; None for tables of older exports."""
         path = self._folder.joinpath(VECTORS)
         if not path.is_file():
             return None
@@ -146,7 +159,14 @@ class WordTable:
         vectors = arrays.get("vectors")
         if vectors is None or vectors.ndim != 2 or not np.isfinite(vectors).all():
             raise ModelError(f"{path}: holds no vectors of words: export the model again")
-        return vectors.astype(np.float32)
+        trust = arrays.get("trust", np.ones(len(vectors)))
+        if trust.shape != vectors.shape[:1] or not ((trust >= 0) & (trust <= 1)).all():
+            raise ModelError(f"{path}: trusts no word as a share: export the model again")
+        return Captioned(vectors.astype(np.float32), trust.astype(np.float32))
+
+    @property
+    def _vectors(self) -> npt.NDArray[np.float32] | None:
+        return None if self._captioned is None else self._captioned.vectors
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -169,17 +189,23 @@ class WordTable:
     def embedding(self, phrase: str) -> npt.NDArray[np.float32]:
         """What positions are multiplied by for a phrase, float32 [C + 2 * (E + 1) + 2].
 
-        Its shares in the classes; what captions say of it, and 1, twice; whether captions alone
-        know it; whether its word is one for surroundings. All zero if nothing is known of it.
+        Its shares in the classes; what captions say of it, and 1, twice, where its classes count
+        too as far as captions are trusted about its word; whether captions alone know it; whether
+        its word is one for surroundings. All zero if nothing is known of it.
         """
         shares, word = self.weights(phrase), self.resolve(phrase)
         if self._vectors is None:
             return shares
         if word is None and not self._is_read(phrase):
             return np.zeros(self.width, np.float32)
-        vector = [*self._said(phrase, word), 1.0]
+        vector = np.append(self._said(phrase, word), 1.0)
         kind = [float(word is None), float(word in self.surroundings)]
-        return np.concatenate([shares, vector, vector, kind]).astype(np.float32)
+        return np.concatenate([shares, self._trust(word) * vector, vector, kind], dtype=np.float32)
+
+    def _trust(self, word: str | None) -> float:
+        """How far captions are believed beside the classes of a word, 0..1."""
+        assert self._captioned is not None
+        return 1.0 if word is None else float(self._captioned.trust[self._places[word]])
 
     def _said(self, phrase: str, word: str | None) -> npt.NDArray[np.float32]:
         """What captions say of a phrase, float32 [E]; of its word, where nothing else is read."""

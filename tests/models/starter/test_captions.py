@@ -1,5 +1,8 @@
 """What captions taught about the starter's features."""
 
+from collections import Counter
+
+import pytest
 import torch
 
 from ovseg.models.starter.captions import FEATURES, IMAGE, THINGS, WIDTH, CaptionReader, log_sum_exp
@@ -77,6 +80,14 @@ def test_a_photo_has_the_words_of_all_its_captions() -> None:
     captions = [{"entities": [{"name": "dog"}, {"name": "dog"}]}, {"entities": [{"name": "sky"}]}]
     assert tool.words_of({"entities": [], "captions": captions}) == {"dog", "sky"}
     assert tool.words_of(captions[1]) == {"sky"}
+
+
+def test_trust_grows_with_the_photos_of_a_word() -> None:
+    tool = load_tool("make_starter_captions")
+    counts = Counter({"dog": 10, "cat": 90})
+    assert tool.trust(["cat", "dog", "okapi"], counts).tolist() == pytest.approx([0.92, 0.6, 0.2])
+    shares = tool.frequencies(Counter({"cat": 1, "bat": 1, "dog": 50}), 100)
+    assert list(shares.items()) == [("dog", 0.5), ("bat", 0.01), ("cat", 0.01)]
 
 
 def test_all_words_have_vectors() -> None:

@@ -71,7 +71,10 @@ def test_a_phrase_has_the_classes_of_its_head_and_what_captions_say_of_all(
     classes, width = len(words.classes), words.captions
     bus, red, green = (words.embedding(text) for text in ("bus", "red bus", "green bus"))
     assert (red[:classes] == bus[:classes]).all() and (red[-2:] == 0).all()
-    said = [each[classes : classes + width - 1] for each in (bus, red, green)]
+    said = [each[classes + width : -3] for each in (bus, red, green)]
+    trusted = [each[classes : classes + width - 1] for each in (bus, red, green)]
+    trust = words.embedding("bus")[classes + width - 1]  # of the head, for all of the phrase
+    assert all(np.allclose(few, trust * all_) for few, all_ in zip(trusted, said, strict=True))
     assert all(np.linalg.norm(each) == pytest.approx(1, abs=1e-2) for each in said)
     assert 0.3 < said[1] @ said[0] < 0.99 and said[1] @ said[2] < 0.99
     assert (words.embedding("a bus") == bus).all(), "articles say nothing"

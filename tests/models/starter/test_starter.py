@@ -207,11 +207,18 @@ def test_a_word_has_its_classes_and_what_captions_say_of_it(words: WordTable) ->
     assert (cat[:classes] == words.weights("cat")).all()
     for found in (cat, sky):
         things, around = found[classes : classes + width], found[classes + width : -2]
-        assert np.linalg.norm(things[:-1]) == pytest.approx(1, abs=1e-2)
-        assert (things == around).all() and things[-1] == 1
+        assert np.linalg.norm(around[:-1]) == pytest.approx(1, abs=1e-2)
+        assert np.allclose(things, things[-1] * around) and around[-1] == 1
     assert (*cat[-2:], *sky[-2:]) == (0, 0, 0, 1)
     assert not sky[:classes].any()
     assert not words.embedding("frisbee").any()
+
+
+def test_captions_are_trusted_the_more_the_more_photos_have_the_word(words: WordTable) -> None:
+    place = len(words.classes) + words.captions - 1
+    often, seldom, never = (words.embedding(word)[place] for word in ("dog", "cat", "zebra"))
+    assert 0.99 < often <= 1 and never == pytest.approx(0.2, abs=1e-3)
+    assert never < seldom < often
 
 
 def test_shipped_surroundings_are_those_of_the_table(words: WordTable) -> None:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ovseg.errors import ModelError
-from ovseg.models.starter.words import WordTable
+from ovseg.models.starter.words import VECTORS, WordTable
 
 OWN = json.loads(gzip.decompress((files("ovseg.models.starter") / "words.json.gz").read_bytes()))
 
@@ -75,7 +75,15 @@ def test_tables_of_older_exports_have_no_vectors(tmp_path: Path) -> None:
     "vectors", [np.zeros((5, 4), np.float32), np.full((9, 2), np.nan, np.float32)]
 )
 def test_vectors_that_do_not_fit_are_one_sentence(tmp_path: Path, vectors: np.ndarray) -> None:
-    save_file({"vectors": vectors}, tmp_path / "vectors.safetensors")
+    save_file({"vectors": vectors}, tmp_path / VECTORS)
+    with pytest.raises(ModelError, match="export the model again"):
+        table(tmp_path, OWN).embedding("cat")
+
+
+@pytest.mark.parametrize("trust", [np.ones(3), np.full(9, 1.5), np.full(9, np.nan)])
+def test_trust_that_is_no_share_is_one_sentence(tmp_path: Path, trust: np.ndarray) -> None:
+    vectors = np.zeros((9, 4), np.float32)
+    save_file({"vectors": vectors, "trust": trust.astype(np.float32)}, tmp_path / VECTORS)
     with pytest.raises(ModelError, match="export the model again"):
         table(tmp_path, OWN).embedding("cat")
 

@@ -52,8 +52,7 @@ def main() -> None:
     options = _options()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     teaching, scored = (_opened(options, text) for text in (options.teach, options.score))
-    wanted = options.classes.split(",") if options.classes else None
-    curriculum = Curriculum.of(teaching, wanted)
+    curriculum = Curriculum.of(teaching, wanted(options, teaching))
     result: dict[str, Any] = {"rows": []}
     if options.lraspp != "alone":
         result = _measured(scored, curriculum, options)
@@ -90,6 +89,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--score", default="val")
     parser.add_argument("--split", help="that FIRST:LAST counts in")
     parser.add_argument("--classes", default="")
+    parser.add_argument(
+        "--untaught",
+        choices=("even", "odd"),
+        help="teach only every second class, and count the others as untaught: the 2nd, 4th, ... "
+        "or the 1st, 3rd, ...",
+    )
     parser.add_argument("--model", default="starter")
     parser.add_argument("--photos", default="1,5,10,20,40")
     parser.add_argument("--seeds", type=int, default=3)
@@ -110,6 +115,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--cache", type=Path)
     return parser.parse_args()
+
+
+def wanted(options: argparse.Namespace, teaching: EvaluationSet) -> list[str] | None:
+    """The classes that are taught; None for all."""
+    if options.untaught:
+        first = 0 if options.untaught == "even" else 1
+        return list(teaching.words.names[first::2])
+    return options.classes.split(",") if options.classes else None
 
 
 def _opened(options: argparse.Namespace, text: str) -> EvaluationSet:

@@ -217,11 +217,15 @@ def taught_scores(
     """Scores of a model with taught classes, float [B, G, 1 + Q].
 
     A phrase that names none of them keeps the base's score. Where masks make a taught class that is
-    asked for likelier than none, and scores are no logarithms, the odds of that score are divided
-    by a power of how much likelier. A phrase that names one is compared with the background at the
-    model's own threshold: it goes from there towards 1 as far as it is likelier than all that is
-    not asked for, or towards 0. What words alone say counts as odds do, where the base knows them.
-    Likelihoods, unlike odds, can be interpolated between positions.
+    asked for likelier than none, and its own words do not take that back, the odds of that score
+    are divided by a power of how much likelier, unless scores are logarithms. Where the word of a
+    taught class had a better one, it does not take over what masks say is not of that class. So it
+    finds nothing that it did not find before.
+
+    A phrase that names a taught class is compared with the background at the model's own threshold:
+    it goes from there towards 1 as far as it is likelier than all that is not asked for, or towards
+    0. What words alone say counts as odds do, where the base knows them. Likelihoods, unlike odds,
+    can be interpolated between positions.
 
     Args:
         base: the base's scores of background and phrases, float [B, G, 1 + Q].
@@ -236,22 +240,28 @@ def taught_scores(
     xp = array_namespace(base)
     words, width = base[..., 1:], classes.shape[-1] - odds.shape[-1]
     named = classes[..., width:]
+    of_taught = xp.sum(named, axis=-1) > 0  # [Q]
     known = xp.astype(xp.sum(xp.abs(classes[..., :width]), axis=-1) > 0, base.dtype)
     text_says = text * known * margins(words, threshold, logarithms)  # [B, G, Q]
     if logarithms:
         scores = _bar(words, threshold) + odds @ named.T + text_says
     else:
         asked = xp.sum(named, axis=0)  # [K]
-        told = xp.where(asked > 0, odds, xp.zeros_like(odds))
-        words = _lowered(words, doubt * xp.max(told, axis=-1, keepdims=True))
-        odds = odds + (text_says @ named) / xp.clip(asked, min=1)
+        text_says = (text_says @ named) / xp.clip(asked, min=1)  # [B, G, K]
+        told = odds + xp.clip(text_says, max=0)
+        told = xp.where(asked > 0, told, xp.zeros_like(told))
+        base_says = xp.max(words * xp.astype(of_taught, base.dtype), axis=-1, keepdims=True)
+        words = xp.minimum(
+            _lowered(words, doubt * xp.max(told, axis=-1, keepdims=True)),
+            _outbid(words, base_says, threshold),
+        )
+        odds = odds + text_says
         most = xp.clip(xp.max(odds, axis=-1, keepdims=True), min=0)
         each, none = xp.exp(odds - most), xp.exp(-most)  # [B, G, K], [B, G, 1]
         total = none + xp.sum(each, axis=-1, keepdims=True)
         rest = none + xp.sum(each * xp.astype(asked == 0, base.dtype), axis=-1, keepdims=True)
         above = (each @ named.T - rest) / total
         scores = threshold + above * xp.where(above > 0, 1 - threshold, threshold)
-    of_taught = xp.sum(named, axis=-1) > 0
     return xp.concat([base[..., :1], xp.where(of_taught, scores, words)], axis=-1)
 
 
@@ -260,6 +270,13 @@ def _lowered(words: Array, less: Array) -> Array:
     xp = array_namespace(words)
     divided = words / (words + xp.clip(1 - words, min=0) * xp.exp(xp.clip(less, max=MOST_LIKELY)))
     return xp.where((less > 0) & (words > 0), divided, words)
+
+
+def _outbid(words: Array, most: Array, threshold: float) -> Array:
+    """Scores, 0..1, brought below the threshold where they are below a score that exceeds it."""
+    xp = array_namespace(words)
+    below = words * (threshold / xp.clip(most, min=max(threshold, LEAST_THRESHOLD)))
+    return xp.where(words < most, below, words)
 
 
 def margins(words: Array, threshold: float, logarithms: bool = False) -> Array:

@@ -107,18 +107,25 @@ class Mixture:
         masks = self.temperature * self.masks(found)
         odds = masks[:, 1:][:, trained]
         odds -= masks[:, :1] if background else _log_mean(odds)
-        told = odds + self.temperature * self.text * found.words[:, trained]
+        said = self.temperature * self.text * found.words[:, trained]
+        told = odds + said
         most = np.maximum(told.max(axis=1), 0)
         total = np.exp(-most) + np.exp(told - most[:, None]).sum(axis=1)
         best = 0.5 + 0.5 * (np.exp(told.max(axis=1) - most) - np.exp(-most)) / total
         winner = np.flatnonzero(trained)[told.argmax(axis=1)] + 1
         if not trained.all():
-            words = found.words[:, ~trained]
-            lowered = words.max(axis=1) - self.doubt * np.maximum(odds.max(axis=1), 0)
-            score = 1 / (1 + np.exp(np.minimum(-lowered, MOST_LIKELY)))
-            other = np.flatnonzero(~trained)[words.argmax(axis=1)] + 1
+            seen = (odds + np.minimum(said, 0)).max(axis=1)
+            score = self._untaught(found.words, trained, seen)
+            other = np.flatnonzero(~trained)[found.words[:, ~trained].argmax(axis=1)] + 1
             winner, best = np.where(score > best, other, winner), np.maximum(score, best)
         return np.where(best > 0.5, winner, 0) if background else winner
+
+    def _untaught(self, words: Floats, trained: npt.NDArray[np.bool_], seen: Floats) -> Floats:
+        """Scores of the best word that was not taught, float [N], of all words, [N, K]."""
+        best, rival = words[:, ~trained].max(axis=1), words[:, trained].max(axis=1)
+        lowered = _likely(best - self.doubt * np.maximum(seen, 0))
+        outbid = _likely(best) * np.minimum(0.5 / _likely(rival), 1)
+        return np.where(best < rival, np.minimum(lowered, outbid), lowered)
 
 
 class Only(Mixture):
@@ -257,6 +264,12 @@ def _surprise(
         total -= float((shares * likely).sum())
         count += float(shares.sum())
     return total / max(count, 1.0)
+
+
+def _likely(odds: Floats) -> Floats:
+    """Probabilities of logarithms of odds."""
+    likely: Floats = 1 / (1 + np.exp(np.minimum(-odds, np.float32(MOST_LIKELY))))
+    return likely
 
 
 def _told(words: Floats, background: bool) -> npt.NDArray[np.int64]:

@@ -1,10 +1,14 @@
 """The curve that teaching is measured by shows what was measured."""
 
 import re
+from argparse import Namespace
 from itertools import pairwise
+from pathlib import Path
 
+from ovseg.evaluation.sets.catalogue import open_set
+from tests.teaching.photos import painted_set
 from tools.growth_plot import drawn
-from tools.measure_teach import curves
+from tools.measure_teach import curves, wanted
 
 
 def test_words_lie_across_and_seeds_are_averaged() -> None:
@@ -28,3 +32,9 @@ def test_names_do_not_cover_each_other() -> None:
     plot = drawn(near, near, "near")
     heights = sorted(float(y) for y in re.findall(r'y="([\d.]+)" fill="#\w+">line', plot))
     assert min(b - a for a, b in pairwise(heights)) >= 13.9
+
+
+def test_every_second_class_may_be_left_untaught(tmp_path: Path) -> None:
+    teaching = open_set("folder", painted_set(tmp_path, [0], ["background", *"abcd"]), None)
+    for untaught, taught in {"even": ["a", "c"], "odd": ["b", "d"], None: None}.items():
+        assert wanted(Namespace(untaught=untaught, classes=""), teaching) == taught

@@ -90,6 +90,16 @@ def test_words_of_untaught_classes_are_doubted_where_they_were_wrong_before() ->
     assert doubts[0] < doubts[1]
 
 
+def test_classes_that_were_taught_play_untaught_where_no_others_do() -> None:
+    """Masks know the first two classes, whose words are wrong wherever masks see the other one."""
+    column = np.array([0] * 4 + [1] * 48 + [2] * 48)
+    words = np.float32([[-5, -5]] * 4 + [[-1, 4]] * 48 + [[4, -1]] * 48)
+    found = _three_columns(2, [0.0, 0.0, 0.0], words.tolist())
+    shares = np.eye(3, dtype=np.float32)[column]
+    found = replace(found, linear=3 * shares, shares=shares)
+    assert doubted([found], Mixture(linear=1.0, text=0.1, doubt=0.0), True).doubt > 0
+
+
 def test_a_flooded_background_is_no_gain() -> None:
     """Mean IoU alone would have the position head find a rare class, and another one all around."""
     column = [0] * 96 + [1] * 2 + [2] * 2

@@ -105,7 +105,7 @@ class Lines:
         self._total = total
         self._say = say
         self._clock = clock
-        self._done = 0
+        self._done = self._before = 0
         self._begun = self._said = clock()
 
     def advance(self, count: int = 1) -> None:
@@ -114,18 +114,18 @@ class Lines:
     def update(self, description: str, done: int, total: int | None) -> None:
         now = self._clock()
         if description != self._description or done < self._done:
-            self._begun = now  # another step, whose pace is another
+            self._begun, self._before = now, done  # another step, whose pace is another
         self._description, self._done, self._total = description, done, total
         if now - self._said >= EVERY:
             self._said = now
             self._say(self._line(now))
 
     def _line(self, now: float) -> str:
-        pace = self._done / max(now - self._begun, 1e-9)
+        pace = (self._done - self._before) / max(now - self._begun, 1e-9)
         if self._total is None:
             return f"{self._description}: {self._done:,}"
         line = f"{self._description}: {self._done:,} of {self._total:,}"
-        if not self._done or not pace:
+        if not pace:
             return line
         return f"{line}, {pace:.2g} a second, {_duration((self._total - self._done) / pace)} left"
 

@@ -44,3 +44,14 @@ def test_a_pipe_gets_lines_and_quiet_none(
         bar.advance()
     set_verbosity(0)
     assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_begins_midway_has_the_pace_of_what_it_does() -> None:
+    said: list[str] = []
+    now = 0.0
+    bar = Lines("reading", 7, said.append, lambda: now)
+    now = 20.0
+    bar.update("teaching", 4, 8)
+    now = 30.0
+    bar.update("teaching", 6, 8)
+    assert said == ["teaching: 4 of 8", "teaching: 6 of 8, 0.2 a second, 10 s left"]

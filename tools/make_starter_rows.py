@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--stamps", type=Path, default=Path("/usr/share/tuxpaint/stamps"))
     parser.add_argument("--backgrounds", type=Path, default=Path("/usr/share/backgrounds"))
     options = parser.parse_args()
+    torch.set_num_threads(1)  # with two, sums are parted elsewhere
     path = FOLDER / "weights.safetensors"
     tensors = load_file(path)
     for name in ("classifier.weight", "classifier.bias"):

@@ -200,10 +200,10 @@ class WordTable:
             return np.zeros(self.width, np.float32)
         vector = np.append(self._said(phrase, word), 1.0)
         kind = [float(word is None), float(word in self.surroundings)]
-        return np.concatenate([shares, self._trust(word) * vector, vector, kind], dtype=np.float32)
+        return np.concatenate([shares, self.trust(word) * vector, vector, kind], dtype=np.float32)
 
-    def _trust(self, word: str | None) -> float:
-        """How far captions are believed beside the classes of a word, 0..1."""
+    def trust(self, word: str | None) -> float:
+        """How far captions are believed beside the classes of a word of the tables, 0..1."""
         assert self._captioned is not None
         return 1.0 if word is None else float(self._captioned.trust[self._places[word]])
 

@@ -1,7 +1,6 @@
 """The command that measures the starter: its counting, on numbers worked out by hand."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from ovseg.data.class_list import ClassList
 from ovseg.evaluation.sets.base import EvaluationSample, EvaluationSet
@@ -94,21 +92,6 @@ def test_a_row_of_the_table() -> None:
     assert row.low <= row.mean_iou <= row.high
     assert row.boundary_iou == pytest.approx(row.mean_iou)
     assert row.precision == pytest.approx(100 * 2 / 6)  # behind the background
-
-
-def test_a_variant_changes_one_thing() -> None:
-    shipped = tool.StarterModel()
-    for name, changes in tool.VARIANTS.items():
-        assert set(changes) <= {"threshold", "odds", *vars(shipped.reader.rule)}, name
-    changed = tool.variant("rounds-7")
-    assert changed.reader.rule == replace(shipped.reader.rule, rounds=7)
-    assert changed.threshold == shipped.threshold
-    assert tool.variant("threshold-0.4").threshold == 0.4
-    grouped = tool.GroupedImage(torch.rand(1, 4, shipped.words.width), (2, 2))
-    words = shipped.encode_text(["dog", "sky"], shipped.templates)
-    likely = shipped.score(grouped, words, 0.5)
-    assert torch.allclose(tool.variant("odds").score(grouped, words, 0.5), likely / (1 - likely))
-    assert tool.variant("odds").score(grouped, words, None)[..., 0].isneginf().all()
 
 
 def test_stuff_is_all_but_things(tmp_path: Path) -> None:

@@ -197,8 +197,9 @@ def _write_page(
 def word_table(words: WordTable) -> dict[str, Any]:
     """What the page needs to make a phrase's embedding: all that can be worked out before, is.
 
-    Of each word its shares in classes as pairs, whether it is one for surroundings, and what
-    captions say of it; then what plurals become, and which words cannot be grounded.
+    Of each word its shares in classes as pairs, whether it is one for surroundings, what captions
+    say of it, and how far they are trusted; then what plurals become, and which words cannot be
+    grounded.
     """
     known = words.words
     embeddings = np.stack([words.embedding(word) for word in known])
@@ -211,12 +212,13 @@ def word_table(words: WordTable) -> dict[str, Any]:
         ]
         for row in embeddings[:, :classes]
     ]
-    vectors = embeddings[:, classes : classes + captions - 1]
+    trusted, said = classes + captions - 1, slice(classes + captions, classes + 2 * captions - 1)
     return {
         "words": known,
         "shares": shares,
         "around": np.flatnonzero(embeddings[:, -1]).tolist(),
-        "vectors": _text(vectors.astype("<f4").tobytes()),
+        "vectors": _text(embeddings[:, said].astype("<f4").tobytes()),
+        "trust": [round(float(share), 6) for share in embeddings[:, trusted]],
         "classes": classes,
         "captions": captions,
         "singular": words.irregular,

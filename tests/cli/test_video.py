@@ -56,7 +56,7 @@ def test_a_first_mask(frames: Path, tmp_path: Path, capsys: Captured) -> None:
 def test_a_table_without_an_output(frames: Path, capsys: Captured) -> None:
     words = ["segment", str(frames), "--video", "--classes", "cat", "--every", "2"]
     assert run([*words, "--short-side", "64", "--steadiness", "0"]) == 0
-    assert "2 frames" in capsys.readouterr().out
+    assert "2 frames" in " ".join(capsys.readouterr().out.split())  # a long path is wrapped
 
 
 @pytest.mark.parametrize(

@@ -53,15 +53,17 @@ function resolve(phrase) {
   return { word: null, left: [] };
 }
 
-// Shares of the classes, then twice what captions say of the word and 1, then whether captions
-// alone know it, which no word of the table is, and whether it is one for surroundings; zeros where the phrase is not known.
+// Shares of the classes, then twice what captions say of the word and 1, the first time as far as they
+// are trusted, then whether captions alone know it, which no word of the table is, and whether it is
+// one for surroundings; zeros where the phrase is not known.
 function embed(word, row) {
   if (word === null) return;
   const place = places.get(word), shares = OVSEG.shares[place], said = OVSEG.captions;
   for (let i = 0; i < shares.length; i += 2) row[shares[i]] = shares[i + 1];
-  for (const start of [OVSEG.classes, OVSEG.classes + said]) {
-    row.set(vectors.subarray(place * (said - 1), (place + 1) * (said - 1)), start);
-    row[start + said - 1] = 1;
+  const vector = vectors.subarray(place * (said - 1), (place + 1) * (said - 1));
+  for (const [start, share] of [[OVSEG.classes, OVSEG.trust[place]], [OVSEG.classes + said, 1]]) {
+    row.set(vector.map((value) => share * value), start);
+    row[start + said - 1] = share;
   }
   row[width - 1] = around.has(place) ? 1 : 0;
 }

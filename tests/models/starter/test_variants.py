@@ -17,6 +17,7 @@ def test_a_variant_changes_one_thing() -> None:
     changed = variant("rounds-7")
     assert changed.reader.rule == replace(shipped.reader.rule, rounds=7)
     assert changed.threshold == shipped.threshold
+    assert shipped.card.content_hash and not changed.card.content_hash, "no cache mixes them up"
     assert variant("threshold-0.4").threshold == 0.4
 
 

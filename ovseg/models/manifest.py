@@ -28,7 +28,7 @@ from ovseg.documents import Bounds, read_object
 from ovseg.errors import ModelError
 from ovseg.files import file_digest, sha256, write_text
 from ovseg.models.interface import DenseReading, ModelCard, Preprocessing
-from ovseg.models.scoring import DOUBT
+from ovseg.models.taught.scoring import DOUBT
 from ovseg.models.templates import is_template
 
 MANIFEST = "export.json"  # what makes a folder an exported model

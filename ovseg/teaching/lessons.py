@@ -26,8 +26,8 @@ from ovseg.inference.labeller import Labeller
 from ovseg.inference.protocol import OWN
 from ovseg.inference.text import best_synonym
 from ovseg.models.interface import GroupedImage, SegmentationModel, is_dense, to_numpy
-from ovseg.models.scoring import margins
 from ovseg.models.taught.head import seen_in
+from ovseg.models.taught.scoring import margins
 from ovseg.models.tensor_files import read_arrays
 
 Floats = npt.NDArray[np.float32]

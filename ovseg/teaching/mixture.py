@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from ovseg.models.scoring import DOUBT, MOST_LIKELY
+from ovseg.models.taught.scoring import DOUBT, MOST_LIKELY
 from ovseg.teaching.closed_form import ABSENT
 from ovseg.teaching.lessons import Floats
 

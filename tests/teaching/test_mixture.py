@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ovseg.models.scoring import taught_scores
+from ovseg.models.taught.scoring import taught_scores
 from ovseg.teaching.closed_form import ABSENT
 from ovseg.teaching.fitting import NO_HINTS, Fitting, assembled
 from ovseg.teaching.lessons import Floats, Lesson

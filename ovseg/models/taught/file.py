@@ -21,9 +21,9 @@ from ovseg.documents import Bounds, fit, parse_object
 from ovseg.errors import ModelError, OvsegError
 from ovseg.files import cache_folder, file_digest, replacing, sha256
 from ovseg.models.interface import ModelCard, SegmentationModel
-from ovseg.models.scoring import DOUBT
 from ovseg.models.taught.factors import Updates, as_arrays, from_arrays
 from ovseg.models.taught.head import LearnedHead, seen_in
+from ovseg.models.taught.scoring import DOUBT
 from ovseg.models.taught.taught_model import KIND, Taught, TaughtModel
 from ovseg.models.tensor_files import read_arrays, read_header
 from ovseg.version import __version__

@@ -11,7 +11,7 @@ from typing import Any
 from array_api_compat import device
 
 from ovseg.models.interface import Array, array_namespace
-from ovseg.models.scoring import DOUBT, taught_scores
+from ovseg.models.taught.scoring import DOUBT, taught_scores
 
 
 def scores_beside_stuff(

@@ -27,8 +27,8 @@ from ovseg.models.interface import (
     is_dense,
     to_numpy,
 )
-from ovseg.models.scoring import DOUBT
 from ovseg.models.taught.head import on_grid, seen_in
+from ovseg.models.taught.scoring import DOUBT
 from ovseg.models.taught.stuff import scores_beside_stuff
 from ovseg.models.taught.taught_names import TaughtNames
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ovseg.models.scoring import taught_scores
+from ovseg.models.taught.scoring import taught_scores
 from ovseg.models.taught.stuff import scores_beside_stuff
 
 THRESHOLD = 0.1
